@@ -1,0 +1,1 @@
+//! Faces on the network: app ingress, Dapr HTTP, management and metrics.

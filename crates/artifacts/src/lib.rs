@@ -1,0 +1,1 @@
+//! Fetches and caches the files that apps are made of.

@@ -1,0 +1,1 @@
+//! The conformance tests that every provider of a block passes.

@@ -1,0 +1,1 @@
+//! Wasmtime: compile, cache, pools, limits, instances.

@@ -1,0 +1,1 @@
+//! Translates between guest memory and blocks, one module an ABI.

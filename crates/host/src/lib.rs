@@ -1,0 +1,1 @@
+//! Apps, versions, triggers, routing, limits: the life of an invocation.

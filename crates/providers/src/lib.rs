@@ -1,0 +1,1 @@
+//! Implementations of the blocks, one module a backend.

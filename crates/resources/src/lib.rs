@@ -1,0 +1,1 @@
+//! Manifests and resource YAML: parse, validate, point at the line that is wrong.
