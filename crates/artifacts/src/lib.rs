@@ -1,1 +1,157 @@
-//! Fetches and caches the files that apps are made of.
+//! Fetches the files that apps are made of: from a path, a URL or standard input, bounded in size and time,
+//! and only what can be WebAssembly.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`sniff`] | what a file is, by its first bytes |
+//! | [`error`] | why a module could not be had, and what to do |
+//! | `file` | paths and standard input |
+//! | `url` | HTTP and HTTPS with redirects |
+
+pub mod error;
+mod file;
+pub mod sniff;
+mod url;
+
+use bytes::{Bytes, BytesMut};
+use error::FetchError;
+use sniff::sniff;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Largest module that is read unless the caller says otherwise: 512 MiB.
+pub const DEFAULT_LIMIT: u64 = 512 * 1024 * 1024;
+
+/// Where a module comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    Path(PathBuf),
+    /// `http://` or `https://`.
+    Url(String),
+    /// Standard input, to its end.
+    Stdin,
+}
+
+/// Reads a module or component of at most `limit` bytes. `progress` is called with the bytes read so far and,
+/// when it is known, the size of the whole.
+///
+/// What comes back begins like WebAssembly, binary or text; whether it is valid the compiler says.
+pub async fn read_module(
+    source: &Source,
+    limit: u64,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<Bytes, FetchError> {
+    let bytes = match source {
+        Source::Path(path) => file::read(path, limit, &mut progress).await?,
+        Source::Url(url) => url::read(url, limit, url::DEADLINE, &mut progress).await?,
+        Source::Stdin => file::read_stdin(limit, &mut progress).await?,
+    };
+    match sniff(&bytes) {
+        kind if kind.is_wasm() => Ok(bytes),
+        kind => Err(FetchError::NotWasm { name: source.to_string(), kind }),
+    }
+}
+
+/// Bytes that arrive bit by bit and may not become too many.
+struct Received<'a> {
+    bytes: BytesMut,
+    name: &'a str,
+    limit: u64,
+    total: Option<u64>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// `-` is standard input, `http://` and `https://` begin a URL, everything else is a path.
+    pub fn parse(text: &str) -> Source {
+        let is_url =
+            |scheme: &str| text.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+        match text {
+            "-" => Source::Stdin,
+            _ if is_url("http://") || is_url("https://") => Source::Url(text.to_owned()),
+            _ => Source::Path(text.into()),
+        }
+    }
+}
+
+/// For messages: URLs without user name, password and query, which may be secrets.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Path(path) => write!(f, "{}", path.display()),
+            Source::Url(url) => f.write_str(&url::without_secrets(url)),
+            Source::Stdin => f.write_str("standard input"),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            Source::Path(_) => "Path",
+            Source::Url(_) => "Url",
+            Source::Stdin => "Stdin",
+        };
+        f.debug_tuple(variant).field(&self.to_string()).finish()
+    }
+}
+
+// === impl Received ===
+
+impl<'a> Received<'a> {
+    /// Refuses at once what announces itself as too large.
+    fn new(name: &'a str, limit: u64, total: Option<u64>) -> Result<Received<'a>, FetchError> {
+        if total.is_some_and(|total| total > limit) {
+            return Err(FetchError::TooLarge { name: name.to_owned(), limit });
+        }
+        // An announced size is believed only so far; the rest grows as it arrives.
+        let capacity = total.unwrap_or(0).min(64 << 20);
+        Ok(Received {
+            bytes: BytesMut::with_capacity(usize::try_from(capacity).unwrap_or(0)),
+            name,
+            limit,
+            total,
+        })
+    }
+
+    /// Checks the size after something was appended, and tells the progress.
+    fn arrived(&mut self, progress: &mut impl FnMut(u64, Option<u64>)) -> Result<(), FetchError> {
+        let length = self.bytes.len() as u64;
+        if length > self.limit {
+            return Err(FetchError::TooLarge { name: self.name.to_owned(), limit: self.limit });
+        }
+        progress(length, self.total);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Source;
+
+    #[test]
+    fn sources_are_told_apart_by_their_begin() {
+        let cases = [
+            ("-", Source::Stdin),
+            ("http://x/y.wasm", Source::Url("http://x/y.wasm".into())),
+            ("HTTPS://x/y.wasm", Source::Url("HTTPS://x/y.wasm".into())),
+            ("https:/x", Source::Path("https:/x".into())),
+            ("-.wasm", Source::Path("-.wasm".into())),
+            ("é", Source::Path("é".into())),
+            ("", Source::Path("".into())),
+        ];
+        for (text, source) in cases {
+            assert_eq!(Source::parse(text), source, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_in_a_url_are_not_shown() {
+        let source = Source::parse("https://me:hunter2@example.com/a.wasm?token=hunter2#x");
+        assert_eq!(source.to_string(), "https://example.com/a.wasm");
+        assert_eq!(format!("{source:?}"), "Url(\"https://example.com/a.wasm\")");
+        assert_eq!(Source::parse("http://a/b@c?d").to_string(), "http://a/b@c");
+    }
+}

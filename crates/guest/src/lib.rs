@@ -1,1 +1,41 @@
-//! Translates between guest memory and blocks, one module an ABI.
+//! Guests: one room for each ABI, all over the same blocks and the same grants.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`guest`] | a loaded app: which room it lives in, and the way in |
+//! | [`setup`] | what an app is given: scope, arguments, files, limits |
+//! | `store` | the state of one running guest |
+//! | `linker` | imports, resolved once for all apps |
+//! | `run` | one running guest and its deadline |
+//! | `http2` | `wasi:http/incoming-handler@0.2` |
+//! | `http3` | `wasi:http/handler@0.3` |
+//! | `command` | programs with a start and an end: `wasi:cli/run`, WASI preview 1 |
+//! | `cgi` | HTTP requests to programs that only know stdin and stdout (RFC 3875) |
+//! | `outbound` | HTTP requests of guests, to the world and to the runtime itself |
+//! | `keyvalue`, `config`, `logging` | the WASI interfaces of the same names |
+//! | `output` | what guests print |
+//! | [`failure`] | how an invocation can fail |
+//!
+//! No file here decides what is allowed: that is [`dhow_blocks::scope::Scope`]'s work.
+
+mod cgi;
+mod command;
+mod config;
+pub mod failure;
+pub mod guest;
+mod http2;
+mod http3;
+mod keyvalue;
+mod linker;
+mod logging;
+mod outbound;
+mod output;
+mod run;
+pub mod setup;
+mod store;
+
+pub use failure::{Failure, LoadError};
+pub use guest::{Guest, Invoked};
+pub use linker::Linkers;
+pub use outbound::HttpClient;
+pub use setup::{Bounds, Directory, Level, Output, Setup, Stdio, Stream};

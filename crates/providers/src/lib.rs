@@ -1,1 +1,16 @@
 //! Implementations of the blocks, one module a backend.
+//!
+//! A provider knows keys and bytes, never an app: keys arrive already scoped. Which provider serves which
+//! component type is written in one table, in [`registry`].
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`state`] | state stores: in memory, SQLite |
+//! | [`lazy`] | a store that opens when somebody first uses it |
+//! | [`registry`] | component types and their constructors |
+//! | [`metadata`] | reading a component's metadata as Dapr does |
+
+pub mod lazy;
+pub mod metadata;
+pub mod registry;
+pub mod state;

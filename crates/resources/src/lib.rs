@@ -1,1 +1,32 @@
 //! Manifests and resource YAML: parse, validate, point at the line that is wrong.
+//!
+//! Both languages are read into one tree that knows where every value stands, and everything after that is
+//! the same for both: an unknown field, a wrong type or a bad value is answered with
+//! `file:line:column: field: what; expected; nearest known name`, and all errors of a file are told at once.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`manifest`] | `dhow.toml`: hosts, apps, limits, grants |
+//! | [`component`] | a Dapr component: its fields, secrets and templates |
+//! | [`load`] | folders of Dapr resources |
+//! | [`error`] | one finding, and all findings of a load |
+//! | [`units`] | sizes (`64KiB`) and durations (`30s`) |
+//! | `text_file` | reading a file of bounded size |
+//! | `tree` | values with positions, and the checks that every field passes |
+//! | `toml_tree`, `yaml_tree` | the two languages, bounded, into that tree |
+//!
+//! Input is bounded: [`MAX_FILE_BYTES`] a file, 64 levels of nesting, 200 000 values a YAML file, and aliases
+//! that copy no more than a file may hold.
+
+pub mod component;
+pub mod error;
+pub mod load;
+pub mod manifest;
+mod text_file;
+mod toml_tree;
+mod tree;
+pub mod units;
+mod yaml_tree;
+
+/// Largest manifest or resource file that is read.
+pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;

@@ -1,0 +1,168 @@
+//! HTTP requests to programs that only know stdin and stdout: the Common Gateway Interface (RFC 3875).
+//!
+//! The request's head is in the environment (`REQUEST_METHOD`, `PATH_INFO`, `QUERY_STRING`, `HTTP_*`), its
+//! body on stdin; what the program prints is the response: header lines, an empty line, a body. Output that
+//! does not begin with a CGI header block is the body of a `text/plain` response.
+
+use crate::command::Command;
+use crate::failure::Failure;
+use crate::output::LineStream;
+use crate::setup::{Setup, Stream};
+use crate::store::{Origin, system};
+use bytes::Bytes;
+use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use std::sync::Arc;
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+
+/// Header lines of a response, all together.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Answers one request by running the program.
+pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Result<Reply, Failure> {
+    let setup = &command.setup;
+    let origin = Origin { trace: invocation.trace, depth: invocation.depth };
+    let (head, body) = invocation.request.into_parts();
+    let limit = setup.bounds.request_body;
+    let body = body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
+        CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
+        CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
+    })?;
+    let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup))
+        .map_err(|error| Failure::Host(format!("{error:#}")))?;
+    let room = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX);
+    let stdout = MemoryOutputPipe::new(room);
+    builder.stdin(MemoryInputPipe::new(body)).stdout(stdout.clone());
+    builder.stderr(LineStream::new(setup, Stream::Stderr));
+    let code = command.execute(builder, origin).await;
+    let output = stdout.contents();
+    match code {
+        Ok(0) => response(output),
+        _ if output.len() >= room => Err(Failure::ResponseTooLarge(setup.bounds.response_body)),
+        Ok(code) => Err(Failure::Exit(code)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The meta-variables of RFC 3875 section 4.1.
+fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("GATEWAY_INTERFACE".to_owned(), "CGI/1.1".to_owned()),
+        ("SERVER_SOFTWARE".to_owned(), concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("SERVER_PROTOCOL".to_owned(), format!("{:?}", head.version)),
+        ("SERVER_NAME".to_owned(), host(head).unwrap_or(&setup.scope.app_id).to_owned()),
+        ("REQUEST_METHOD".to_owned(), head.method.to_string()),
+        ("SCRIPT_NAME".to_owned(), String::new()),
+        ("PATH_INFO".to_owned(), head.uri.path().to_owned()),
+        ("QUERY_STRING".to_owned(), head.uri.query().unwrap_or_default().to_owned()),
+        ("CONTENT_LENGTH".to_owned(), length.to_string()),
+    ];
+    let mut names: Vec<&HeaderName> = head.headers.keys().collect();
+    names.sort_by_key(|name| name.as_str());
+    for name in names {
+        let values: Vec<&str> = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        // `Proxy` would become HTTP_PROXY, which many programs obey.
+        if name == "proxy" || name == "content-length" || values.is_empty() {
+            continue;
+        }
+        let variable = match name {
+            &CONTENT_TYPE => "CONTENT_TYPE".to_owned(),
+            name => format!("HTTP_{}", name.as_str().to_ascii_uppercase().replace('-', "_")),
+        };
+        env.push((variable, values.join(if name == "cookie" { "; " } else { ", " })));
+    }
+    env
+}
+
+fn host(head: &http::request::Parts) -> Option<&str> {
+    let host = match head.uri.host() {
+        Some(host) => host,
+        None => head.headers.get(http::header::HOST)?.to_str().ok()?,
+    };
+    host.split(':').next().filter(|host| !host.is_empty())
+}
+
+/// Reads the program's output: a header block and a body, or only a body.
+fn response(output: Bytes) -> Result<Reply, Failure> {
+    let Some((head, body_at)) = header_block(&output) else {
+        let mut reply = Response::new(Body::from(output));
+        reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        return Ok(reply);
+    };
+    let bad = |what: String| Failure::ErrorAnswer(format!("its CGI response has {what}"));
+    let mut reply = Response::new(Body::from(output.slice(body_at..)));
+    for line in head.lines() {
+        let Some((name, value)) = line.split_once(':') else { return Err(bad(format!("the line {line:?}"))) };
+        let (name, value) = (name.trim(), value.trim());
+        if name.eq_ignore_ascii_case("status") {
+            let code = value.split_whitespace().next().and_then(|code| StatusCode::from_bytes(code.as_bytes()).ok());
+            *reply.status_mut() = code.ok_or_else(|| bad(format!("the status {value:?}")))?;
+            continue;
+        }
+        let name = HeaderName::try_from(name).map_err(|_| bad(format!("the header name {name:?}")))?;
+        let value = HeaderValue::try_from(value).map_err(|_| bad(format!("a bad value of header {name}")))?;
+        if name == http::header::LOCATION && reply.status() == StatusCode::OK {
+            *reply.status_mut() = StatusCode::FOUND;
+        }
+        // The body decides the framing.
+        if name != "content-length" && name != "transfer-encoding" && name != "connection" {
+            reply.headers_mut().append(name, value);
+        }
+    }
+    Ok(reply)
+}
+
+/// The header block and where the body begins, if the output has one: every line up to the first empty one
+/// looks like a header, and one of them is of those that RFC 3875 section 6.3 requires.
+fn header_block(output: &[u8]) -> Option<(&str, usize)> {
+    let searched = &output[..output.len().min(MAX_HEAD)];
+    let mut at = 0;
+    let mut required = false;
+    for line in searched.split_inclusive(|byte| *byte == b'\n') {
+        let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?.trim_end_matches('\r');
+        if text.is_empty() {
+            return (required && at > 0).then(|| std::str::from_utf8(&output[..at]).ok().map(|head| (head, at + line.len())))?;
+        }
+        let (name, _) = text.split_once(':')?;
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            return None;
+        }
+        required |= ["content-type", "status", "location"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        at += line.len();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_becomes_a_response() {
+        let cases: [(&str, u16, &str, &str); 8] = [
+            ("hello\n", 200, "text/plain; charset=utf-8", "hello\n"),
+            ("", 200, "text/plain; charset=utf-8", ""),
+            ("Content-Type: a/b\n\nbody", 200, "a/b", "body"),
+            ("content-type: a/b\r\nStatus: 404 Not Found\r\n\r\nno\r\n", 404, "a/b", "no\r\n"),
+            ("Status: 204\n\n", 204, "", ""),
+            // No required header, so it is text that happens to have a colon.
+            ("note: this\n\nis text", 200, "text/plain; charset=utf-8", "note: this\n\nis text"),
+            ("Content-Type: a/b\nno end", 200, "text/plain; charset=utf-8", "Content-Type: a/b\nno end"),
+            ("\n\nempty lines first", 200, "text/plain; charset=utf-8", "\n\nempty lines first"),
+        ];
+        for (output, status, content_type, body) in cases {
+            let reply = response(Bytes::from(output)).unwrap();
+            assert_eq!(reply.status(), status, "{output:?}");
+            let found = reply.headers().get(CONTENT_TYPE).map_or("", |value| value.to_str().unwrap());
+            assert_eq!(found, content_type, "{output:?}");
+            assert_eq!(reply.into_body().collect(1000).await.unwrap(), body, "{output:?}");
+        }
+        let redirect = response(Bytes::from("Location: /x\n\n")).unwrap();
+        assert_eq!(redirect.status(), 302);
+        for bad in ["Status: abc\n\n", "Content-Type: a\u{1}\n\n"] {
+            assert!(matches!(response(Bytes::from(bad)), Err(Failure::ErrorAnswer(_))), "{bad:?}");
+        }
+    }
+}

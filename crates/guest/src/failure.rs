@@ -1,0 +1,84 @@
+//! How an invocation can fail, and how an app can fail to load.
+
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::I32Exit;
+
+/// Why a guest did not answer. What it answers, 500 included, is not a failure.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// It trapped, or broke the component model's rules.
+    #[error("{message}")]
+    Trap {
+        /// The trap, and the limit that it came from if one was reached.
+        message: String,
+        /// Where in the guest, frame by frame; for logs only.
+        backtrace: String,
+    },
+    /// It ended the whole program where it should have answered.
+    #[error("it exited with code {0} instead of answering")]
+    Exit(i32),
+    /// It returned without answering.
+    #[error("it returned without setting a response")]
+    NoAnswer,
+    /// It answered with an error of its own interface instead of a response.
+    #[error("it answered with an error: {0}")]
+    ErrorAnswer(String),
+    /// It did not finish in time.
+    #[error("it did not finish within {0:?}")]
+    Deadline(std::time::Duration),
+    /// The request has more bytes than the app accepts.
+    #[error("the request body has more than the {0} bytes allowed")]
+    RequestTooLarge(u64),
+    /// The response has more bytes than the app may send.
+    #[error("its response body has more than the {0} bytes allowed")]
+    ResponseTooLarge(u64),
+    /// All instances that the engine reserved are in use.
+    #[error("all instances of the host are in use: {0}")]
+    NoRoom(String),
+    /// The host could not do its part.
+    #[error("the host failed: {0}")]
+    Host(String),
+}
+
+/// Why an app cannot be run at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It speaks an ABI that no room of this crate serves.
+    #[error("{0}")]
+    Abi(String),
+    /// It imports something that nobody provides.
+    #[error("it imports {import}, which {hint}")]
+    UnknownImport {
+        /// The import as the module names it.
+        import: String,
+        /// What would provide it.
+        hint: &'static str,
+    },
+    /// Its imports or exports have other types than the interface they name.
+    #[error("its imports do not fit: {0}")]
+    Mismatch(String),
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Reads an error that came out of running a guest. `refused` is the limit it ran into, if any.
+    pub(crate) fn of(error: &wasmtime::Error, refused: Option<&'static str>) -> Failure {
+        if let Some(exit) = error.downcast_ref::<I32Exit>() {
+            return Failure::Exit(exit.0);
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return Failure::NoRoom(error.to_string());
+        }
+        let cause = match error.downcast_ref::<Trap>() {
+            Some(Trap::StackOverflow) => "wasm trap: call stack exhausted".to_owned(),
+            Some(trap) => trap.to_string(),
+            None => error.root_cause().to_string(),
+        };
+        let message = match refused {
+            Some(limit) => format!("{cause} (after it reached {limit})"),
+            None => cause,
+        };
+        Failure::Trap { message, backtrace: format!("{error:?}") }
+    }
+}

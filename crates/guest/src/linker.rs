@@ -1,0 +1,130 @@
+//! Imports, resolved once for all apps of an engine.
+//!
+//! A guest may import anything here; whether it may *use* it is decided by its grants when it does.
+
+use crate::command::ModuleState;
+use crate::failure::LoadError;
+use crate::store::GuestState;
+use crate::{config, keyvalue, logging};
+use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
+use std::sync::OnceLock;
+use wasmtime::component;
+
+/// Linkers of both flavors, made when first needed.
+pub struct Linkers {
+    plain: OnceLock<component::Linker<GuestState>>,
+    concurrent: OnceLock<component::Linker<GuestState>>,
+    module: OnceLock<wasmtime::Linker<ModuleState>>,
+}
+
+/// Packages that components may import from.
+const PROVIDED: [&str; 10] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:filesystem/",
+    "wasi:http/",
+    "wasi:io/",
+    "wasi:keyvalue/",
+    "wasi:logging/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
+
+/// What would provide imports that dhow does not, by their beginning.
+const HINTS: [(&str, &str); 12] = [
+    ("wasi:nn/", "is machine-learning inference and not part of this version of dhow"),
+    ("wasi:messaging/", "is publish/subscribe and not part of this version of dhow; use the Dapr API at localhost:3500"),
+    ("wasi:blobstore/", "is blob storage and not part of this version of dhow"),
+    ("wasi:sql/", "is SQL and not part of this version of dhow"),
+    ("wasi:config/", "is another version of wasi:config; dhow provides wasi:config/store@0.2.0-rc.1"),
+    ("wasmcloud:", "belongs to wasmCloud's host; compile against the wasi: interface of the same purpose"),
+    ("fermyon:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
+    ("spin:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
+    ("wasi_experimental_http", "is the wasi-experimental-http ABI and not part of this version of dhow"),
+    ("wasi_ephemeral_nn", "is machine-learning inference and not part of this version of dhow"),
+    ("wasi_snapshot_preview1::sock_", "is a socket call of the WasmEdge ABI and not part of this version of dhow"),
+    ("wasi_unstable", "is WASI of 2019; compile with a current toolchain for wasi_snapshot_preview1"),
+];
+
+const NO_HINT: &str = "nothing in dhow provides: `dhow inspect` lists what the module needs";
+
+// === impl Linkers ===
+
+impl Linkers {
+    /// Nothing is linked until it is asked for.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Linkers {
+        Linkers { plain: OnceLock::new(), concurrent: OnceLock::new(), module: OnceLock::new() }
+    }
+
+    pub(crate) fn component(
+        &self,
+        engine: &Engine,
+        flavor: Flavor,
+    ) -> wasmtime::Result<&component::Linker<GuestState>> {
+        let linker = match flavor {
+            Flavor::Plain => &self.plain,
+            Flavor::Concurrent => &self.concurrent,
+        };
+        if let Some(linker) = linker.get() {
+            return Ok(linker);
+        }
+        let mut made = component::Linker::new(engine.wasmtime(flavor)?);
+        wasmtime_wasi::p2::add_to_linker_async(&mut made)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut made)?;
+        if flavor == Flavor::Concurrent {
+            wasmtime_wasi::p3::add_to_linker(&mut made)?;
+            wasmtime_wasi_http::p3::add_to_linker(&mut made)?;
+        }
+        keyvalue::add_to_linker(&mut made)?;
+        config::add_to_linker(&mut made)?;
+        logging::add_to_linker(&mut made)?;
+        Ok(linker.get_or_init(|| made))
+    }
+
+    pub(crate) fn module(&self, engine: &Engine) -> wasmtime::Result<&wasmtime::Linker<ModuleState>> {
+        if let Some(linker) = self.module.get() {
+            return Ok(linker);
+        }
+        let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
+        wasmtime_wasi::p1::add_to_linker_async(&mut made, |state: &mut ModuleState| &mut state.wasi)?;
+        Ok(self.module.get_or_init(|| made))
+    }
+}
+
+/// Turns a linking error into one that names the import and what would provide it.
+pub(crate) fn explain(inspection: &Inspection, error: &wasmtime::Error) -> LoadError {
+    let unknown = inspection.imports.iter().find(|import| match inspection.kind {
+        Kind::Component => !PROVIDED.iter().any(|known| import.starts_with(known)),
+        Kind::Module => {
+            !import.starts_with("wasi_snapshot_preview1::") || import.starts_with("wasi_snapshot_preview1::sock_")
+        }
+    });
+    match unknown {
+        Some(import) => LoadError::UnknownImport { import: import.clone(), hint: hint(import) },
+        None => LoadError::Mismatch(format!("{error:#}")),
+    }
+}
+
+/// What would provide an import that dhow does not.
+fn hint(import: &str) -> &'static str {
+    HINTS.iter().find(|(beginning, _)| import.starts_with(beginning)).map_or(NO_HINT, |(_, hint)| hint)
+}
+
+/// Why a module of this ABI cannot be run, if so.
+pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
+    let what = match (inspection.abi, inspection.kind) {
+        (Abi::ProxyWasm, _) => "it speaks the proxy-wasm ABI, which is not part of this version of dhow",
+        (Abi::Wapc, _) => "it speaks the waPC ABI, which is not part of this version of dhow",
+        (Abi::Unknown, Kind::Module) => {
+            "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \
+             (target wasm32-wasip1) or as a component"
+        }
+        (Abi::Unknown, Kind::Component) => {
+            "it exports neither wasi:http/incoming-handler nor wasi:cli/run; a component needs one of them to be run"
+        }
+        _ => return None,
+    };
+    Some(LoadError::Abi(what.to_owned()))
+}

@@ -1,0 +1,255 @@
+//! HTTP requests of guests: to the world, and to the runtime itself.
+//!
+//! A request to the app's own Dapr endpoint is answered in this process, under the app's identity. Any
+//! other goes to the network, if the app's grants name the host.
+
+use crate::setup::Setup;
+use crate::store::Origin;
+use bytes::Bytes;
+use dhow_blocks::invoke::{Body, Invocation, Trigger};
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// Waits longer than this end a request, whatever the guest asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Idle connections to one host that are kept for the next request.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// Body writes of a guest that are queued before it has to wait, and the size of one. Together they bound
+/// what one response can hold in memory: 1 MiB.
+const QUEUED_WRITES: usize = 16;
+const MAX_WRITE: usize = 64 << 10;
+
+type Sent = wasmtime_wasi_http::Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>)>;
+
+/// A pooled HTTP/1.1 and HTTP/2 client with the system's certificate authorities; made when first used.
+pub struct HttpClient {
+    client: OnceLock<Client<HttpsConnector<HttpConnector>, WasiBody>>,
+}
+
+/// The way out of one guest.
+pub(crate) struct Outbound {
+    setup: Arc<Setup>,
+    pub(crate) origin: Origin,
+    /// Made at the first request: most invocations send none.
+    slots: Option<Arc<Semaphore>>,
+}
+
+// === impl Outbound ===
+
+impl Outbound {
+    pub(crate) fn new(setup: Arc<Setup>, origin: Origin) -> Outbound {
+        Outbound { setup, origin, slots: None }
+    }
+
+    fn slot(&mut self) -> Option<OwnedSemaphorePermit> {
+        let slots =
+            self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(self.setup.bounds.host_calls)));
+        Arc::clone(slots).try_acquire_owned().ok()
+    }
+
+    fn is_runtime(&self, uri: &Uri) -> bool {
+        let Some(authority) = uri.authority() else { return false };
+        uri.scheme() == Some(&Scheme::HTTP)
+            && self.setup.runtime_authorities.iter().any(|known| known.eq_ignore_ascii_case(authority.as_str()))
+    }
+}
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        // What becomes of the request body is told by the response.
+        drop(sent);
+        let Some(slot) = self.slot() else {
+            return Box::new(std::future::ready(Err(Error::ConnectionLimitReached)));
+        };
+        let trace = self.origin.trace;
+        let traceparent = HeaderName::from_static("traceparent");
+        if !request.headers().contains_key(&traceparent)
+            && let Ok(value) = HeaderValue::try_from(trace.child().to_string())
+        {
+            request.headers_mut().insert(traceparent, value);
+        }
+        let setup = Arc::clone(&self.setup);
+        if let Some(api) = setup.runtime_api.clone().filter(|_| self.is_runtime(request.uri())) {
+            let depth = self.origin.depth;
+            return Box::new(async move {
+                let request = request.map(Body::stream);
+                let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
+                let reply = api.call(&setup.scope, invocation).await;
+                Ok(done(reply.map(|body| Held::new(body, slot, LONGEST_WAIT))))
+            });
+        }
+        let uri = request.uri();
+        let scheme = uri.scheme_str().unwrap_or("https");
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+        if let Err(denied) = setup.scope.check_http(scheme, host, port) {
+            tracing::warn!(app_id = &*setup.scope.app_id, trace_id = format!("{:032x}", trace.trace_id), "{denied}");
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        }
+        let wait = |chosen: Option<Duration>| chosen.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        let first_byte = wait(options.and_then(|o| o.first_byte_timeout));
+        let connect = wait(options.and_then(|o| o.connect_timeout));
+        let between_bytes = wait(options.and_then(|o| o.between_bytes_timeout));
+        Box::new(async move {
+            let response = setup.client.get().request(request);
+            let response = tokio::time::timeout(connect.saturating_add(first_byte), response).await;
+            let response = response.map_err(|_| Error::HttpResponseTimeout)?.map_err(|error| client_error(&error))?;
+            Ok(done(response.map(|body| Held::new(Body::stream(body), slot, between_bytes))))
+        })
+    }
+
+    fn set_host_header(&mut self) -> bool {
+        // The client sets it, or `:authority` for HTTP/2.
+        false
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        QUEUED_WRITES
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        MAX_WRITE
+    }
+}
+
+fn done(response: Response<Held>) -> (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>) {
+    (response.map(BodyExt::boxed_unsync), Box::new(std::future::ready(Ok(()))))
+}
+
+fn client_error(error: &hyper_util::client::legacy::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => return Error::ConnectionRefused,
+                std::io::ErrorKind::TimedOut => return Error::ConnectionTimeout,
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => {
+                    return Error::ConnectionTerminated;
+                }
+                _ => {}
+            }
+        }
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return match error {
+                rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
+                _ => Error::TlsProtocolError,
+            };
+        }
+        cause = error.source();
+    }
+    let text = chain(error);
+    match error.is_connect() {
+        true if text.contains("dns error") => Error::DnsError { rcode: None, info_code: None },
+        true => Error::DestinationUnavailable,
+        false => Error::InternalError(Some(text)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+// === impl HttpClient ===
+
+impl HttpClient {
+    /// Nothing is loaded until the first request.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> HttpClient {
+        HttpClient { client: OnceLock::new() }
+    }
+
+    fn get(&self) -> &Client<HttpsConnector<HttpConnector>, WasiBody> {
+        self.client.get_or_init(|| {
+            let mut tcp = HttpConnector::new();
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            tcp.set_connect_timeout(Some(Duration::from_secs(30)));
+            let builder = hyper_rustls::HttpsConnectorBuilder::new();
+            // A machine without certificate authorities of its own gets Mozilla's.
+            let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
+                Ok(builder) => builder,
+                Err(_) => hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots(),
+            };
+            let https = builder.https_or_http().enable_http1().enable_http2().wrap_connector(tcp);
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .build(https)
+        })
+    }
+}
+
+// === impl Held ===
+
+/// A response body that holds its request's slot until it is read or dropped, and ends when the sender is
+/// silent for too long.
+struct Held {
+    body: Body,
+    _slot: OwnedSemaphorePermit,
+    patience: Duration,
+    alarm: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Held {
+    fn new(body: Body, slot: OwnedSemaphorePermit, patience: Duration) -> Held {
+        Held { body, _slot: slot, patience, alarm: None }
+    }
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.alarm = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::InternalError(Some(error.to_string())))))
+            }
+            Poll::Pending => {
+                let patience = this.patience;
+                let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                match alarm.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(Error::ConnectionReadTimeout))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

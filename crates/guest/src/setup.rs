@@ -1,0 +1,113 @@
+//! What an app is given when it runs.
+
+use dhow_blocks::invoke::RuntimeApi;
+use dhow_blocks::scope::Scope;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything about an app that its guests need; the same for all invocations.
+pub struct Setup {
+    /// Identity, grants, blocks.
+    pub scope: Arc<Scope>,
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Folders that the guest sees.
+    pub dirs: Vec<Directory>,
+    /// How much of everything.
+    pub bounds: Bounds,
+    /// Invocations that one instance may serve; 1 means a fresh instance each time.
+    pub reuse: u32,
+    /// Where lines go that the guest prints or logs.
+    pub output: Arc<dyn Output>,
+    /// What answers at the app's own Dapr endpoint.
+    pub runtime_api: Option<Arc<dyn RuntimeApi>>,
+    /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
+    pub runtime_authorities: Vec<String>,
+    /// Sends the guest's other HTTP requests.
+    pub client: Arc<crate::HttpClient>,
+}
+
+/// A folder of the host, as the guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Where it is.
+    pub host: PathBuf,
+    /// Where the guest finds it.
+    pub guest: String,
+    /// The guest may change it.
+    pub writable: bool,
+}
+
+/// Bounds of one invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Memory, tables, instances.
+    pub engine: dhow_engine::Limits,
+    /// From the beginning of an invocation to the last byte of its response.
+    pub deadline: Duration,
+    /// Bytes of a request body.
+    pub request_body: u64,
+    /// Bytes of a response body.
+    pub response_body: u64,
+    /// Outgoing requests that may be under way at once.
+    pub host_calls: usize,
+    /// Open resources: streams, requests, files, buckets, …
+    pub handles: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            engine: dhow_engine::Limits::default(),
+            deadline: Duration::from_secs(30),
+            request_body: 16 << 20,
+            response_body: 64 << 20,
+            host_calls: 64,
+            handles: 10_000,
+        }
+    }
+}
+
+/// Severity of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Finest detail.
+    Trace,
+    /// For developers.
+    Debug,
+    /// Normal operation; also everything printed to stdout.
+    Info,
+    /// Something to look at.
+    Warn,
+    /// A failure.
+    Error,
+}
+
+/// Which way a line came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// `wasi:logging`.
+    Log(Level),
+}
+
+/// Takes the lines that guests print and log.
+pub trait Output: Send + Sync + 'static {
+    /// One line, without its end.
+    fn line(&self, app_id: &str, stream: Stream, line: &str);
+}
+
+/// Where the standard streams of a command lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdio {
+    /// To those of this process.
+    Inherit,
+    /// Output to [`Output`], input empty.
+    Lines,
+}

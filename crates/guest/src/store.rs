@@ -1,0 +1,159 @@
+//! The state of one running guest.
+
+use crate::outbound::Outbound;
+use crate::output::LineStream;
+use crate::setup::{Setup, Stdio, Stream};
+use dhow_blocks::grants::Ask;
+use dhow_blocks::trace::TraceContext;
+use dhow_engine::Limiter;
+use std::sync::Arc;
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::sockets::SocketAddrUse;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Data of a component's store.
+pub(crate) struct GuestState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) outbound: Outbound,
+    pub(crate) limiter: Limiter,
+    pub(crate) setup: Arc<Setup>,
+}
+
+/// Which invocation a guest serves; changes when an instance is used again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) trace: TraceContext,
+    pub(crate) depth: u8,
+}
+
+/// A store for a component, with every limit of the app in force.
+pub(crate) fn new_store(
+    engine: &wasmtime::Engine,
+    setup: &Arc<Setup>,
+    wasi: WasiCtx,
+    origin: Origin,
+) -> Store<GuestState> {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(setup.bounds.handles);
+    let state = GuestState {
+        wasi,
+        http: WasiHttpCtx::new(),
+        table,
+        outbound: Outbound::new(Arc::clone(setup), origin),
+        limiter: Limiter::new(setup.bounds.engine),
+        setup: Arc::clone(setup),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    interruptible(&mut store);
+    store
+}
+
+/// At every tick the guest yields to the executor, where its deadline is looked at (see `run`).
+pub(crate) fn interruptible<T>(store: &mut Store<T>) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+}
+
+/// The system interface of a service: output by lines, no input.
+pub(crate) fn service(setup: &Arc<Setup>) -> Result<WasiCtx, wasmtime::Error> {
+    let mut builder = system(setup, &setup.args, &[])?;
+    lines(&mut builder, setup);
+    Ok(builder.build())
+}
+
+/// The system interface of a command.
+pub(crate) fn command(setup: &Arc<Setup>, args: &[String], stdio: Stdio) -> Result<WasiCtxBuilder, wasmtime::Error> {
+    let mut builder = system(setup, args, &[])?;
+    match stdio {
+        Stdio::Inherit => {
+            builder.inherit_stdio();
+        }
+        Stdio::Lines => lines(&mut builder, setup),
+    }
+    Ok(builder)
+}
+
+/// Arguments, environment, files and sockets; standard streams are closed.
+pub(crate) fn system(
+    setup: &Arc<Setup>,
+    args: &[String],
+    more_env: &[(String, String)],
+) -> Result<WasiCtxBuilder, wasmtime::Error> {
+    let mut builder = WasiCtxBuilder::new();
+    if !args.is_empty() {
+        builder.args(args);
+    }
+    if !setup.env.is_empty() || !more_env.is_empty() {
+        builder.envs(&setup.env).envs(more_env);
+    }
+    for dir in &setup.dirs {
+        let permissions = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        builder
+            .preopened_dir(&dir.host, &dir.guest, permissions)
+            .map_err(|error| error.context(format!("cannot open folder {}", dir.host.display())))?;
+    }
+    let grants = &setup.scope.grants;
+    if !grants.connect.is_empty() || !grants.listen.is_empty() {
+        sockets(&mut builder, setup);
+    }
+    Ok(builder)
+}
+
+fn lines(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
+    builder.stdout(LineStream::new(setup, Stream::Stdout));
+    builder.stderr(LineStream::new(setup, Stream::Stderr));
+}
+
+fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
+    builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(!setup.scope.grants.connect.is_empty());
+    let scope = Arc::clone(&setup.scope);
+    builder.socket_addr_check(move |address, usage| {
+        let host = address.ip().to_string();
+        let port = address.port();
+        let ask = match usage {
+            // Before a connect the system binds to any address; the connect itself is checked next.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind
+                if address.ip().is_unspecified() && port == 0 && !scope.grants.connect.is_empty() =>
+            {
+                return Box::pin(std::future::ready(true));
+            }
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => Ask::Connect { host: &host, port },
+            SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => {
+                Ask::Listen { host: &host, port }
+            }
+            // Peers of a socket that was allowed to listen, or that was sent to.
+            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => return Box::pin(std::future::ready(true)),
+        };
+        let allowed = scope.grants.check(ask);
+        if let Err(denied) = &allowed {
+            tracing::warn!(app_id = &*scope.app_id, "{denied}");
+        }
+        Box::pin(std::future::ready(allowed.is_ok()))
+    });
+}
+
+// === impl GuestState ===
+
+impl GuestState {
+    /// Prepares for another invocation of the same instance.
+    pub(crate) fn serve_again(&mut self, origin: Origin) {
+        self.outbound.origin = origin;
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}

@@ -1,0 +1,108 @@
+//! Components are opened by type; mistakes in them are named.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail"
+)]
+
+use dhow_providers::registry::{ComponentSpec, OpenError, open_state};
+use std::path::Path;
+
+fn component(component_type: &str, version: &str, metadata: &[(&str, &str)]) -> ComponentSpec {
+    ComponentSpec {
+        name: "store".to_owned(),
+        component_type: component_type.to_owned(),
+        version: version.to_owned(),
+        metadata: metadata.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+fn error(component: &ComponentSpec) -> OpenError {
+    open_state(component, Path::new("unused")).err().unwrap()
+}
+
+#[test]
+fn an_unknown_type_names_the_nearest() {
+    for (component_type, expected) in [
+        ("state.inmemory", Some("state.in-memory")),
+        ("state.in_memory", Some("state.in-memory")),
+        ("", None),
+        ("pubsub.kafka", None),
+        ("🐪", None),
+    ] {
+        match error(&component(component_type, "v1", &[])) {
+            OpenError::UnknownType { nearest, known, .. } => {
+                assert_eq!(nearest, expected, "{component_type}");
+                assert!(known.contains(&"state.in-memory"));
+            }
+            other => panic!("{component_type}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn versions() {
+    for version in ["", "v1", "V1"] {
+        assert!(
+            open_state(&component("state.in-memory", version, &[]), Path::new("unused")).is_ok(),
+            "{version}"
+        );
+    }
+    let error = error(&component("state.in-memory", "v9", &[]));
+    assert!(matches!(error, OpenError::UnknownVersion { .. }), "{error}");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn an_unknown_field_is_reported_and_ignored() {
+    use dhow_providers::registry::unknown_state_fields;
+    let folder = tempfile::tempdir().unwrap();
+    let fields = [
+        ("conectionString", "x", Some("connectionString")),
+        ("busytimeot", "1s", Some("busyTimeout")),
+        ("wholly other", "x", None),
+    ];
+    for (field, value, nearest) in fields {
+        let component = component("state.sqlite", "v1", &[(field, value), ("KEYPREFIX", "none")]);
+        let unknown = unknown_state_fields(&component).unwrap();
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+        assert_eq!((unknown[0].field.as_str(), unknown[0].nearest), (field, nearest));
+        assert!(open_state(&component, folder.path()).is_ok());
+    }
+    assert!(folder.path().join("store.db").is_file(), "without a path the file is named after the component");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_bad_value_names_the_field_but_not_the_value() {
+    for (field, value, named) in [
+        ("timeout", "hunter2", "timeout"),
+        ("timeoutInSeconds", "hunter2", "timeout"),
+        ("timeout", "10ms", "timeout"),
+        ("busyTimeout", "hunter2", "busyTimeout"),
+        ("cleanupInterval", "hunter2", "cleanupInterval"),
+        ("url", "file://hunter2/x", "connectionString"),
+        ("connectionString", "hunter2?mode=ro", "connectionString"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let component = component("state.sqlite", "v1", &[(field, value)]);
+        let error = open_state(&component, folder.path()).err().unwrap();
+        assert!(
+            matches!(&error, OpenError::InvalidMetadata { field, .. } if field == named),
+            "{field}: {error}"
+        );
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_table_name_cannot_carry_sql() {
+    for table in ["a b", "a\"; DROP TABLE state; --", "sqlite_schema", "ä", "a.b"] {
+        let folder = tempfile::tempdir().unwrap();
+        let error = open_state(&component("state.sqlite", "v1", &[("tableName", table)]), folder.path());
+        assert!(matches!(error.err().unwrap(), OpenError::Store { .. }), "{table}");
+    }
+}

@@ -1,0 +1,114 @@
+//! No input makes a parser panic or run away: valid files are broken at random, with a fixed seed, and every
+//! result is either a value or errors that point into the file.
+
+use dhow_resources::load::parse;
+use dhow_resources::manifest::Manifest;
+use std::path::Path;
+
+const MANIFEST: &str = include_str!("data/full.toml");
+const RESOURCES: &str = include_str!("data/resources.yaml");
+
+/// Pieces that mean something to a TOML or YAML parser, among them the classical troublemakers.
+const PIECES: &[&str] = &[
+    "\n",
+    "\r",
+    "\t",
+    " ",
+    ":",
+    ": ",
+    "-",
+    "- ",
+    "---",
+    "...",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "#",
+    "&a",
+    "*a",
+    "!",
+    "!!str",
+    "!<",
+    "|",
+    ">",
+    "|+2\n",
+    "'",
+    "\"",
+    "\"\"\"",
+    "'''",
+    "\\",
+    "\\u",
+    "\\x",
+    "%",
+    "%YAML 1.2\n",
+    "%TAG ! x\n",
+    "?",
+    "? ",
+    "<<: ",
+    "=",
+    ".",
+    "..",
+    "0x",
+    "1e999",
+    "é",
+    "\u{feff}",
+    "\u{85}",
+    "\u{2028}",
+    "\0",
+    "😀",
+    "@",
+    "`",
+    "[[",
+    "]]",
+    "~",
+];
+
+fn mutate(rng: &mut fastrand::Rng, text: &str) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    for _ in 0..rng.usize(1..8) {
+        let at = rng.usize(0..=chars.len());
+        let end = (at + rng.usize(0..20)).min(chars.len());
+        match rng.u8(0..5) {
+            0 => drop(chars.drain(at..end)),
+            1 => drop(chars.splice(at..at, PIECES[rng.usize(0..PIECES.len())].chars())),
+            2 => drop(chars.splice(at..end, PIECES[rng.usize(0..PIECES.len())].chars())),
+            3 => {
+                let from = rng.usize(0..=chars.len());
+                let copy = chars[from..(from + rng.usize(0..40)).min(chars.len())].to_vec();
+                drop(chars.splice(at..at, copy));
+            }
+            _ => chars.truncate(at.max(chars.len() / 4)),
+        }
+    }
+    chars.into_iter().collect()
+}
+
+#[test]
+fn broken_files_never_panic() {
+    let mut rng = fastrand::Rng::with_seed(2026);
+    let (mut fine, mut wrong) = (0, 0);
+    for round in 0..20_000 {
+        let text = mutate(&mut rng, if round % 2 == 0 { MANIFEST } else { RESOURCES });
+        let lines = text.split('\n').count() + text.matches(['\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
+        let file = Path::new("file");
+        let results = [Manifest::parse(&text, file).map(drop), parse(&text, file).map(drop)];
+        for result in results {
+            match result {
+                Ok(()) => fine += 1,
+                Err(errors) => {
+                    wrong += 1;
+                    assert!(!errors.errors().is_empty());
+                    for error in errors.errors() {
+                        assert!(
+                            error.line >= 1 && error.line <= lines + 1,
+                            "{error} of {lines} lines:\n{text}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(fine > 100 && wrong > 10_000, "the mutations test nothing: {fine} fine, {wrong} wrong");
+}

