@@ -1,1 +1,39 @@
-//! Faces on the network: app ingress, Dapr HTTP, management and metrics.
+//! Faces on the network.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`server`] | sockets and connections: limits, deadlines, draining; the same for all faces |
+//! | [`ingress`] | requests from outside to apps |
+//! | [`dapr`] | Dapr's HTTP API, for guests in process and for programs outside |
+//! | [`management`] | metrics and health |
+//! | [`control`] | the owner's face: list, logs, invoke, stop; on a Unix socket |
+
+pub mod control;
+pub mod dapr;
+pub mod ingress;
+pub mod management;
+pub mod server;
+
+use dhow_blocks::invoke::{Body, Reply};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+
+/// A reply with a body of this type.
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Reply {
+    let mut reply = Response::new(body.into());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+/// A reply in plain text, one line.
+fn text(status: StatusCode, message: impl std::fmt::Display) -> Reply {
+    reply(status, "text/plain; charset=utf-8", format!("{message}\n"))
+}
+
+/// A reply without a body.
+fn empty(status: StatusCode) -> Reply {
+    let mut reply = Response::new(Body::Empty);
+    *reply.status_mut() = status;
+    reply
+}

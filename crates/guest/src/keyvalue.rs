@@ -23,7 +23,8 @@ use generated::wasi::keyvalue::{atomics, batch, store};
 const PAGE: usize = 1000;
 
 /// An open store.
-pub(crate) struct Bucket {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Bucket {
     state: State,
     /// A cursor is a number for the guest and a key for the store: the number is an index into this list.
     cursors: Vec<String>,
@@ -31,7 +32,8 @@ pub(crate) struct Bucket {
 
 /// An error on its way to the guest.
 #[derive(Debug)]
-pub(crate) enum Error {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub enum Error {
     /// `no-such-store`
     NoSuchStore,
     /// `access-denied`

@@ -1,1 +1,28 @@
-//! Apps, versions, triggers, routing, limits: the life of an invocation.
+//! The life of an invocation: apps, their versions, routing, admission and limits.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`host`] | all apps of a process: register, replace, invoke, shut down |
+//! | [`app`] | one app: admission, lazy loading, invoking |
+//! | [`prepare`] | from a manifest entry to an app that can run |
+//! | [`components`] | from resources to open providers |
+//! | [`routes`] | which app answers a host name and a path |
+//! | [`log`] | what guests print, kept for those who ask later |
+//! | [`metrics`] | numbers for Prometheus |
+//!
+//! Nothing here touches a socket, a wire format or a Wasmtime store.
+
+pub mod app;
+pub mod components;
+pub mod host;
+pub mod log;
+pub mod metrics;
+pub mod prepare;
+pub mod routes;
+
+pub use app::App;
+pub use components::{ComponentError, Components};
+pub use host::{Host, HostOptions};
+pub use log::LogBook;
+pub use prepare::{AppSpec, PrepareError};
+pub use routes::Routes;

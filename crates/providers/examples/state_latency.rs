@@ -21,21 +21,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         [("state.in-memory", Arc::new(InMemory::new())), ("state.sqlite", embedded_state(&folder))];
     for (name, store) in stores {
         fill(&store).await?;
-        let mut reads = Vec::with_capacity(KEYS);
-        // Nanoseconds matter: the clock's own cost is measured and shown.
-        let mut clock = Vec::with_capacity(KEYS);
-        for _ in 0..KEYS {
-            let key = key(fastrand::usize(..KEYS));
-            let start = Instant::now();
-            let found = store.get(&key).await?;
-            reads.push(start.elapsed());
-            let start = Instant::now();
-            clock.push(start.elapsed());
-            if found.is_none() {
-                return Err(format!("{key} is missing").into());
-            }
+        for (what, keys) in [("any key", KEYS), ("hot keys", 1000)] {
+            println!("{name}: get, {what:8}       {}", read(&store, keys).await?);
         }
-        println!("{name}: get                 {} (clock {:?})", quantiles(reads), quantile(&mut clock, 0.5));
         for tasks in [1, 16, 128] {
             let (latencies, elapsed) = write(&store, tasks).await?;
             let rate = latencies.len() as f64 / elapsed.as_secs_f64();
@@ -63,6 +51,25 @@ async fn fill(store: &Arc<dyn StateStore>) -> Result<(), StateError> {
         store.transact(operations.collect()).await?;
     }
     Ok(())
+}
+
+/// Reads keys below `keys` in random order.
+async fn read(store: &Arc<dyn StateStore>, keys: usize) -> Result<String, StateError> {
+    let mut reads = Vec::with_capacity(KEYS);
+    // Nanoseconds matter: the clock's own cost is measured and shown.
+    let mut clock = Vec::with_capacity(KEYS);
+    for _ in 0..KEYS {
+        let key = key(fastrand::usize(..keys));
+        let start = Instant::now();
+        let found = store.get(&key).await?;
+        reads.push(start.elapsed());
+        let start = Instant::now();
+        clock.push(start.elapsed());
+        if found.is_none() {
+            return Err(StateError::Failed { reason: format!("{key} is missing") });
+        }
+    }
+    Ok(format!("{} clock {:?}", quantiles(reads), quantile(&mut clock, 0.5)))
 }
 
 /// Writes for about two seconds.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Page cache of one connection, in KiB.
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
-const READER_CACHE_KIB: i64 = 4 * 1024;
+const READER_CACHE_KIB: i64 = 8 * 1024;
 
 /// The log is folded into the database when it has this many pages (16 MiB). Later than SQLite's own choice,
 /// because a commit of many writers fills a thousand pages soon, and a page that was written again in the

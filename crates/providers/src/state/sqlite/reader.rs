@@ -6,8 +6,8 @@ use super::row;
 use super::statements::Statements;
 use dhow_blocks::state::{Item, KeyPage};
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -69,14 +69,15 @@ impl Readers {
 
 impl Reader<'_> {
     pub(super) fn get(&self, key: &str) -> rusqlite::Result<Option<Item>> {
-        self.get_at(key, &row::format_time(SystemTime::now()))
+        let mut statement = self.connection.prepare_cached(&self.statements.get)?;
+        let mut rows = statement.query([key])?;
+        rows.next()?.map_or(Ok(None), |row| row::item(row, SystemTime::now))
     }
 
     /// All from one snapshot of the database.
     pub(super) fn get_many(&self, keys: &[String]) -> rusqlite::Result<Vec<Option<Item>>> {
         let snapshot = self.connection.unchecked_transaction()?;
-        let now = row::format_time(SystemTime::now());
-        let items = keys.iter().map(|key| self.get_at(key, &now)).collect::<rusqlite::Result<_>>()?;
+        let items = keys.iter().map(|key| self.get(key)).collect::<rusqlite::Result<_>>()?;
         snapshot.commit()?;
         Ok(items)
     }
@@ -110,10 +111,6 @@ impl Reader<'_> {
 
     pub(super) fn ping(&self) -> rusqlite::Result<()> {
         self.connection.prepare_cached(&self.statements.ping)?.query_row([], |_| Ok(()))
-    }
-
-    fn get_at(&self, key: &str, now: &str) -> rusqlite::Result<Option<Item>> {
-        self.connection.prepare_cached(&self.statements.get)?.query_row((key, now), row::item).optional()
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn encode(value: &[u8]) -> (Cow<'_, str>, bool) {
 }
 
 /// The bytes of a row whose columns at `value` and `value + 1` are `value` and `is_binary`.
-pub(super) fn decode(row: &Row<'_>, value: usize) -> rusqlite::Result<Bytes> {
+fn decode(row: &Row<'_>, value: usize) -> rusqlite::Result<Bytes> {
     let stored = row.get_ref(value)?.as_bytes().map_err(|error| conversion(value, Type::Text, error))?;
     if row.get::<_, bool>(value + 1)? {
         let bytes = STANDARD.decode(stored).map_err(|error| conversion(value, Type::Text, error))?;
@@ -34,10 +34,15 @@ pub(super) fn decode(row: &Row<'_>, value: usize) -> rusqlite::Result<Bytes> {
     }
 }
 
-/// The item in a row of `value, is_binary, etag, expiration_time`.
-pub(super) fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
-    let expires_at = row.get_ref(3)?.as_str_or_null().ok().flatten().and_then(parse_time);
-    Ok(Item { value: decode(row, 0)?, etag: row.get(2)?, expires_at })
+/// The item in a row of `value, is_binary, etag, expiration_time`; `None` when it has expired. The clock is
+/// read only when the row can expire.
+pub(super) fn item(row: &Row<'_>, now: impl FnOnce() -> SystemTime) -> rusqlite::Result<Option<Item>> {
+    let expiration = row.get_ref(3)?.as_str_or_null().map_err(|error| conversion(3, Type::Text, error))?;
+    if expiration.is_some_and(|expiration| expiration <= format_time(now()).as_str()) {
+        return Ok(None);
+    }
+    let expires_at = expiration.and_then(parse_time);
+    Ok(Some(Item { value: decode(row, 0)?, etag: row.get(2)?, expires_at }))
 }
 
 /// A fresh etag: a random UUID, as Dapr writes it.

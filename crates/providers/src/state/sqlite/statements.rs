@@ -1,12 +1,13 @@
 //! The SQL of every operation.
 //!
-//! Whether a row is alive is always decided by the same comparison with a time that the caller passes, so
-//! that all steps of one request see the same instant.
+//! Whether a row is alive is always decided by the same comparison of texts: `expiration_time` with a time
+//! that the caller passes, so that all steps of one request see the same instant.
 
 /// The statements for one table; prepared once a connection, by SQLite's statement cache.
 #[derive(Debug)]
 pub(super) struct Statements {
-    /// `value, is_binary, etag, expiration_time` of key ?1, alive at ?2.
+    /// `value, is_binary, etag, expiration_time` of key ?1, alive or not: most rows never expire, and then a
+    /// read need not know the time.
     pub(super) get: String,
     /// Keys alive at ?1, from ?2 on and below ?3.
     pub(super) list: String,
@@ -43,9 +44,7 @@ impl Statements {
              update_time = excluded.update_time"
         );
         Statements {
-            get: format!(
-                "SELECT value, is_binary, etag, expiration_time FROM \"{table}\" WHERE key = ?1 AND {ALIVE_AT} ?2)"
-            ),
+            get: format!("SELECT value, is_binary, etag, expiration_time FROM \"{table}\" WHERE key = ?1"),
             list: format!(
                 "SELECT key FROM \"{table}\" WHERE {ALIVE_AT} ?1) AND key >= ?2 AND key < ?3 ORDER BY key"
             ),

@@ -11,7 +11,7 @@ use super::error::{Origin, is_busy};
 use super::row;
 use super::statements::Statements;
 use dhow_blocks::state::{Concurrency, Delete, Operation, Set, StateError};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -328,12 +328,11 @@ impl Thread {
     }
 
     fn increment(&self, key: &str, delta: i64, now: SystemTime) -> Result<i64, Stop> {
-        let current = self
-            .connection
-            .prepare_cached(&self.statements.get)?
-            .query_row((key, row::format_time(now)), |row| row::decode(row, 0))
-            .optional()?;
-        let sum = sum(key, current.as_deref(), delta).map_err(Stop::Refused)?;
+        let mut statement = self.connection.prepare_cached(&self.statements.get)?;
+        let mut rows = statement.query([key])?;
+        let current = rows.next()?.map_or(Ok(None), |row| row::item(row, || now))?;
+        drop(rows);
+        let sum = sum(key, current.as_ref().map(|item| &item.value[..]), delta).map_err(Stop::Refused)?;
         if current.is_some() {
             let mut statement = self.connection.prepare_cached(&self.statements.set_number)?;
             statement.execute((key, sum.to_string(), row::new_etag()))?;

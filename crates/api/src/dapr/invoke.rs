@@ -1,0 +1,91 @@
+//! `/v1.0/invoke`, and any other path with a `dapr-app-id`.
+
+use super::error::ApiError;
+use super::path::decode;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use dhow_blocks::invoke::{Invocation, InvokeError, Reply, Trigger};
+use dhow_blocks::scope::Scope;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Uri};
+
+/// Headers between a client and its proxy only (RFC 9110 section 7.6.1), and Dapr's own.
+const NOT_PASSED_ON: [&str; 10] = [
+    "connection",
+    "dapr-api-token",
+    "dapr-app-id",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// `/v1.0/invoke/<app-id>/method/<path>`
+pub(super) async fn by_path(scope: &Scope, invocation: Invocation) -> Result<Reply, ApiError> {
+    let uri = invocation.request.uri();
+    // Taken from the raw path: the callee's part keeps its escapes and slashes.
+    let path = uri.path().trim_start_matches('/');
+    let rest = path.strip_prefix("v1.0/").and_then(|rest| rest.trim_start_matches('/').strip_prefix("invoke/"));
+    let target = rest.and_then(|rest| {
+        let (app_id, rest) = rest.trim_start_matches('/').split_once('/')?;
+        let method = rest.trim_start_matches('/').strip_prefix("method")?;
+        (method.is_empty() || method.starts_with('/')).then(|| (decode(app_id), method.to_owned()))
+    });
+    let Some((app_id, method)) = target else { return by_header(scope, invocation).await };
+    let path = if method.is_empty() { "/".to_owned() } else { method };
+    let path = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    call(scope, &app_id, &path, invocation).await
+}
+
+/// A bare path, with the target in the header `dapr-app-id` or as the password of the user `dapr-app-id`.
+pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<Reply, ApiError> {
+    let headers = invocation.request.headers();
+    let named = headers.get("dapr-app-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let Some(app_id) = named.or_else(|| basic_auth(headers)).filter(|id| !id.is_empty()) else {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "ERR_DIRECT_INVOKE",
+            "failed getting app id either from the URL path or the header dapr-app-id",
+        ));
+    };
+    let path = invocation.request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    call(scope, &app_id, &path, invocation).await
+}
+
+async fn call(scope: &Scope, app_id: &str, path: &str, mut invocation: Invocation) -> Result<Reply, ApiError> {
+    let failed = |status, error: &dyn std::fmt::Display| {
+        ApiError::new(status, "ERR_DIRECT_INVOKE", format!("failed to invoke, id: {app_id}, err: {error}"))
+    };
+    let uri = path.parse::<Uri>().map_err(|error| failed(StatusCode::BAD_REQUEST, &error))?;
+    *invocation.request.uri_mut() = uri;
+    let headers = invocation.request.headers_mut();
+    for name in NOT_PASSED_ON {
+        headers.remove(name);
+    }
+    let names = [("dapr-caller-app-id", &*scope.app_id), ("dapr-callee-app-id", app_id)];
+    for (name, value) in names {
+        let value = HeaderValue::try_from(value).map_err(|error| failed(StatusCode::BAD_REQUEST, &error))?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    invocation.trigger = Trigger::App;
+    invocation.trace = invocation.trace.child();
+    // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
+    let answer = scope.invoke(app_id.strip_suffix(".default").unwrap_or(app_id), invocation).await;
+    answer.map_err(|error| match error {
+        InvokeError::Denied { .. } => {
+            ApiError::new(StatusCode::FORBIDDEN, "ERR_PERMISSION_DENIED", error.to_string())
+        }
+        error => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    })
+}
+
+fn basic_auth(headers: &HeaderMap) -> Option<String> {
+    let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    decoded.strip_prefix("dapr-app-id:").map(str::to_owned)
+}

@@ -1,0 +1,327 @@
+//! One app: admission, lazy loading, invoking.
+//!
+//! Registered means known; loaded means its code is mapped and its imports are linked. An app is loaded
+//! by its first invocation and let go when it has been idle, so a thousand registered apps cost little.
+
+use crate::metrics::AppMetrics;
+use arc_swap::ArcSwapOption;
+use dhow_artifacts::Source;
+use dhow_blocks::invoke::{Invocation, InvokeError, Reply};
+use dhow_blocks::trace::TraceContext;
+use dhow_engine::{Cache, Engine, Image, Program};
+use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Notify, Semaphore, TryAcquireError};
+
+/// Everything that apps of a host share.
+pub struct Shared {
+    /// Compiles and runs.
+    pub engine: Engine,
+    /// Compiled code; without it every load compiles.
+    pub cache: Option<Cache>,
+    /// Imports, resolved once.
+    pub linkers: Linkers,
+    /// Invocations under way in all apps; shutting down waits for them.
+    pub under_way: UnderWay,
+}
+
+/// Counts invocations until there are none.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+/// How many invocations an app takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// At the same time.
+    pub running: usize,
+    /// Waiting for their turn; more are refused.
+    pub queued: usize,
+}
+
+/// One version of an app. A new version is a new `App`; invocations keep theirs to the end.
+pub struct App {
+    /// Identity.
+    pub app_id: Arc<str>,
+    /// Counts the versions of this app in this process, from 1.
+    pub version: u64,
+    /// Where the module came from.
+    pub source: Source,
+    /// What the module is.
+    pub program: Program,
+    /// Path prefixes that lead here.
+    pub routes: Vec<String>,
+    /// Host names that lead here.
+    pub hosts: Vec<String>,
+    /// How many invocations at once.
+    pub admission: Admission,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: AppMetrics,
+    pub(crate) guest: ArcSwapOption<Guest>,
+    pub(crate) loading: Mutex<()>,
+    pub(crate) turns: Semaphore,
+    pub(crate) waiting: AtomicUsize,
+    /// Seconds since `born` at the last invocation.
+    pub(crate) last_used: AtomicU64,
+    pub(crate) born: Instant,
+}
+
+/// Follows one invocation from admission to the last byte of its response.
+struct Admitted {
+    app: Arc<App>,
+    trace: TraceContext,
+    since: Instant,
+}
+
+// === impl App ===
+
+impl App {
+    /// Delivers one invocation. Waits for a turn, loads the app if need be, and answers with the head of the
+    /// reply.
+    pub async fn invoke(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
+        let since = Instant::now();
+        let deadline = self.setup.bounds.deadline;
+        let trace = invocation.trace;
+        self.turn(deadline).await?;
+        let admitted = Admitted::new(Arc::clone(self), trace, since);
+        let guest = self.guest().await?;
+        self.metrics.invocations.inc();
+        match guest.invoke(invocation, admitted).await {
+            Ok(reply) => Ok(reply),
+            Err(failure) => Err(self.error(failure)),
+        }
+    }
+
+    /// Runs a command with these arguments; `None` if the app is no command.
+    pub async fn run(self: &Arc<Self>, args: &[String], stdio: Stdio) -> Option<Result<i32, InvokeError>> {
+        let guest = match self.guest().await {
+            Ok(guest) => guest,
+            Err(error) => return Some(Err(error)),
+        };
+        let code = guest.run(args, stdio).await?;
+        Some(code.map_err(|failure| {
+            self.log(&failure, TraceContext::new());
+            self.error(failure)
+        }))
+    }
+
+    /// Whether its code is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.guest.load().is_some()
+    }
+
+    /// Invocations under way.
+    pub fn running(&self) -> usize {
+        self.admission.running.saturating_sub(self.turns.available_permits())
+    }
+
+    /// Lets go of idle instances, and of the code when the app was not used for `idle`.
+    pub(crate) fn sweep(&self, idle: Duration) {
+        let Some(guest) = self.guest.load_full() else { return };
+        guest.sweep();
+        let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
+        if unused > idle.as_secs() && self.running() == 0 {
+            self.guest.store(None);
+        }
+    }
+
+    /// The loaded guest; loads it if it is not.
+    pub(crate) async fn guest(self: &Arc<Self>) -> Result<Arc<Guest>, InvokeError> {
+        if let Some(guest) = self.guest.load_full() {
+            return Ok(guest);
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(guest) = self.guest.load_full() {
+            return Ok(guest);
+        }
+        let guest = Arc::new(self.load().await.map_err(|reason| self.not_loadable(reason))?);
+        self.guest.store(Some(Arc::clone(&guest)));
+        Ok(guest)
+    }
+
+    async fn load(self: &Arc<Self>) -> Result<Guest, String> {
+        if let Some(guest) = self.load_cached()? {
+            return Ok(guest);
+        }
+        // The compiled code was evicted: compile again, if the module is still the same.
+        let module = dhow_artifacts::read_module(&self.source, dhow_artifacts::DEFAULT_LIMIT, |_, _| {});
+        let module = module.await.map_err(|error| error.to_string())?;
+        let app = Arc::clone(self);
+        let compiled = tokio::task::spawn_blocking(move || {
+            let wasm = dhow_engine::image::binary(&module).map_err(|error| error.to_string())?;
+            if dhow_engine::Digest::of(&wasm) != app.program.digest {
+                return Err(format!("{} changed since the app was registered; reload the host", app.source));
+            }
+            let shared = &app.shared;
+            let image = Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm);
+            image.map_err(|error| error.to_string())
+        });
+        let image = compiled.await.map_err(|error| error.to_string())??;
+        self.link(&image)
+    }
+
+    fn load_cached(&self) -> Result<Option<Guest>, String> {
+        let Some(cache) = &self.shared.cache else { return Ok(None) };
+        let image = Image::cached(&self.shared.engine, cache, &self.program);
+        match image.map_err(|error| format!("{error:#}"))? {
+            Some(image) => self.link(&image).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn link(&self, image: &Image) -> Result<Guest, String> {
+        let shared = &self.shared;
+        let setup = Arc::clone(&self.setup);
+        Guest::load(&shared.engine, &shared.linkers, image, &self.program.inspection, setup)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Waits for a turn; `Ok` means that one was taken.
+    async fn turn(&self, deadline: Duration) -> Result<(), InvokeError> {
+        match self.turns.try_acquire() {
+            Ok(turn) => {
+                turn.forget();
+                return Ok(());
+            }
+            Err(TryAcquireError::Closed) => return Err(InvokeError::ShuttingDown),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        let place = Place::take(self).ok_or_else(|| self.overloaded())?;
+        match tokio::time::timeout(deadline, self.turns.acquire()).await {
+            Ok(Ok(turn)) => {
+                turn.forget();
+                drop(place);
+                Ok(())
+            }
+            Ok(Err(_)) => Err(InvokeError::ShuttingDown),
+            Err(_) => Err(self.overloaded()),
+        }
+    }
+
+    fn overloaded(&self) -> InvokeError {
+        self.metrics.refused.inc();
+        let Admission { running, queued } = self.admission;
+        InvokeError::Overloaded { app_id: self.app_id.to_string(), running, queued }
+    }
+
+    fn not_loadable(&self, reason: String) -> InvokeError {
+        tracing::error!(app_id = &*self.app_id, "cannot be loaded: {reason}");
+        InvokeError::NotLoadable { app_id: self.app_id.to_string(), reason }
+    }
+
+    fn error(&self, failure: Failure) -> InvokeError {
+        let app_id = self.app_id.to_string();
+        match failure {
+            Failure::Deadline(limit) => InvokeError::DeadlineExceeded { app_id, seconds: limit.as_secs_f64() },
+            Failure::RequestTooLarge(limit) => InvokeError::RequestTooLarge { app_id, limit },
+            Failure::NoRoom(_) => {
+                let Admission { running, queued } = self.admission;
+                InvokeError::Overloaded { app_id, running, queued }
+            }
+            failure => InvokeError::GuestFailed { app_id, reason: failure.to_string() },
+        }
+    }
+
+    fn log(&self, failure: &Failure, trace: TraceContext) {
+        let backtrace = match failure {
+            Failure::Trap { backtrace, .. } => backtrace.as_str(),
+            _ => "",
+        };
+        tracing::error!(
+            app_id = &*self.app_id,
+            version = self.version,
+            trace_id = format!("{:032x}", trace.trace_id),
+            backtrace,
+            "invocation failed: {failure}"
+        );
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("app_id", &self.app_id).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// A place in the queue, given back when dropped.
+struct Place<'a>(&'a App);
+
+impl<'a> Place<'a> {
+    fn take(app: &'a App) -> Option<Place<'a>> {
+        let taken = app.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
+            (waiting < app.admission.queued).then_some(waiting + 1)
+        });
+        taken.ok().map(|_| Place(app))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    fn new(app: Arc<App>, trace: TraceContext, since: Instant) -> Admitted {
+        app.metrics.running.inc();
+        app.shared.under_way.count.fetch_add(1, Ordering::SeqCst);
+        Admitted { app, trace, since }
+    }
+}
+
+impl Invoked for Admitted {
+    fn failed(&mut self, failure: &Failure) {
+        self.app.metrics.failures.inc();
+        self.app.log(failure, self.trace);
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let app = &self.app;
+        app.turns.add_permits(1);
+        app.metrics.running.dec();
+        app.metrics.duration.observe(self.since.elapsed().as_secs_f64());
+        app.last_used.store(app.born.elapsed().as_secs(), Ordering::Relaxed);
+        app.shared.under_way.end();
+        tracing::debug!(
+            app_id = &*app.app_id,
+            trace_id = format_args!("{:032x}", self.trace.trace_id),
+            elapsed = ?self.since.elapsed(),
+            "invocation ended"
+        );
+    }
+}
+
+// === impl UnderWay ===
+
+impl UnderWay {
+    fn end(&self) {
+        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Invocations now.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nothing is under way.
+    pub async fn ended(&self) {
+        loop {
+            let none = self.none.notified();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}

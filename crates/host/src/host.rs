@@ -1,0 +1,215 @@
+//! All apps of a process: register, replace, invoke, shut down.
+
+use crate::app::{App, Shared, UnderWay};
+use crate::components::Components;
+use crate::log::LogBook;
+use crate::metrics::Metrics;
+use crate::routes::Routes;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi};
+use dhow_engine::{Cache, Engine};
+use dhow_guest::{HttpClient, Linkers, Output};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+/// Code of an app that was not used for this long is let go.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// What a host is made of.
+pub struct HostOptions {
+    /// Compiles and runs.
+    pub engine: Engine,
+    /// Compiled code.
+    pub cache: Option<Cache>,
+    /// Open or openable providers.
+    pub components: Components,
+    /// Keep the code of every app in memory from the start; for a host with one app.
+    pub keep_loaded: bool,
+}
+
+/// All apps of a process.
+pub struct Host {
+    shared: Arc<Shared>,
+    table: ArcSwap<Table>,
+    components: Components,
+    metrics: Metrics,
+    logs: Arc<LogBook>,
+    client: Arc<HttpClient>,
+    runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
+    keep_loaded: bool,
+    stopping: AtomicBool,
+    started: Instant,
+    this: Weak<Host>,
+}
+
+/// One version of everything that can be invoked; replaced whole.
+#[derive(Debug, Default)]
+struct Table {
+    apps: BTreeMap<Arc<str>, Arc<App>>,
+    routes: Routes,
+}
+
+// === impl Host ===
+
+impl Host {
+    /// A host without apps.
+    pub fn new(options: HostOptions) -> Result<Arc<Host>, prometheus::Error> {
+        let metrics = Metrics::new()?;
+        Ok(Arc::new_cyclic(|this| Host {
+            shared: Arc::new(Shared {
+                engine: options.engine,
+                cache: options.cache,
+                linkers: Linkers::new(),
+                under_way: UnderWay::default(),
+            }),
+            table: ArcSwap::default(),
+            components: options.components,
+            metrics,
+            logs: Arc::new(LogBook::new()),
+            client: Arc::new(HttpClient::new()),
+            runtime_api: OnceLock::new(),
+            keep_loaded: options.keep_loaded,
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            this: Weak::clone(this),
+        }))
+    }
+
+    /// Says what answers at the guests' own Dapr endpoint; once, before the first app is prepared.
+    pub fn serve_runtime_api(&self, api: Arc<dyn RuntimeApi>) {
+        let _ = self.runtime_api.set(api);
+    }
+
+    /// Makes these the apps of the host, all at once. Invocations under way keep the version they began with.
+    pub fn replace(&self, apps: Vec<Arc<App>>) {
+        let mut table = Table::default();
+        for app in apps {
+            for prefix in &app.routes {
+                if app.hosts.is_empty() {
+                    table.routes.add(None, prefix, &app);
+                }
+                for host in &app.hosts {
+                    table.routes.add(Some(host), prefix, &app);
+                }
+            }
+            table.apps.insert(Arc::clone(&app.app_id), app);
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// The app that answers a request from outside.
+    pub fn route(&self, host: Option<&str>, path: &str) -> Option<Arc<App>> {
+        self.table.load().routes.find(host, path).cloned()
+    }
+
+    /// The app of that id.
+    pub fn app(&self, app_id: &str) -> Option<Arc<App>> {
+        self.table.load().apps.get(app_id).cloned()
+    }
+
+    /// All apps, by id.
+    pub fn apps(&self) -> Vec<Arc<App>> {
+        self.table.load().apps.values().cloned().collect()
+    }
+
+    /// Lets go of what has not been used for a while; to be called every few seconds.
+    pub fn sweep(&self) {
+        for app in self.table.load().apps.values() {
+            app.sweep(IDLE);
+        }
+    }
+
+    /// Refuses new invocations, waits for those under way at most `grace`, and closes the providers. The
+    /// answer is how many invocations were cut off.
+    pub async fn shut_down(&self, grace: Duration) -> usize {
+        self.stopping.store(true, Ordering::SeqCst);
+        let _ = tokio::time::timeout(grace, self.shared.under_way.ended()).await;
+        let cut_off = self.shared.under_way.count();
+        self.components.close().await;
+        cut_off
+    }
+
+    /// Whether the host is going down.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Invocations under way.
+    pub fn under_way(&self) -> usize {
+        self.shared.under_way.count()
+    }
+
+    /// How long the host has been up.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The components of the host.
+    pub fn components(&self) -> &Components {
+        &self.components
+    }
+
+    /// Numbers for Prometheus.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What guests printed.
+    pub fn logs(&self) -> &Arc<LogBook> {
+        &self.logs
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(crate) fn output(&self) -> Arc<dyn Output> {
+        Arc::clone(&self.logs) as Arc<dyn Output>
+    }
+
+    pub(crate) fn client(&self) -> Arc<HttpClient> {
+        Arc::clone(&self.client)
+    }
+
+    pub(crate) fn runtime_api(&self) -> Option<Arc<dyn RuntimeApi>> {
+        self.runtime_api.get().cloned()
+    }
+
+    pub(crate) fn keeps_loaded(&self) -> bool {
+        self.keep_loaded
+    }
+
+    pub(crate) fn invoker(&self) -> Arc<dyn Invoker> {
+        Arc::new(Neighbours(Weak::clone(&self.this)))
+    }
+}
+
+#[async_trait]
+impl Invoker for Host {
+    async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
+        // An invocation that an app under way makes is part of that one, and finished with it.
+        if self.is_stopping() && invocation.depth == 0 {
+            return Err(InvokeError::ShuttingDown);
+        }
+        match self.app(app_id) {
+            Some(app) => app.invoke(invocation).await,
+            None => Err(InvokeError::UnknownApp { app_id: app_id.to_owned() }),
+        }
+    }
+}
+
+/// The other apps of the host, as one app sees them; does not keep the host alive.
+struct Neighbours(Weak<Host>);
+
+#[async_trait]
+impl Invoker for Neighbours {
+    async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
+        match self.0.upgrade() {
+            Some(host) => host.invoke(app_id, invocation).await,
+            None => Err(InvokeError::ShuttingDown),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! From a manifest entry to an app that can run: fetch, recognise, compile, link once to see that it fits.
+
+use crate::app::{Admission, App};
+use crate::components::ComponentError;
+use crate::host::Host;
+use arc_swap::ArcSwapOption;
+use dhow_artifacts::{DEFAULT_LIMIT, Source, error::FetchError};
+use dhow_blocks::grants::Grants;
+use dhow_blocks::scope::Scope;
+use dhow_engine::limits::MAX_TABLE_ELEMENTS;
+use dhow_engine::{Image, Limits, Program};
+use dhow_guest::{Bounds, Directory, Setup};
+use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Instant;
+use tokio::sync::{Mutex, Semaphore};
+
+/// What an app is to be; comes from a manifest or a command line.
+#[derive(Clone, Debug)]
+pub struct AppSpec {
+    /// Identity.
+    pub app_id: String,
+    /// Where its module is.
+    pub source: Source,
+    /// Path prefixes; without any the app is reached by invocation only.
+    pub routes: Vec<String>,
+    /// Host names; without any, every name.
+    pub hosts: Vec<String>,
+    /// Arguments behind the program's name.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Values of `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
+    /// Folders.
+    pub dirs: Vec<Directory>,
+    /// Invocations that an instance may serve.
+    pub reuse: u32,
+    /// What is allowed.
+    pub grants: Grants,
+    /// How much.
+    pub bounds: Bounds,
+    /// How many at once.
+    pub admission: Admission,
+}
+
+/// Why an app cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The module cannot be had.
+    #[error("app {app_id:?}: {error}")]
+    Fetch {
+        /// The app.
+        app_id: String,
+        /// Why.
+        #[source]
+        error: FetchError,
+    },
+    /// The module is there and cannot be run.
+    #[error("app {app_id:?}: {file}: {reason}")]
+    Module {
+        /// The app.
+        app_id: String,
+        /// The module's file or URL.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder for the guest is not there.
+    #[error("app {app_id:?}: folder {folder} cannot be given to the guest: {reason}")]
+    Directory {
+        /// The app.
+        app_id: String,
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A component for the app is broken.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+}
+
+/// Default admission: as much as one machine sensibly runs, and a queue that a short burst fits in.
+pub const DEFAULT_ADMISSION: Admission = Admission { running: 128, queued: 1024 };
+
+// === impl AppSpec ===
+
+impl AppSpec {
+    /// An app with defaults everywhere and no grants.
+    pub fn new(app_id: impl Into<String>, source: Source) -> AppSpec {
+        AppSpec {
+            app_id: app_id.into(),
+            source,
+            routes: Vec::new(),
+            hosts: Vec::new(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            config: BTreeMap::new(),
+            dirs: Vec::new(),
+            reuse: 1,
+            grants: Grants::default(),
+            bounds: Bounds::default(),
+            admission: DEFAULT_ADMISSION,
+        }
+    }
+
+    /// An app as its manifest describes it.
+    pub fn from_manifest(app_id: &str, app: &AppConfig, limits: &LimitsConfig) -> AppSpec {
+        let source = match &app.module {
+            ModuleSource::Path(path) => Source::Path(path.clone()),
+            ModuleSource::Url(url) => Source::Url(url.clone()),
+        };
+        let directory = |dir: &dhow_resources::manifest::DirConfig| Directory {
+            host: dir.host.clone(),
+            guest: dir.guest.clone(),
+            writable: dir.write,
+        };
+        AppSpec {
+            routes: app.routes.clone(),
+            hosts: app.hosts.clone(),
+            args: app.args.clone(),
+            env: app.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            config: app.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            dirs: app.dirs.iter().map(directory).collect(),
+            reuse: app.reuse,
+            grants: app.grants.clone(),
+            bounds: bounds(limits),
+            admission: admission(limits),
+            ..AppSpec::new(app_id, source)
+        }
+    }
+}
+
+fn bounds(limits: &LimitsConfig) -> Bounds {
+    let default = Bounds::default();
+    let size = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
+    Bounds {
+        engine: Limits {
+            memory: limits.memory.map_or(default.engine.memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            table_elements: size(limits.tables, default.engine.table_elements).min(MAX_TABLE_ELEMENTS),
+            instances: size(limits.instances, default.engine.instances),
+        },
+        deadline: limits.timeout.unwrap_or(default.deadline),
+        request_body: limits.request_body.unwrap_or(default.request_body),
+        response_body: limits.response_body.unwrap_or(default.response_body),
+        host_calls: size(limits.host_calls, default.host_calls),
+        handles: size(limits.handles, default.handles),
+    }
+}
+
+fn admission(limits: &LimitsConfig) -> Admission {
+    Admission {
+        running: limits.concurrency.map_or(DEFAULT_ADMISSION.running, |count| count as usize),
+        queued: limits.queue.map_or(DEFAULT_ADMISSION.queued, |count| count as usize),
+    }
+}
+
+impl Host {
+    /// Makes an app out of its description: reads the module, compiles it unless the cache has it, and links
+    /// it once, so that what is wrong with it is known now and not at the first request. The app is not
+    /// registered yet.
+    pub async fn prepare(self: &Arc<Self>, spec: AppSpec, version: u64) -> Result<Arc<App>, PrepareError> {
+        for dir in &spec.dirs {
+            let failed = |reason: String| PrepareError::Directory {
+                app_id: spec.app_id.clone(),
+                folder: dir.host.display().to_string(),
+                reason,
+            };
+            let meta = std::fs::metadata(&dir.host).map_err(|error| failed(error.to_string()))?;
+            if !meta.is_dir() {
+                return Err(failed("it is not a folder".to_owned()));
+            }
+        }
+        let module = dhow_artifacts::read_module(&spec.source, DEFAULT_LIMIT, |_, _| {}).await;
+        let module =
+            module.map_err(|error| PrepareError::Fetch { app_id: spec.app_id.clone(), error })?;
+        let host = Arc::clone(self);
+        let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
+        let broken = move |reason: String| PrepareError::Module { app_id, file, reason };
+        // Compiling takes all cores and long; the executor's threads have other work.
+        let prepared = tokio::task::spawn_blocking(move || -> Result<Arc<App>, Result<String, PrepareError>> {
+            let text = |error: &dyn std::error::Error| Ok(error.to_string());
+            let wasm = dhow_engine::image::binary(&module).map_err(|error| text(&error))?;
+            let program = Program::recognise(&wasm).map_err(|error| text(&error))?;
+            let app = host.assemble(spec, program, version).map_err(Err)?;
+            let shared = &app.shared;
+            let cached = match &shared.cache {
+                Some(cache) => Image::cached(&shared.engine, cache, &app.program),
+                None => Ok(None),
+            };
+            let image = match cached.map_err(|error| Ok(format!("{error:#}")))? {
+                Some(image) => image,
+                None => Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm)
+                    .map_err(|error| text(&error))?,
+            };
+            let guest = app.link(&image).map_err(Ok)?;
+            if shared.cache.is_none() || host.keeps_loaded() {
+                app.guest.store(Some(Arc::new(guest)));
+            }
+            Ok(app)
+        });
+        match prepared.await {
+            Ok(Ok(app)) => Ok(app),
+            Ok(Err(Ok(reason))) => Err(broken(reason)),
+            Ok(Err(Err(error))) => Err(error),
+            Err(panicked) => Err(broken(panicked.to_string())),
+        }
+    }
+
+    fn assemble(self: &Arc<Self>, spec: AppSpec, program: Program, version: u64) -> Result<Arc<App>, PrepareError> {
+        let app_id: Arc<str> = spec.app_id.as_str().into();
+        let mut args = vec![spec.app_id.clone()];
+        args.extend(spec.args);
+        let api = self.runtime_api();
+        let mut env: Vec<(String, String)> = Vec::with_capacity(spec.env.len() + 2);
+        for (name, value) in [("APP_ID", spec.app_id.as_str()), ("DAPR_HTTP_PORT", "3500")] {
+            if !spec.env.contains_key(name) {
+                env.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        env.extend(spec.env);
+        let scope = Arc::new(Scope {
+            app_id: Arc::clone(&app_id),
+            state: self.components().state(&spec.app_id)?,
+            grants: spec.grants,
+            config: spec.config,
+            invoker: self.invoker(),
+        });
+        let setup = Setup {
+            scope,
+            args,
+            runtime_authorities: runtime_authorities(&env),
+            env,
+            dirs: spec.dirs,
+            bounds: spec.bounds,
+            reuse: spec.reuse,
+            output: self.output(),
+            runtime_api: api,
+            client: self.client(),
+        };
+        Ok(Arc::new(App {
+            metrics: self.metrics().app(&app_id),
+            app_id,
+            version,
+            source: spec.source,
+            program,
+            routes: spec.routes,
+            hosts: spec.hosts,
+            admission: spec.admission,
+            setup: Arc::new(setup),
+            shared: self.shared(),
+            guest: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
+            turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
+            waiting: AtomicUsize::new(0),
+            last_used: AtomicU64::new(0),
+            born: Instant::now(),
+        }))
+    }
+}
+
+/// Under which authorities a guest knows the Dapr API: the usual ones, and those that its environment names.
+fn runtime_authorities(env: &[(String, String)]) -> Vec<String> {
+    let value = |name: &str| env.iter().find(|(found, _)| found == name).map(|(_, value)| value.trim());
+    let mut authorities: Vec<String> =
+        ["localhost", "127.0.0.1", "[::1]"].iter().map(|host| format!("{host}:3500")).collect();
+    if let Some(port) = value("DAPR_HTTP_PORT").filter(|port| !port.is_empty() && *port != "3500") {
+        authorities.extend(["localhost", "127.0.0.1", "[::1]"].iter().map(|host| format!("{host}:{port}")));
+    }
+    let endpoint = value("DAPR_HTTP_ENDPOINT").and_then(|endpoint| endpoint.parse::<http::Uri>().ok());
+    if let Some(authority) = endpoint.as_ref().and_then(http::Uri::authority) {
+        authorities.push(authority.as_str().to_owned());
+    }
+    authorities
+}

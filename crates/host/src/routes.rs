@@ -1,0 +1,68 @@
+//! Which app answers a host name and a path.
+//!
+//! Host names are tried from exact over `*.example.com` to none; within one, the longest path prefix that
+//! ends at a segment border wins. Looking up costs a hash for each segment of the path, however many apps
+//! there are.
+
+use crate::app::App;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The routing table of one version of the host's apps; never changed, only replaced.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: HashMap<String, Prefixes>,
+    /// Keyed by what follows the star: `.example.com`.
+    wildcard: HashMap<String, Prefixes>,
+    any: Prefixes,
+}
+
+type Prefixes = HashMap<String, Arc<App>>;
+
+// === impl Routes ===
+
+impl Routes {
+    /// Sends requests for `host` (any if `None`) and paths below `prefix` to `app`.
+    pub fn add(&mut self, host: Option<&str>, prefix: &str, app: &Arc<App>) {
+        let prefixes = match host.map(str::to_ascii_lowercase) {
+            None => &mut self.any,
+            Some(host) => match host.strip_prefix('*') {
+                Some(parent) => self.wildcard.entry(parent.to_owned()).or_default(),
+                None => self.exact.entry(host).or_default(),
+            },
+        };
+        prefixes.insert(prefix.trim_end_matches('/').to_owned(), Arc::clone(app));
+    }
+
+    /// The app for a request; `host` is as in the `host` header, with or without a port.
+    pub fn find(&self, host: Option<&str>, path: &str) -> Option<&Arc<App>> {
+        if (self.exact.is_empty() && self.wildcard.is_empty()) || host.is_none() {
+            return longest(&self.any, path);
+        }
+        let host = without_port(host.unwrap_or_default()).to_ascii_lowercase();
+        let exact = self.exact.get(&host).and_then(|prefixes| longest(prefixes, path));
+        exact.or_else(|| self.below(&host, path)).or_else(|| longest(&self.any, path))
+    }
+
+    fn below(&self, host: &str, path: &str) -> Option<&Arc<App>> {
+        let mut dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        dots.find_map(|(at, _)| longest(self.wildcard.get(&host[at..])?, path))
+    }
+}
+
+fn longest<'a>(prefixes: &'a Prefixes, path: &str) -> Option<&'a Arc<App>> {
+    let mut candidate = path.trim_end_matches('/');
+    loop {
+        if let Some(app) = prefixes.get(candidate) {
+            return Some(app);
+        }
+        candidate = &candidate[..candidate.rfind('/')?];
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
