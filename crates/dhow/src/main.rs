@@ -1,2 +1,184 @@
-//! The command line of dhow.
-fn main() {}
+//! The command line of dhow: what there is to say, and who does it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `run`, `up` | start a host with one app, with those of a manifest |
+//! | `serve`, `watch` | what both have in common |
+//! | `new`, `build_apps` | from a template to a module |
+//! | `inspect` | what a module is and needs |
+//! | `ps`, `logs`, `invoke`, `stop` | speak with running hosts |
+//! | `hosts`, `client` | which hosts run, and how they are spoken with |
+//! | `doctor` | what is missing on this machine |
+//! | `completions` | for shells |
+//! | `toolchain` | compilers that the templates need |
+//! | `logging` | what dhow says while it works |
+//! | `process` | the few system calls that the standard library does not have |
+//! | `folders` | private folders of this user |
+//! | `text` | texts for people: sizes, times, tables |
+//! | `error` | how a command fails |
+
+mod build_apps;
+mod client;
+mod completions;
+mod doctor;
+mod error;
+mod folders;
+mod hosts;
+mod inspect;
+mod invoke;
+mod logging;
+mod logs;
+mod new;
+mod process;
+mod ps;
+mod run;
+mod serve;
+mod stop;
+mod text;
+mod toolchain;
+mod up;
+mod watch;
+
+use clap::{Args, Parser, Subcommand};
+use error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Runs WebAssembly apps, and gives them state, configuration and each other in the same process.
+#[derive(Parser)]
+#[command(name = "dhow", version = VERSION, arg_required_else_help = true, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// What dhow says about its work: error, warn, info, debug, trace, or a filter by target, such as
+    /// "info,dhow_host=debug" [default: $RUST_LOG, else info]
+    #[arg(long, global = true, value_name = "FILTER", env = "DHOW_LOG", hide_env_values = true, help_heading = "Log")]
+    pub(crate) log: Option<String>,
+
+    /// How it is written to standard error
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t, env = "DHOW_LOG_FORMAT", help_heading = "Log")]
+    pub(crate) log_format: logging::Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Run),
+    Up(up::Up),
+    New(new::New),
+    Build(build_apps::Build),
+    Inspect(inspect::Inspect),
+    Invoke(invoke::Invoke),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Stop(stop::Stop),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Version(Version),
+}
+
+/// Print the versions of dhow and of the Wasm engine inside
+#[derive(Args)]
+struct Version {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (wasmtime ", env!("DHOW_WASMTIME_VERSION"), ")");
+
+const AFTER_HELP: &str = "\
+EXAMPLES
+  dhow new shop --template rust     a new app in the folder shop
+  dhow build && dhow up             in that folder: compile it, serve it at http://127.0.0.1:8080/
+  dhow run app.wasm                 serve one module, or run it if it is a command
+  dhow run tool.wasm -- --flag x    with arguments for the module
+  dhow inspect app.wasm             what it is, and what it will need
+  dhow logs -f shop                 what the app prints
+
+EXIT CODES
+  0    success
+  1    failure; of `invoke`, also an answer with status 400 or above
+  2    the command line is wrong
+  124  `run`: the guest did not finish before its deadline
+  125  `run`: dhow failed before the guest ran
+  130  interrupted
+  Else `run` ends with the exit code of the guest, and `build` with that of the command that failed.
+
+ENVIRONMENT
+  DHOW_LOG, RUST_LOG  what is logged, see --log
+  DHOW_LOG_FORMAT     text or json, see --log-format
+  DHOW_CACHE_DIR      where compiled code is kept  [default: ~/.cache/dhow/compiled]
+  XDG_STATE_HOME      where running hosts are listed, in its folder dhow/hosts  [default: ~/.local/state]
+  NO_COLOR            no colors
+
+`dhow help COMMAND` says more about each command.";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match logging::init(&cli.global).and_then(|()| cli.command.execute(&cli.global)) {
+        Ok(code) => code,
+        Err(error) => error.report(),
+    }
+}
+
+/// Tells a person what dhow does, on standard error: standard output is for results.
+pub(crate) fn say(message: impl std::fmt::Display) {
+    // With nobody there to read it, the work goes on.
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+// === impl Command ===
+
+impl Command {
+    fn execute(self, global: &Global) -> Result<ExitCode, Error> {
+        match self {
+            Command::Run(run) => run::execute(run, global),
+            Command::Up(up) => up::execute(up, global),
+            Command::New(new) => new::execute(&new),
+            Command::Build(build) => build_apps::execute(&build),
+            Command::Inspect(inspect) => inspect::execute(&inspect),
+            Command::Invoke(invoke) => invoke::execute(&invoke),
+            Command::Ps(ps) => ps::execute(&ps),
+            Command::Logs(logs) => logs::execute(&logs),
+            Command::Stop(stop) => stop::execute(&stop),
+            Command::Doctor(doctor) => doctor::execute(&doctor),
+            Command::Completions(completions) => completions::execute(&completions),
+            Command::Version(version) => version.execute(),
+        }
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn execute(&self) -> Result<ExitCode, Error> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::json!({
+                "dhow": env!("CARGO_PKG_VERSION"),
+                "wasmtime": env!("DHOW_WASMTIME_VERSION"),
+            });
+            writeln!(out, "{json}")?;
+        } else {
+            writeln!(out, "dhow {VERSION}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

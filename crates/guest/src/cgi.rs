@@ -35,7 +35,7 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     let stdout = MemoryOutputPipe::new(room);
     builder.stdin(MemoryInputPipe::new(body)).stdout(stdout.clone());
     builder.stderr(LineStream::new(setup, Stream::Stderr));
-    let code = command.execute(builder, origin).await;
+    let code = command.execute(builder, origin, setup.bounds.deadline).await;
     let output = stdout.contents();
     match code {
         Ok(0) => response(output),

@@ -6,6 +6,7 @@ use crate::setup::{Setup, Stdio};
 use crate::store::{GuestState, Origin, command, interruptible, new_store};
 use dhow_engine::{Engine, Limiter};
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -52,11 +53,16 @@ impl Command {
         let mut all = self.setup.args.clone();
         all.extend_from_slice(args);
         let builder = command(&self.setup, &all, stdio).map_err(|error| Failure::Host(format!("{error:#}")))?;
-        self.execute(builder, Origin::default()).await
+        self.execute(builder, Origin::default(), self.setup.bounds.program).await
     }
 
-    /// Runs the program under a prepared system interface, within the app's deadline.
-    pub(crate) async fn execute(self: &Arc<Self>, wasi: WasiCtxBuilder, origin: Origin) -> Result<i32, Failure> {
+    /// Runs the program under a prepared system interface, within this deadline.
+    pub(crate) async fn execute(
+        self: &Arc<Self>,
+        wasi: WasiCtxBuilder,
+        origin: Origin,
+        deadline: Duration,
+    ) -> Result<i32, Failure> {
         let this = Arc::clone(self);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let execution = Box::pin(async move {
@@ -69,7 +75,7 @@ impl Command {
             let _ = sender.send(code);
             Ok(())
         });
-        Run::new(execution, self.setup.bounds.deadline, self.engine.running()).await?;
+        Run::new(execution, deadline, self.engine.running()).await?;
         receiver.await.map_err(|_| Failure::NoAnswer)
     }
 

@@ -41,6 +41,9 @@ pub struct Directory {
     pub writable: bool,
 }
 
+/// Longer than any program runs.
+pub const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Bounds of one invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -48,6 +51,8 @@ pub struct Bounds {
     pub engine: dhow_engine::Limits,
     /// From the beginning of an invocation to the last byte of its response.
     pub deadline: Duration,
+    /// From the start of a program to its exit, when it is run as one; invoked, it has `deadline`.
+    pub program: Duration,
     /// Bytes of a request body.
     pub request_body: u64,
     /// Bytes of a response body.
@@ -63,6 +68,7 @@ impl Default for Bounds {
         Bounds {
             engine: dhow_engine::Limits::default(),
             deadline: Duration::from_secs(30),
+            program: UNLIMITED,
             request_body: 16 << 20,
             response_body: 64 << 20,
             host_calls: 64,

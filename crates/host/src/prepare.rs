@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 
 /// What an app is to be; comes from a manifest or a command line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AppSpec {
     /// Identity.
     pub app_id: String,
@@ -144,6 +144,7 @@ fn bounds(limits: &LimitsConfig) -> Bounds {
             instances: size(limits.instances, default.engine.instances),
         },
         deadline: limits.timeout.unwrap_or(default.deadline),
+        program: limits.timeout.unwrap_or(default.program),
         request_body: limits.request_body.unwrap_or(default.request_body),
         response_body: limits.response_body.unwrap_or(default.response_body),
         host_calls: size(limits.host_calls, default.host_calls),

@@ -1,0 +1,146 @@
+//! `dhow inspect`: what a module is, what it can ask for, and how it is run.
+//!
+//! `inspect/needs.rs` draws the conclusions from the imports.
+
+use crate::client;
+use crate::error::Error;
+use crate::text;
+use clap::Args;
+use dhow_artifacts::{DEFAULT_LIMIT, Source, read_module};
+use dhow_engine::{Abi, Program, image};
+use needs::Needs;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+
+mod needs;
+
+/// Say what a module is: kind, ABI, imports, exports, size, and which grants it may need
+#[derive(Args)]
+#[command(after_help = "\
+Imports show what a module can ask for, not what it does: compilers of interpreted languages import everything.
+
+EXAMPLES
+  dhow inspect app.wasm
+  dhow inspect https://example.com/app.wasm --json")]
+pub(crate) struct Inspect {
+    /// File (.wasm, or .wat: text), URL, or - for standard input
+    #[arg(value_name = "FILE|URL|-")]
+    module: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn execute(inspect: &Inspect) -> Result<ExitCode, Error> {
+    let source = Source::parse(&inspect.module);
+    let bytes = client::runtime()?.block_on(read_module(&source, DEFAULT_LIMIT, |_, _| {}))?;
+    let wasm = image::binary(&bytes).map_err(|error| Error::new(format!("{source}: {error}")))?;
+    let program = Program::recognise(&wasm).map_err(|error| Error::new(format!("{source}: {error}")))?;
+    let needs = Needs::of(&program.inspection);
+    // A URL is shown without its secrets, and then the user has to fill in the file.
+    let module = if matches!(source, Source::Url(_)) { source.to_string() } else { inspect.module.clone() };
+    let run = how_to_run(program.inspection.abi, &module, &needs);
+    let mut out = std::io::stdout().lock();
+    if inspect.json {
+        writeln!(out, "{:#}", as_json(&source, &program, &needs, &run))?;
+    } else {
+        out.write_all(as_text(&source, &program, &needs, &run).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command line, and what it does; or why there is none.
+enum Run {
+    Serve(String),
+    Command(String),
+    Cannot(&'static str),
+}
+
+fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
+    let flags: String = needs.grants.iter().map(|need| format!(" {}", need.flag)).collect();
+    let line = format!("dhow run {module}{flags}");
+    if abi.is_http() {
+        return Run::Serve(line);
+    }
+    if abi.is_command() {
+        return Run::Command(line);
+    }
+    Run::Cannot(match abi {
+        Abi::ProxyWasm => "it speaks the proxy-wasm ABI, which this version of dhow does not run",
+        Abi::Wapc => "it speaks the waPC ABI, which this version of dhow does not run",
+        _ => {
+            "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler or \
+             wasi:cli/run, a module needs _start"
+        }
+    })
+}
+
+fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Value {
+    let inspection = &program.inspection;
+    let sections = inspection.custom_sections.iter().map(|(name, size)| json!({ "name": name, "size": size }));
+    let grants = needs.grants.iter().map(|need| {
+        json!({ "kind": need.kind, "because": need.because, "manifest": need.manifest, "flag": need.flag })
+    });
+    let (runs, command, reason) = match run {
+        Run::Serve(line) => ("service", Some(line), None),
+        Run::Command(line) => ("command", Some(line), None),
+        Run::Cannot(reason) => ("never", None, Some(*reason)),
+    };
+    json!({
+        "source": source.to_string(),
+        "kind": inspection.kind.to_string(),
+        "abi": inspection.abi.to_string(),
+        "size": program.size,
+        "digest": program.digest.to_string(),
+        "imports": inspection.imports,
+        "exports": inspection.exports,
+        "customSections": sections.collect::<Vec<_>>(),
+        "grants": grants.collect::<Vec<_>>(),
+        "notProvided": needs.not_provided,
+        "runs": runs,
+        "command": command,
+        "reason": reason,
+    })
+}
+
+fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> String {
+    let inspection = &program.inspection;
+    let size = program.size as u64;
+    let exact = if size < 1024 { String::new() } else { format!(" ({size} bytes)") };
+    let mut text = text::table(&[
+        ["file".to_owned(), source.to_string()],
+        ["kind".to_owned(), inspection.kind.to_string()],
+        ["abi".to_owned(), inspection.abi.to_string()],
+        ["size".to_owned(), format!("{}{exact}", text::size(size))],
+        ["digest".to_owned(), program.digest.to_string()],
+    ]);
+    section(&mut text, "imports", &inspection.imports);
+    section(&mut text, "exports", &inspection.exports);
+    let sections: Vec<String> =
+        inspection.custom_sections.iter().map(|(name, size)| format!("{name} ({})", text::size(*size as u64))).collect();
+    section(&mut text, "custom sections", &sections);
+    let rows: Vec<[String; 2]> =
+        needs.grants.iter().map(|need| [need.manifest.to_owned(), format!("imports {}", need.because)]).collect();
+    let grants: Vec<String> = text::table(&rows).lines().map(str::to_owned).collect();
+    section(&mut text, "grants it may need (a line of the app in dhow.toml)", &grants);
+    section(&mut text, "imports that dhow does not provide", &needs.not_provided);
+    let _ = match run {
+        Run::Serve(line) => write!(text, "\nto serve it\n  {line}\n"),
+        Run::Command(line) => write!(text, "\nto run it (to serve it as a CGI program: `dhow up` with a route)\n  {line}\n"),
+        Run::Cannot(reason) => write!(text, "\ndhow cannot run it: {reason}\n"),
+    };
+    text
+}
+
+/// A heading with indented lines; nothing if there are none. Names come from the file: they may hold anything.
+fn section(text: &mut String, heading: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = write!(text, "\n{heading}\n");
+    for line in lines {
+        let _ = writeln!(text, "  {}", text::printable(line));
+    }
+}

@@ -1,0 +1,133 @@
+//! The few system calls that the standard library does not have: who we are, and other processes.
+//!
+//! Processes are held by a pidfd (`man 2 pidfd_open`), which never comes to mean another process, as a pid
+//! may.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A process that may end at any time.
+pub(crate) struct Process(OwnedFd);
+
+/// The effective user of this process.
+pub(crate) fn user_id() -> u32 {
+    // SAFETY: geteuid has no preconditions and always succeeds.
+    unsafe { libc::geteuid() }
+}
+
+/// What tells a process from a later one with the same pid: the boot it belongs to and the clock tick at
+/// which it started (`man 5 proc_pid_stat`, field 22). `None` when there is no such process.
+pub(crate) fn identity(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
+    // A zombie has ended; only its parent does not know yet.
+    if matches!(fields.first(), Some(&("Z" | "X"))) {
+        return None;
+    }
+    let ticks = fields.get(19)?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Some(format!("{}:{ticks}", boot.trim()))
+}
+
+/// Bytes that this user can still write to the file system of a path.
+pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends in NUL and `stat` is writable memory of the right type; both live through the call.
+    let result = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zero is a valid value of every field, and the call succeeded and filled them.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "the types differ between platforms")]
+    Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+}
+
+// === impl Process ===
+
+impl Process {
+    /// The process of that pid, if there is one.
+    pub(crate) fn open(pid: u32) -> io::Result<Process> {
+        let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: the call takes two integers; a pid that does not exist is an error, not undefined.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = i32::try_from(fd).unwrap_or(-1);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
+        Ok(Process(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Ends the process without asking it.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is open while `self` is, and a null siginfo is what the call documents for
+        // "as kill(2) does it".
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Waits until the process has ended; `false` if it has not after `limit`.
+    pub(crate) fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: `poll` is one valid pollfd, as the second argument says, and lives through the call.
+            match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+                0 => return Ok(false),
+                count if count > 0 => return Ok(true),
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Process, free_space, identity, user_id};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    #[test]
+    fn a_process_is_known_until_it_ends() {
+        // `cat` without input waits for ever.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let first = identity(child.id()).unwrap();
+        assert_eq!(identity(child.id()), Some(first.clone()));
+        assert_ne!(identity(std::process::id()), Some(first));
+        let process = Process::open(child.id()).unwrap();
+        assert!(!process.wait(Duration::ZERO).unwrap());
+        process.kill().unwrap();
+        assert!(process.wait(Duration::from_secs(10)).unwrap());
+        // Before its parent asked for its end it is a zombie, and that does not count as running.
+        assert_eq!(identity(child.id()), None);
+        assert!(!child.wait().unwrap().success());
+        assert!(Process::open(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn the_user_and_the_disk_are_those_of_the_system() {
+        let made = tempfile::tempdir().unwrap();
+        assert_eq!(std::fs::metadata(made.path()).unwrap().uid(), user_id());
+        assert!(free_space(made.path()).unwrap() > 0);
+        assert!(free_space(Path::new("/no/such/folder")).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! `dhow ps`: which hosts run, and which apps they have.
+
+use crate::client::{self, Apps};
+use crate::error::Error;
+use crate::hosts::{self, HostInfo};
+use crate::text;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// List the running hosts of this user and their apps
+#[derive(Args)]
+#[command(after_help = "\
+STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next request.
+RUNNING counts requests under way.")]
+pub(crate) struct Ps {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+type Listed = (HostInfo, Result<Apps, Error>);
+
+pub(crate) fn execute(ps: &Ps) -> Result<ExitCode, Error> {
+    let mut listed: Vec<Listed> = Vec::new();
+    let hosts = hosts::list()?;
+    client::runtime()?.block_on(async {
+        for host in hosts {
+            let apps = client::apps(&host).await;
+            listed.push((host, apps));
+        }
+    });
+    let mut out = std::io::stdout().lock();
+    if ps.json {
+        let hosts = listed.iter().map(as_json).collect::<Result<Vec<_>, Error>>()?;
+        writeln!(out, "{:#}", json!({ "hosts": hosts }))?;
+    } else if listed.is_empty() {
+        writeln!(out, "No host is running. `dhow up` or `dhow run` starts one.")?;
+    } else {
+        let header = ["PID", "HOST", "ADDRESS", "UPTIME", "APP", "STATE", "RUNNING", "ROUTES", "ABI"];
+        let mut rows = vec![header.map(str::to_owned)];
+        rows.extend(listed.iter().flat_map(as_rows));
+        write!(out, "{}", text::table(&rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
+    let none = || "-".to_owned();
+    let address = host.addr.map_or_else(none, |addr| addr.to_string());
+    let row = |uptime: String, rest: [String; 5]| {
+        let [app, state, running, routes, abi] = rest;
+        [host.pid.to_string(), host.name.clone(), address.clone(), uptime, app, state, running, routes, abi]
+    };
+    match apps {
+        Err(_) => vec![row(none(), [none(), "no answer".to_owned(), none(), none(), none()])],
+        Ok(apps) if apps.apps.is_empty() => {
+            vec![row(text::duration(apps.uptime_seconds), [none(), none(), none(), none(), none()])]
+        }
+        Ok(apps) => {
+            let rows = apps.apps.iter().map(|app| {
+                let state = if app.loaded { "loaded" } else { "idle" };
+                let routes = if app.routes.is_empty() { none() } else { app.routes.join(",") };
+                let rest = [app.app_id.clone(), state.to_owned(), app.running.to_string(), routes, app.abi.clone()];
+                row(text::duration(apps.uptime_seconds), rest)
+            });
+            rows.collect()
+        }
+    }
+}
+
+fn as_json((host, apps): &Listed) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(host)?;
+    let more = match apps {
+        Ok(apps) => serde_json::to_value(apps)?,
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    Ok(value)
+}

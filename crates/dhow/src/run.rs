@@ -1,0 +1,241 @@
+//! `dhow run`: one module, as a program or as a service.
+
+use crate::serve::{self, Serving};
+use crate::watch::Changes;
+use crate::hosts::HostInfo;
+use crate::{Error, Global};
+use dhow_artifacts::Source;
+use dhow_blocks::grants::{HostPattern, NamePattern};
+use dhow_guest::{Directory, Stdio};
+use dhow_host::{AppSpec, Components};
+use dhow_resources::units::{parse_duration, parse_size};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+EXAMPLES
+  dhow run hello.wasm                             serve an HTTP component on http://127.0.0.1:8080
+  dhow run tool.wasm -- --verbose input.txt       run a program with arguments
+  dhow run tool.wasm --dir data::/data:rw         let it write to ./data, which it sees as /data
+  dhow run app.wasm --allow-host api.example.com  let it send requests to one host
+  dhow run app.wasm --grant state=statestore      let it keep state
+  cat hello.wasm | dhow run -                     read the module from standard input
+
+Nothing is allowed that is not granted. `dhow inspect FILE` tells what a module will ask for.")]
+pub(crate) struct Run {
+    /// WebAssembly component or module (binary or text), URL, or - for standard input
+    #[arg(value_name = "FILE|URL|-")]
+    module: String,
+    /// Arguments of the program
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+    /// Identity of the app; default: the file's name
+    #[arg(long, value_name = "ID")]
+    app_id: Option<String>,
+    /// Environment variable; without =VALUE it is taken from this process (repeatable)
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Folder that the guest sees, read-only unless it ends in :rw (repeatable)
+    #[arg(long, value_name = "HOST[::GUEST][:rw]")]
+    dir: Vec<String>,
+    /// Host that HTTP requests may go to: name, *.name, [scheme://]name[:port], or * (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    allow_host: Vec<HostPattern>,
+    /// What else is allowed: state=NAME, invoke=APP, http=HOST, connect=ADDRESS[:PORT], listen=ADDRESS[:PORT] (repeatable)
+    #[arg(long, value_name = "KIND=PATTERN")]
+    grant: Vec<String>,
+    /// Configuration value that the guest reads through wasi:config (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    config: Vec<String>,
+    /// Where an HTTP component is served; port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "DHOW_ADDR")]
+    addr: SocketAddr,
+    /// Largest memory of an instance, e.g. 64MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Longest time of one request, or of the whole program; default 30s for requests, none for programs
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Requests at the same time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: Option<u32>,
+    /// Requests that one instance serves before it is thrown away
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    reuse: u32,
+    /// Folders with Dapr resource files (repeatable); default: resources/ if it is there
+    #[arg(long, value_name = "DIR")]
+    resources_path: Vec<PathBuf>,
+    /// Where the embedded state store keeps its file
+    #[arg(long, value_name = "DIR", default_value = ".dhow", env = "DHOW_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Serve the new version when the file changes; requests under way finish in the old one
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
+    serve::runtime()?.block_on(run.start())
+}
+
+// === impl Run ===
+
+impl Run {
+    async fn start(self) -> Result<ExitCode, Error> {
+        let spec = self.spec()?;
+        let mut dirs = self.resources_path.clone();
+        if dirs.is_empty() && PathBuf::from("resources").is_dir() {
+            dirs.push("resources".into());
+        }
+        let resources = dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
+        let host = serve::host(Components::new(resources, &self.data_dir), true)?;
+        let api = Arc::new(dhow_api::dapr::Dapr::default());
+        host.serve_runtime_api(api);
+        let progress = spinner(&format!("Preparing {}", spec.source));
+        let app = host.prepare(spec.clone(), 1).await;
+        progress.finish_and_clear();
+        let app = app.map_err(|error| Error::before_guest(error.to_string()))?;
+        if app.program.inspection.abi.is_command() {
+            if self.watch {
+                return Err(Error::usage("--watch is for services; this module is a program that ends by itself"));
+            }
+            let code = app.run(&self.args, Stdio::Inherit).await;
+            host.shut_down(serve::GRACE).await;
+            return match code {
+                Some(Ok(code)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
+                Some(Err(error)) => Err(Error::invocation(&error)),
+                None => Err(Error::new("the module is no program")),
+            };
+        }
+        if !self.args.is_empty() {
+            return Err(Error::usage("arguments are for programs; this module serves HTTP"));
+        }
+        host.replace(vec![Arc::clone(&app)]);
+        let mut serving = Serving::new(Arc::clone(&host));
+        let addr = serving.ingress(self.addr)?;
+        serving.announce(HostInfo::new("run", &app.app_id, &self.data_dir).with_addr(addr));
+        crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
+        if self.watch {
+            let Source::Path(path) = &spec.source else {
+                return Err(Error::usage("--watch needs a file, not a URL or standard input"));
+            };
+            let mut changes = Changes::watch([path.clone()])?;
+            tokio::spawn(async move {
+                let mut version = 1;
+                loop {
+                    changes.changed().await;
+                    version += 1;
+                    match host.prepare(spec.clone(), version).await {
+                        Ok(app) => {
+                            host.replace(vec![app]);
+                            tracing::info!("serving version {version} of {}", spec.source);
+                        }
+                        Err(error) => tracing::error!("keeping the version that runs: {error}"),
+                    }
+                }
+            });
+        }
+        serving.until_stopped().await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn spec(&self) -> Result<AppSpec, Error> {
+        let source = Source::parse(&self.module);
+        let app_id = match &self.app_id {
+            Some(app_id) => app_id.clone(),
+            None => app_id(&source),
+        };
+        let mut spec = AppSpec::new(app_id, source);
+        spec.routes = vec!["/".to_owned()];
+        spec.reuse = self.reuse;
+        for variable in &self.env {
+            match variable.split_once('=') {
+                Some((name, value)) if !name.is_empty() => {
+                    spec.env.insert(name.to_owned(), value.to_owned());
+                }
+                Some(_) => return Err(Error::usage(format!("--env {variable}: the name is empty"))),
+                None => match std::env::var(variable) {
+                    Ok(value) => {
+                        spec.env.insert(variable.clone(), value);
+                    }
+                    Err(_) => return Err(Error::usage(format!("--env {variable}: this process has no such variable"))),
+                },
+            }
+        }
+        for value in &self.config {
+            let Some((name, value)) = value.split_once('=') else {
+                return Err(Error::usage(format!("--config {value}: expected NAME=VALUE")));
+            };
+            spec.config.insert(name.to_owned(), value.to_owned());
+        }
+        spec.dirs = self.dir.iter().map(|dir| directory(dir)).collect();
+        spec.grants.http = self.allow_host.clone();
+        for grant in &self.grant {
+            let failed = |reason: &dyn std::fmt::Display| Error::usage(format!("--grant {grant}: {reason}"));
+            let Some((kind, pattern)) = grant.split_once('=') else {
+                return Err(failed(&"expected KIND=PATTERN, e.g. state=statestore"));
+            };
+            let name = || pattern.parse::<NamePattern>().map_err(|error| failed(&error));
+            let host = || pattern.parse::<HostPattern>().map_err(|error| failed(&error));
+            match kind {
+                "state" => spec.grants.state.push(name()?),
+                "invoke" => spec.grants.invoke.push(name()?),
+                "http" => spec.grants.http.push(host()?),
+                "connect" => spec.grants.connect.push(host()?),
+                "listen" => spec.grants.listen.push(host()?),
+                _ => return Err(failed(&"the kinds are state, invoke, http, connect and listen")),
+            }
+        }
+        if let Some(memory) = self.memory {
+            spec.bounds.engine.memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        }
+        if let Some(timeout) = self.timeout {
+            spec.bounds.deadline = timeout;
+            spec.bounds.program = timeout;
+        }
+        if let Some(concurrency) = self.concurrency {
+            spec.admission.running = concurrency as usize;
+        }
+        Ok(spec)
+    }
+}
+
+/// The file's name without its ending.
+fn app_id(source: &Source) -> String {
+    let name = match source {
+        Source::Path(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+        Source::Url(url) => url.split(['?', '#']).next().and_then(|url| {
+            let file = url.rsplit('/').next()?;
+            Some(file.split('.').next().unwrap_or(file).to_owned())
+        }),
+        Source::Stdin => None,
+    };
+    let name: String = name.unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "app".to_owned() } else { name.to_owned() }
+}
+
+/// `HOST`, `HOST::GUEST`, either with `:rw` behind.
+fn directory(text: &str) -> Directory {
+    let (text, writable) = match text.strip_suffix(":rw") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let (host, guest) = text.split_once("::").unwrap_or((text, text));
+    Directory { host: host.into(), guest: guest.to_owned(), writable }
+}
+
+/// Shown on a terminal when the work takes long enough to be seen.
+fn spinner(message: &str) -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        progress.set_style(style);
+    }
+    progress.set_message(message.to_owned());
+    progress.enable_steady_tick(Duration::from_millis(200));
+    progress
+}

@@ -1,0 +1,202 @@
+//! What `run` and `up` share: an engine, a host, faces on sockets, signals, draining.
+
+use crate::Error;
+use crate::hosts::{self, Announced, HostInfo};
+use dhow_api::control::Control;
+use dhow_api::ingress::Ingress;
+use dhow_api::management::Management;
+use dhow_api::server::{Face, Listener, Stop};
+use dhow_blocks::grants::Grants;
+use dhow_blocks::invoke::Invoker;
+use dhow_blocks::scope::Scope;
+use dhow_engine::{Cache, Engine, EngineOptions};
+use dhow_host::{Components, Host, HostOptions};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+/// Requests under way have this long when the host goes down.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+/// Between two looks at what is idle.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The app-id that programs outside have at the Dapr port.
+const OUTSIDE: &str = "dhow";
+
+/// A host that is reachable from outside the process.
+pub(crate) struct Serving {
+    pub(crate) host: Arc<Host>,
+    pub(crate) stop: Stop,
+    servers: JoinSet<()>,
+    _announced: Option<Announced>,
+}
+
+/// The runtime that everything runs on.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Error::new(format!("cannot start the runtime's threads: {error}")))
+}
+
+/// A host with an engine and the user's compile cache. A cache that cannot be used costs speed, not service.
+pub(crate) fn host(components: Components, keep_loaded: bool) -> Result<Arc<Host>, Error> {
+    let engine = Engine::new(EngineOptions::default())
+        .map_err(|error| Error::new(format!("cannot start the WebAssembly engine: {error:#}")))?;
+    let cache = match Cache::open(&cache_dir(), Cache::DEFAULT_MAX_BYTES) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!("{error}; compiling without a cache");
+            None
+        }
+    };
+    let host = Host::new(HostOptions { engine, cache, components, keep_loaded })
+        .map_err(|error| Error::new(error.to_string()))?;
+    Ok(host)
+}
+
+/// Where compiled code is kept: `DHOW_CACHE_DIR`, or `dhow/compiled` in the user's cache folder.
+pub(crate) fn cache_dir() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = var("DHOW_CACHE_DIR") {
+        return dir;
+    }
+    let cache = var("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
+    let cache = cache.or_else(|| Some(var("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
+    cache.join("dhow").join("compiled")
+}
+
+// === impl Serving ===
+
+impl Serving {
+    pub(crate) fn new(host: Arc<Host>) -> Serving {
+        Serving { host, stop: Stop::new(), servers: JoinSet::new(), _announced: None }
+    }
+
+    /// Serves the apps; the answer is the address with the port that the system chose.
+    pub(crate) fn ingress(&mut self, address: SocketAddr) -> Result<SocketAddr, Error> {
+        let host = Arc::clone(&self.host);
+        self.listen(address, Arc::new(Ingress { host }))
+    }
+
+    /// Serves metrics and health.
+    pub(crate) fn management(&mut self, address: SocketAddr) -> Result<SocketAddr, Error> {
+        let host = Arc::clone(&self.host);
+        self.listen(address, Arc::new(Management { host }))
+    }
+
+    /// Serves the Dapr API to programs outside. They may use every state store and invoke every app.
+    pub(crate) fn dapr(&mut self, address: SocketAddr, api: Arc<dhow_api::dapr::Dapr>) -> Result<SocketAddr, Error> {
+        let everything = || "*".parse().into_iter().collect();
+        let state = self.host.components().state(OUTSIDE).map_err(|error| Error::new(error.to_string()))?;
+        let scope = Arc::new(Scope {
+            app_id: OUTSIDE.into(),
+            grants: Grants { state: everything(), invoke: everything(), ..Grants::default() },
+            state,
+            config: BTreeMap::new(),
+            invoker: Arc::clone(&self.host) as Arc<dyn Invoker>,
+        });
+        let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
+        self.listen(address, Arc::new(dhow_api::dapr::DaprFace { api, scope, token }))
+    }
+
+    /// Makes the host known to `dhow ps` and the like. A host that cannot be announced serves all the same.
+    pub(crate) fn announce(&mut self, info: HostInfo) {
+        match self.try_announce(info) {
+            Ok(announced) => self._announced = Some(announced),
+            Err(error) => tracing::warn!("`dhow ps`, `logs` and `stop` will not find this host: {error}"),
+        }
+    }
+
+    fn try_announce(&mut self, mut info: HostInfo) -> Result<Announced, Error> {
+        let path = hosts::control_socket_path(std::process::id())?;
+        let failed = |error: std::io::Error| Error::new(format!("{}: {error}", path.display()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        info.control = path.clone();
+        let announced = hosts::announce(info)?;
+        let control = Control { host: Arc::clone(&self.host), stop: self.stop.clone() };
+        let stop = self.stop.clone();
+        self.servers.spawn(Listener::Unix(listener).serve(Arc::new(control), stop, GRACE));
+        Ok(announced)
+    }
+
+    fn listen(&mut self, address: SocketAddr, face: Arc<impl Face>) -> Result<SocketAddr, Error> {
+        let listener = Listener::tcp(address).map_err(|error| Error::new(error.to_string()))?;
+        let address = listener.address().unwrap_or(address);
+        self.servers.spawn(listener.serve(face, self.stop.clone(), GRACE));
+        Ok(address)
+    }
+
+    /// Serves until a signal or `dhow stop`, then drains. A second signal ends the process at once.
+    pub(crate) async fn until_stopped(mut self) -> Result<(), Error> {
+        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = self.stop.stopped() => break,
+                _ = sweep.tick() => self.host.sweep(),
+            }
+        }
+        let under_way = self.host.under_way();
+        if under_way > 0 {
+            tracing::info!("stopping; {under_way} invocations under way (Ctrl-C again to stop at once)");
+        }
+        self.stop.stop();
+        let drained = async {
+            let cut_off = self.host.shut_down(GRACE).await;
+            while self.servers.join_next().await.is_some() {}
+            cut_off
+        };
+        let cut_off = tokio::select! {
+            cut_off = drained => cut_off,
+            _ = interrupt.recv() => self.host.under_way(),
+            _ = terminate.recv() => self.host.under_way(),
+        };
+        if cut_off > 0 {
+            tracing::warn!("{cut_off} invocations were cut off");
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a second host away from a data folder, for as long as the file is open.
+pub(crate) fn lock(data_dir: &Path) -> Result<std::fs::File, Error> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Error::new(format!(
+            "cannot {what} the data folder {}: {error}; choose another one with --data-dir",
+            data_dir.display()
+        ))
+    };
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(data_dir).map_err(|error| failed("make", &error))?;
+    let path = data_dir.join("host.lock");
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.as_mut().map_err(|error| failed("write to", error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let owner = std::fs::read_to_string(&path).unwrap_or_default();
+            let owner = owner.trim();
+            let by = if owner.is_empty() { String::new() } else { format!(" (process {owner})") };
+            return Err(failed("use", &format!("another host{by} is running on it")));
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(failed("lock", &error)),
+    }
+    let written = file.set_len(0).and_then(|()| {
+        std::io::Write::write_all(file, format!("{}\n", std::process::id()).as_bytes())
+    });
+    written.map_err(|error| failed("write to", &error))?;
+    file.try_clone().map_err(|error| failed("use", &error))
+}

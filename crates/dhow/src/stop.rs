@@ -1,0 +1,102 @@
+//! `dhow stop`: asks a host to finish, and waits until its process has ended.
+
+use crate::client;
+use crate::error::{Context, Error};
+use crate::hosts::{self, HostInfo};
+use crate::process::Process;
+use clap::Args;
+use http::Request;
+use http_body_util::Full;
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A host drains for at most 30 seconds; a little more for closing its providers.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// Stop a running host: it finishes the requests under way, for at most 30 seconds
+#[derive(Args)]
+pub(crate) struct Stop {
+    /// Which host, by name or pid (see `dhow ps`); needed only if several are running
+    #[arg(conflicts_with = "all")]
+    host: Option<String>,
+    /// All hosts of this user
+    #[arg(long)]
+    all: bool,
+    /// Do not ask: kill the process. Requests under way are lost; what was stored stays stored
+    #[arg(long)]
+    force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn execute(stop: &Stop) -> Result<ExitCode, Error> {
+    let hosts = if stop.all { hosts::list()? } else { vec![hosts::select(stop.host.as_deref())?] };
+    // All are asked before the first is waited for, so that they drain at the same time.
+    let mut stopping = Vec::new();
+    let mut failure = None;
+    for host in hosts {
+        match begin(&host, stop.force) {
+            Ok(process) => stopping.push((host, process)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let mut stopped = Vec::new();
+    for (host, process) in stopping {
+        match finish(&host, process, stop.force) {
+            Ok(()) if stop.json => stopped.push(json!({ "pid": host.pid, "name": host.name })),
+            Ok(()) => writeln!(out, "stopped {} ({})", host.name, host.pid)?,
+            Err(error) => failure = Some(error),
+        }
+    }
+    if stop.json {
+        writeln!(out, "{}", json!({ "stopped": stopped }))?;
+    }
+    match failure {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(error),
+    }
+}
+
+/// Asks or kills; `None` when the process has already ended.
+fn begin(host: &HostInfo, force: bool) -> Result<Option<Process>, Error> {
+    let process = match Process::open(host.pid) {
+        Ok(process) => process,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(error) => return Err(error).context(|| format!("cannot watch process {}", host.pid)),
+    };
+    // Checked with the process in hand: the pid cannot pass to another one between here and the signal.
+    if !host.is_running() {
+        return Ok(None);
+    }
+    if force {
+        process.kill().context(|| format!("cannot kill process {}", host.pid))?;
+    } else {
+        let request = Request::post("/v1/stop").header(http::header::HOST, "dhow").body(Full::default())?;
+        client::runtime()?.block_on(client::ask(host, request))?;
+    }
+    Ok(Some(process))
+}
+
+fn finish(host: &HostInfo, process: Option<Process>, force: bool) -> Result<(), Error> {
+    let ended = match process {
+        Some(process) => process.wait(PATIENCE).context(|| format!("cannot wait for process {}", host.pid))?,
+        None => true,
+    };
+    if !ended {
+        let advice = if force { "look at it with `ps`" } else { "end it with --force" };
+        return Err(Error::new(format!(
+            "host {} ({}) is still running after {} s; {advice}",
+            host.name,
+            host.pid,
+            PATIENCE.as_secs()
+        )));
+    }
+    if force {
+        host.remove();
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! `dhow up`: all apps of a manifest.
+
+use crate::hosts::HostInfo;
+use crate::serve::{self, Serving};
+use crate::watch::Changes;
+use crate::{Error, Global};
+use dhow_api::dapr::Dapr;
+use dhow_artifacts::Source;
+use dhow_engine::{Digest, image};
+use dhow_host::{App, AppSpec, Components, Host};
+use dhow_resources::load::{Resources, load_dirs};
+use dhow_resources::manifest::Manifest;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Apps that are prepared at the same time. Compiling one uses all cores; this many keep them busy while
+/// others are read and linked.
+const AT_ONCE: usize = 4;
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+EXAMPLES
+  dhow up                          start the apps of ./dhow.toml
+  dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
+  dhow up --addr 0.0.0.0:80        serve them to the network
+
+A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
+pub(crate) struct Up {
+    /// The manifest
+    #[arg(value_name = "FILE", default_value = "dhow.toml")]
+    manifest: PathBuf,
+    /// Where apps are served [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT", env = "DHOW_ADDR")]
+    addr: Option<SocketAddr>,
+    /// Where the Dapr API is served to programs outside, or "off" [default: 127.0.0.1:3500]
+    #[arg(long, value_name = "HOST:PORT", value_parser = optional_address)]
+    api_addr: Option<Optional>,
+    /// Where metrics and health are served, or "off" [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "HOST:PORT", value_parser = optional_address)]
+    management_addr: Option<Optional>,
+    /// Where the embedded providers keep their files [default: .dhow beside the manifest]
+    #[arg(long, value_name = "DIR", env = "DHOW_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Reload when the manifest or a module changes, without dropping a request
+    #[arg(long)]
+    watch: bool,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug)]
+struct Optional(Option<SocketAddr>);
+
+fn optional_address(text: &str) -> Result<Optional, String> {
+    match text {
+        "off" => Ok(Optional(None)),
+        text => text.parse().map(|address| Optional(Some(address))).map_err(|_| "expected HOST:PORT or off".to_owned()),
+    }
+}
+
+pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
+    serve::runtime()?.block_on(up.start())
+}
+
+impl Up {
+    async fn start(self) -> Result<ExitCode, Error> {
+        let manifest = load(&self.manifest)?;
+        let resources = resources(&manifest)?;
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
+        let _lock = serve::lock(&data_dir)?;
+        let host = serve::host(Components::new(resources, &data_dir), false)?;
+        for component in host.components().unsupported() {
+            tracing::warn!(
+                "{}:{}: component {:?} of type {:?} is not part of this version of dhow and ignored",
+                component.file.display(),
+                component.line,
+                component.name,
+                component.component_type
+            );
+        }
+        let api = Arc::new(Dapr::default());
+        host.serve_runtime_api(Arc::clone(&api) as _);
+
+        let mut serving = Serving::new(Arc::clone(&host));
+        // Ports first: one that is taken is known before minutes of compiling.
+        let addr = serving.ingress(self.addr.unwrap_or(manifest.host.addr))?;
+        let api_addr = match self.api_addr.map_or(manifest.host.api_addr, |addr| addr.0) {
+            Some(address) => Some(serving.dapr(address, api)?),
+            None => None,
+        };
+        let management_addr = match self.management_addr.map_or(manifest.host.management_addr, |addr| addr.0) {
+            Some(address) => Some(serving.management(address)?),
+            None => None,
+        };
+        let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new() };
+        fleet.update(&manifest).await?;
+
+        let name = std::path::absolute(&self.manifest)
+            .ok()
+            .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
+        let info = HostInfo::new("up", name.as_deref().unwrap_or("dhow"), &data_dir).with_addr(addr);
+        serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
+        tell(&fleet, addr, api_addr, management_addr);
+
+        let mut hangup = signal(SignalKind::hangup())
+            .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
+        let watched = self.watch.then(|| fleet.files(&self.manifest));
+        let path = self.manifest.clone();
+        tokio::spawn(async move {
+            let mut changes = match watched.map(Changes::watch).transpose() {
+                Ok(changes) => changes,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    None
+                }
+            };
+            loop {
+                match &mut changes {
+                    Some(changes) => tokio::select! {
+                        () = changes.changed() => {}
+                        _ = hangup.recv() => {}
+                    },
+                    None => {
+                        hangup.recv().await;
+                    }
+                }
+                let reloaded = async { fleet.update(&load(&path)?).await };
+                match reloaded.await {
+                    Ok(0) => {}
+                    Ok(changed) => tracing::info!("reloaded: {changed} apps changed"),
+                    Err(error) => tracing::error!("not reloaded, the apps that run stay: {error}"),
+                }
+                // The manifest may name other files now.
+                if changes.is_some() {
+                    changes = Changes::watch(fleet.files(&path)).ok();
+                }
+            }
+        });
+        serving.until_stopped().await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The apps of a manifest, as they run.
+struct Fleet {
+    host: Arc<Host>,
+    current: BTreeMap<String, (AppSpec, Arc<App>)>,
+}
+
+impl Fleet {
+    /// Makes the host run what the manifest says; the answer is how many apps are new, changed or gone. If
+    /// one app cannot be prepared, everything stays as it was.
+    async fn update(&mut self, manifest: &Manifest) -> Result<usize, Error> {
+        let specs: Vec<AppSpec> = manifest
+            .apps
+            .iter()
+            .map(|(app_id, app)| AppSpec::from_manifest(app_id, app, &manifest.limits(app_id)))
+            .collect();
+        let progress = progress(specs.len());
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let mut preparing = JoinSet::new();
+        for spec in specs {
+            let host = Arc::clone(&self.host);
+            let slots = Arc::clone(&slots);
+            let current = self.current.get(&spec.app_id).cloned();
+            let progress = progress.clone();
+            preparing.spawn(async move {
+                // The semaphore is never closed.
+                let _slot = slots.acquire().await;
+                let prepared = match current {
+                    Some((known, app)) if known == spec && unchanged(&app).await => Ok((spec, app, false)),
+                    known => {
+                        let version = known.map_or(1, |(_, app)| app.version + 1);
+                        progress.set_message(spec.app_id.clone());
+                        host.prepare(spec.clone(), version).await.map(|app| (spec, app, true))
+                    }
+                };
+                progress.inc(1);
+                prepared
+            });
+        }
+        let mut next = BTreeMap::new();
+        let mut failures = Vec::new();
+        let mut changed = 0;
+        while let Some(prepared) = preparing.join_next().await {
+            match prepared {
+                Ok(Ok((spec, app, is_new))) => {
+                    changed += usize::from(is_new);
+                    next.insert(spec.app_id.clone(), (spec, app));
+                }
+                Ok(Err(error)) => failures.push(error.to_string()),
+                Err(panicked) => failures.push(panicked.to_string()),
+            }
+        }
+        progress.finish_and_clear();
+        if !failures.is_empty() {
+            failures.sort();
+            return Err(Error::new(failures.join("\n")));
+        }
+        changed += self.current.keys().filter(|app_id| !next.contains_key(*app_id)).count();
+        self.current = next;
+        self.host.replace(self.current.values().map(|(_, app)| Arc::clone(app)).collect());
+        Ok(changed)
+    }
+
+    /// Files whose change means a reload.
+    fn files(&self, manifest: &Path) -> Vec<PathBuf> {
+        let modules = self.current.values().filter_map(|(spec, _)| match &spec.source {
+            Source::Path(path) => Some(path.clone()),
+            Source::Url(_) | Source::Stdin => None,
+        });
+        std::iter::once(manifest.to_owned()).chain(modules).collect()
+    }
+}
+
+async fn unchanged(app: &App) -> bool {
+    let Source::Path(path) = &app.source else { return true };
+    let Ok(bytes) = tokio::fs::read(path).await else { return false };
+    image::binary(&bytes).is_ok_and(|wasm| Digest::of(&wasm) == app.program.digest)
+}
+
+fn load(path: &Path) -> Result<Manifest, Error> {
+    Manifest::load(path).map_err(|error| Error::new(error.to_string()))
+}
+
+fn resources(manifest: &Manifest) -> Result<Resources, Error> {
+    let resources = load_dirs(&manifest.resource_dirs()).map_err(|error| Error::new(error.to_string()))?;
+    for ignored in &resources.ignored {
+        let hint = ignored.nearest.as_ref().map(|kind| format!("; did you mean {kind}?")).unwrap_or_default();
+        tracing::warn!("{}:{}: a document of kind {:?} is ignored{hint}", ignored.file.display(), ignored.line, ignored.kind);
+    }
+    for later in &resources.later {
+        let (file, line, kind) = (later.file.display(), later.line, &later.kind);
+        tracing::warn!("{file}:{line}: {kind} resources are not part of this version of dhow and ignored");
+    }
+    Ok(resources)
+}
+
+fn tell(fleet: &Fleet, addr: SocketAddr, api: Option<SocketAddr>, management: Option<SocketAddr>) {
+    let count = fleet.current.len();
+    crate::say(format_args!("{count} app{} up on http://{addr} (Ctrl-C stops)", if count == 1 { "" } else { "s" }));
+    for (app_id, (spec, _)) in fleet.current.iter().take(20) {
+        let name = spec.hosts.first().map_or(String::new(), |host| format!(" for {host}"));
+        match spec.routes.as_slice() {
+            [] => crate::say(format_args!("  {app_id}: reached by invocation")),
+            routes => crate::say(format_args!("  {app_id}: {}{name}", routes.join(", "))),
+        }
+    }
+    if count > 20 {
+        crate::say(format_args!("  … `dhow ps` lists all"));
+    }
+    if let Some(api) = api {
+        crate::say(format_args!("  Dapr API: http://{api}/v1.0/metadata"));
+    }
+    if let Some(management) = management {
+        crate::say(format_args!("  metrics: http://{management}/metrics"));
+    }
+}
+
+/// Shown on a terminal.
+fn progress(apps: usize) -> ProgressBar {
+    let progress = ProgressBar::new(apps as u64);
+    if let Ok(style) = ProgressStyle::with_template("Preparing apps {bar:30} {pos}/{len} {msg}") {
+        progress.set_style(style);
+    }
+    progress
+}
