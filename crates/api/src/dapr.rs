@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply, RuntimeApi, Trigger};
 use dhow_blocks::scope::Scope;
 use error::ApiError;
+use http::header::ORIGIN;
 use http::{HeaderName, Method, Request, StatusCode};
 use metadata::Metadata;
 use std::sync::Arc;
@@ -51,6 +52,10 @@ pub struct DaprFace {
 
 impl Face for DaprFace {
     async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Reply {
+        // Browsers send it, programs do not: a page from anywhere must not reach the state of this machine.
+        if request.headers().contains_key(ORIGIN) {
+            return text(StatusCode::FORBIDDEN, "requests from web pages are not answered here");
+        }
         if let Some(token) = &self.token {
             let sent = request.headers_mut().remove(HeaderName::from_static("dapr-api-token"));
             let open = request.uri().path().trim_end_matches('/').starts_with("/v1.0/healthz");

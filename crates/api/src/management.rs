@@ -20,6 +20,7 @@ impl Face for Management {
         }
         match request.uri().path() {
             "/healthz" if self.host.is_stopping() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+            "/healthz" if !self.host.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "starting"),
             "/healthz" => text(StatusCode::OK, "ok"),
             "/metrics" => match self.host.metrics().render() {
                 Ok(metrics) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),

@@ -41,7 +41,8 @@ pub(crate) fn execute(build: &Build) -> Result<ExitCode, Error> {
         let started = Instant::now();
         let result = run(&manifest, app_id, app, recipe);
         let (took, ok) = (started.elapsed(), matches!(&result, Ok(None)));
-        built.push(json!({ "appId": app_id, "module": module(app), "seconds": took.as_secs_f64(), "ok": ok }));
+        built
+            .push(json!({ "appId": app_id, "module": module(app), "seconds": took.as_secs_f64(), "ok": ok }));
         match result {
             Ok(None) if !build.json => report(&mut out, app_id, app, took)?,
             Ok(None) => {}
@@ -67,7 +68,9 @@ pub(crate) fn execute(build: &Build) -> Result<ExitCode, Error> {
 fn manifest_and_apps(names: &[String]) -> (PathBuf, &[String]) {
     match names.split_first() {
         Some((first, rest)) if first.ends_with(".toml") => (first.into(), rest),
-        Some((first, rest)) if Path::new(first).join("dhow.toml").is_file() => (Path::new(first).join("dhow.toml"), rest),
+        Some((first, rest)) if Path::new(first).join("dhow.toml").is_file() => {
+            (Path::new(first).join("dhow.toml"), rest)
+        }
         _ => ("dhow.toml".into(), names),
     }
 }
@@ -80,7 +83,8 @@ fn choose<'a>(manifest: &'a Manifest, wanted: &[String]) -> Result<Vec<Recipe<'a
         let known = || manifest.apps.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         match manifest.apps.get(wanted) {
             None => {
-                let message = format!("{} has no app {wanted:?}; it has: {}", manifest.file.display(), known());
+                let message =
+                    format!("{} has no app {wanted:?}; it has: {}", manifest.file.display(), known());
                 return Err(Error::usage(message));
             }
             Some(app) if app.build.is_none() => {
@@ -99,8 +103,14 @@ fn choose<'a>(manifest: &'a Manifest, wanted: &[String]) -> Result<Vec<Recipe<'a
 }
 
 /// Runs one command; the status if it is not success.
-fn run(manifest: &Manifest, app_id: &str, app: &AppConfig, recipe: &BuildConfig) -> Result<Option<ExitStatus>, Error> {
-    let folder = manifest.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn run(
+    manifest: &Manifest,
+    app_id: &str,
+    app: &AppConfig,
+    recipe: &BuildConfig,
+) -> Result<Option<ExitStatus>, Error> {
+    let folder =
+        manifest.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Some(parent) = module_path(app).and_then(Path::parent) {
         // Most compilers do not make the folder of their output.
         std::fs::create_dir_all(parent).context(|| format!("cannot make the folder {}", parent.display()))?;
@@ -116,7 +126,9 @@ fn run(manifest: &Manifest, app_id: &str, app: &AppConfig, recipe: &BuildConfig)
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         scope.spawn(|| stdout.map(|stream| copy(stream, app_id)));
-        stderr.map(|stream| copy(stream, app_id));
+        if let Some(stream) = stderr {
+            copy(stream, app_id);
+        }
     });
     let status = child.wait().context(|| format!("cannot wait for the build of app {app_id:?}"))?;
     if !status.success() {
@@ -144,7 +156,8 @@ fn copy(stream: impl Read, app_id: &str) {
 }
 
 fn report(out: &mut impl Write, app_id: &str, app: &AppConfig, took: Duration) -> io::Result<()> {
-    let size = module_path(app).and_then(|path| std::fs::metadata(path).ok()).map(|meta| text::size(meta.len()));
+    let size =
+        module_path(app).and_then(|path| std::fs::metadata(path).ok()).map(|meta| text::size(meta.len()));
     let size = size.map(|size| format!(", {size}")).unwrap_or_default();
     writeln!(out, "built {app_id}: {} ({:.1} s{size})", module(app), took.as_secs_f64())
 }

@@ -61,7 +61,10 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 }
 
 /// Sends a request; the answer is there when its head is.
-pub(crate) async fn send(host: &HostInfo, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+pub(crate) async fn send(
+    host: &HostInfo,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Error> {
     let stream = match UnixStream::connect(&host.control).await {
         Ok(stream) => stream,
         Err(error) => return Err(unreachable(host, &error)),
@@ -127,7 +130,9 @@ pub(crate) async fn host_of(app_id: &str, wanted: Option<&str>) -> Result<HostIn
         (1, _) => Ok(having.swap_remove(0)),
         (0, Some(error)) => Err(error),
         (0, None) if known.is_empty() => Err(Error::new(format!("no app {app_id:?}: no host has any app"))),
-        (0, None) => Err(Error::new(format!("no app {app_id:?} is running; there are: {}", known.join(", ")))),
+        (0, None) => {
+            Err(Error::new(format!("no app {app_id:?} is running; there are: {}", known.join(", "))))
+        }
         _ => Err(Error::usage(format!(
             "several hosts have an app {app_id:?}; say which one with --host:{}",
             hosts::describe(&having)
@@ -143,7 +148,12 @@ pub(crate) fn get(path: &str) -> Result<Request<Full<Bytes>>, Error> {
 /// What the host said about a request that it did not like.
 pub(crate) fn refused(host: &HostInfo, status: StatusCode, body: &[u8]) -> Error {
     let text = String::from_utf8_lossy(body);
-    Error::new(format!("host {} ({}) answers {status}: {}", host.name, host.pid, crate::text::printable(text.trim())))
+    Error::new(format!(
+        "host {} ({}) answers {status}: {}",
+        host.name,
+        host.pid,
+        crate::text::printable(text.trim())
+    ))
 }
 
 /// An app-id or query value as part of a URL.
@@ -162,7 +172,10 @@ fn unreachable(host: &HostInfo, error: &io::Error) -> Error {
     let HostInfo { name, pid, control, .. } = host;
     Error::new(match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("host {name} ({pid}) is starting or stopping: nobody listens at {}; try again", control.display())
+            format!(
+                "host {name} ({pid}) is starting or stopping: nobody listens at {}; try again",
+                control.display()
+            )
         }
         _ => format!("cannot connect to host {name} ({pid}) at {}: {error}", control.display()),
     })

@@ -127,7 +127,10 @@ mod tests {
         let cases = [
             (Error::new("it is so"), "it is so"),
             (Error::from(missing()), "no such file"),
-            (Err::<(), _>(missing()).context(|| "cannot read a".into()).unwrap_err(), "cannot read a\n  because: no such file"),
+            (
+                Err::<(), _>(missing()).context(|| "cannot read a".into()).unwrap_err(),
+                "cannot read a\n  because: no such file",
+            ),
             (Err::<(), _>(missing()).context(|| "a: no such file".into()).unwrap_err(), "a: no such file"),
         ];
         for (error, text) in cases {

@@ -43,7 +43,10 @@ pub(crate) fn check_private(folder: &Path) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::new(format!("{} cannot be trusted: {wrong}; remove it, or set XDG_STATE_HOME", folder.display())))
+    Err(Error::new(format!(
+        "{} cannot be trusted: {wrong}; remove it, or set XDG_STATE_HOME",
+        folder.display()
+    )))
 }
 
 /// A base directory; relative values are ignored, as the specification wants.

@@ -76,13 +76,18 @@ pub(crate) fn announce(info: HostInfo) -> Result<Announced, Error> {
 pub(crate) fn list() -> Result<Vec<HostInfo>, Error> {
     let mut hosts = Vec::new();
     for folder in candidates() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).context(|| format!("cannot read the folder {}", folder.display())),
-        };
-        // A file here says where to connect to: it must be our own.
-        folders::check_private(&folder)?;
+        if !folder.exists() {
+            continue;
+        }
+        // A file here says where to connect to: it must be our own. Anybody can make a folder below /tmp, and
+        // that must not keep us from the other one.
+        let parent = folder.parent().unwrap_or(&folder);
+        if let Err(error) = folders::check_private(parent).and_then(|()| folders::check_private(&folder)) {
+            tracing::warn!("hosts listed in {} are passed over: {error}", folder.display());
+            continue;
+        }
+        let entries =
+            fs::read_dir(&folder).context(|| format!("cannot read the folder {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
@@ -111,7 +116,9 @@ fn choose(mut hosts: Vec<HostInfo>, wanted: Option<&str>) -> Result<HostInfo, Er
             "no host {} is running; there are:{choices}",
             wanted.map(|wanted| format!("{wanted:?}")).unwrap_or_default()
         ))),
-        (_, None) => Err(Error::usage(format!("several hosts are running; say which one, by name or pid:{choices}"))),
+        (_, None) => {
+            Err(Error::usage(format!("several hosts are running; say which one, by name or pid:{choices}")))
+        }
         (_, Some(wanted)) => Err(Error::usage(format!(
             "several hosts have the name {wanted:?}; say which one by its pid:{}",
             describe(&hosts)
@@ -152,6 +159,16 @@ impl HostInfo {
     /// With the address where apps are served.
     pub(crate) fn with_addr(self, addr: SocketAddr) -> HostInfo {
         HostInfo { addr: Some(addr), ..self }
+    }
+
+    /// With the address of the Dapr API, if it is served.
+    pub(crate) fn with_api_addr(self, api_addr: Option<SocketAddr>) -> HostInfo {
+        HostInfo { api_addr, ..self }
+    }
+
+    /// With the address of metrics and health, if they are served.
+    pub(crate) fn with_management_addr(self, management_addr: Option<SocketAddr>) -> HostInfo {
+        HostInfo { management_addr, ..self }
     }
 
     /// Whether its process still runs. Where `/proc` cannot be read, an entry is believed.

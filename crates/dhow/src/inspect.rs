@@ -79,7 +79,8 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
 
 fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Value {
     let inspection = &program.inspection;
-    let sections = inspection.custom_sections.iter().map(|(name, size)| json!({ "name": name, "size": size }));
+    let sections =
+        inspection.custom_sections.iter().map(|(name, size)| json!({ "name": name, "size": size }));
     let grants = needs.grants.iter().map(|need| {
         json!({ "kind": need.kind, "because": need.because, "manifest": need.manifest, "flag": need.flag })
     });
@@ -118,17 +119,25 @@ fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Stri
     ]);
     section(&mut text, "imports", &inspection.imports);
     section(&mut text, "exports", &inspection.exports);
-    let sections: Vec<String> =
-        inspection.custom_sections.iter().map(|(name, size)| format!("{name} ({})", text::size(*size as u64))).collect();
+    let sections: Vec<String> = inspection
+        .custom_sections
+        .iter()
+        .map(|(name, size)| format!("{name} ({})", text::size(*size as u64)))
+        .collect();
     section(&mut text, "custom sections", &sections);
-    let rows: Vec<[String; 2]> =
-        needs.grants.iter().map(|need| [need.manifest.to_owned(), format!("imports {}", need.because)]).collect();
+    let rows: Vec<[String; 2]> = needs
+        .grants
+        .iter()
+        .map(|need| [need.manifest.to_owned(), format!("imports {}", need.because)])
+        .collect();
     let grants: Vec<String> = text::table(&rows).lines().map(str::to_owned).collect();
     section(&mut text, "grants it may need (a line of the app in dhow.toml)", &grants);
     section(&mut text, "imports that dhow does not provide", &needs.not_provided);
     let _ = match run {
         Run::Serve(line) => write!(text, "\nto serve it\n  {line}\n"),
-        Run::Command(line) => write!(text, "\nto run it (to serve it as a CGI program: `dhow up` with a route)\n  {line}\n"),
+        Run::Command(line) => {
+            write!(text, "\nto run it (to serve it as a CGI program: `dhow up` with a route)\n  {line}\n")
+        }
         Run::Cannot(reason) => write!(text, "\ndhow cannot run it: {reason}\n"),
     };
     text

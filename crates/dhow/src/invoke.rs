@@ -66,7 +66,11 @@ impl Invoke {
             let body = answer.into_body().collect().await?.to_bytes();
             return Err(Error::new(String::from_utf8_lossy(&body).trim()));
         }
-        if self.json { print_json(answer).await? } else { self.print(answer).await? }
+        if self.json {
+            print_json(answer).await?
+        } else {
+            self.print(answer).await?
+        }
         Ok(if status.as_u16() >= 400 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -111,7 +115,8 @@ impl Invoke {
         }
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
-            let frame = frame.context(|| format!("app {:?} broke off in the middle of its answer", self.app))?;
+            let frame =
+                frame.context(|| format!("app {:?} broke off in the middle of its answer", self.app))?;
             if let Ok(data) = frame.into_data() {
                 out.write_all(&data)?;
                 out.flush()?;
@@ -149,7 +154,9 @@ fn data(text: &str) -> Result<Bytes, Error> {
             std::io::stdin().read_to_end(&mut data).context(|| "cannot read standard input".to_owned())?;
             Ok(data.into())
         }
-        file if text.starts_with('@') => Ok(std::fs::read(file).context(|| format!("cannot read {file}"))?.into()),
+        file if text.starts_with('@') => {
+            Ok(std::fs::read(file).context(|| format!("cannot read {file}"))?.into())
+        }
         text => Ok(text.to_owned().into()),
     }
 }
@@ -157,6 +164,9 @@ fn data(text: &str) -> Result<Bytes, Error> {
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
     let name = name.trim().parse().map_err(|_| format!("{name:?} cannot be the name of a header"))?;
-    let value = value.trim().parse().map_err(|_| format!("the value of {name} has characters that a header cannot have"))?;
+    let value = value
+        .trim()
+        .parse()
+        .map_err(|_| format!("the value of {name} has characters that a header cannot have"))?;
     Ok((name, value))
 }

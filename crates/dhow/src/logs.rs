@@ -82,7 +82,10 @@ impl Logs {
                 self.print_line(&buffer.split_to(end + 1))?;
             }
             if buffer.len() > MAX_LINE {
-                return Err(Error::new(format!("host {} ({}) sends something that is no log", host.name, host.pid)));
+                return Err(Error::new(format!(
+                    "host {} ({}) sends something that is no log",
+                    host.name, host.pid
+                )));
             }
         }
         Ok(ExitCode::SUCCESS)

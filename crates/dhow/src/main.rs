@@ -44,6 +44,10 @@ use error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// A request makes a few hundred small allocations, mostly inside the engine.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs WebAssembly apps, and gives them state, configuration and each other in the same process.
 #[derive(Parser)]
 #[command(name = "dhow", version = VERSION, arg_required_else_help = true, after_help = AFTER_HELP, max_term_width = 100)]
@@ -59,11 +63,27 @@ struct Cli {
 pub(crate) struct Global {
     /// What dhow says about its work: error, warn, info, debug, trace, or a filter by target, such as
     /// "info,dhow_host=debug" [default: $RUST_LOG, else info]
-    #[arg(long, global = true, value_name = "FILTER", env = "DHOW_LOG", hide_env_values = true, help_heading = "Log")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "DHOW_LOG",
+        hide_env_values = true,
+        help_heading = "Log"
+    )]
     pub(crate) log: Option<String>,
 
     /// How it is written to standard error
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t, env = "DHOW_LOG_FORMAT", help_heading = "Log")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        env = "DHOW_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Log"
+    )]
     pub(crate) log_format: logging::Format,
 }
 

@@ -62,7 +62,8 @@ pub(crate) fn execute(new: &New) -> Result<ExitCode, Error> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    name::check(app).map_err(|reason| Error::usage(format!("{app:?} cannot be the name of an app: {reason}")))?;
+    name::check(app)
+        .map_err(|reason| Error::usage(format!("{app:?} cannot be the name of an app: {reason}")))?;
     let template = match &new.template {
         Some(wanted) => Template::find(wanted)?,
         None => ask()?,
@@ -71,7 +72,9 @@ pub(crate) fn execute(new: &New) -> Result<ExitCode, Error> {
     template.write(&folder, app)?;
     let missing = toolchain::missing(template.name);
     if new.json {
-        let missing = missing.iter().map(|(tool, reason)| json!({ "name": tool.name, "reason": reason, "get": tool.get }));
+        let missing = missing
+            .iter()
+            .map(|(tool, reason)| json!({ "name": tool.name, "reason": reason, "get": tool.get }));
         let json = json!({
             "name": app,
             "template": template.name,
@@ -97,19 +100,21 @@ pub(crate) fn execute(new: &New) -> Result<ExitCode, Error> {
 impl Template {
     fn find(wanted: &str) -> Result<&'static Template, Error> {
         let template = TEMPLATES.iter().find(|template| template.name == wanted);
-        template.ok_or_else(|| Error::usage(format!("there is no template {wanted:?}; there are:\n{}", list())))
+        template
+            .ok_or_else(|| Error::usage(format!("there is no template {wanted:?}; there are:\n{}", list())))
     }
 
     /// What it makes: the first sentence of its README.md.
     fn about(&self) -> &'static str {
         let readme = self.files.iter().find(|(path, _)| *path == "README.md").map_or("", |(_, text)| text);
-        let sentence = readme.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+        let sentence =
+            readme.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
         sentence.split_once(". ").map_or(sentence, |(first, _)| first).trim_end_matches('.')
     }
 
     fn write(&self, folder: &Path, app: &str) -> Result<(), Error> {
-        match fs::read_dir(folder) {
-            Ok(mut entries) if entries.next().is_some() => {
+        match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => {
                 return Err(Error::new(format!(
                     "{} already exists and is not empty; choose another folder with --path",
                     folder.display()
@@ -118,7 +123,7 @@ impl Template {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).context(|| format!("cannot use {}", folder.display()));
             }
-            _ => {}
+            Ok(false) | Err(_) => {}
         }
         for (path, content) in self.files {
             let path = folder.join(target(path));

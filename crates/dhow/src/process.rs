@@ -71,8 +71,9 @@ impl Process {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor is open while `self` is, and a null siginfo is what the call documents for
         // "as kill(2) does it".
-        let result =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0)
+        };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 

@@ -62,7 +62,8 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
             let rows = apps.apps.iter().map(|app| {
                 let state = if app.loaded { "loaded" } else { "idle" };
                 let routes = if app.routes.is_empty() { none() } else { app.routes.join(",") };
-                let rest = [app.app_id.clone(), state.to_owned(), app.running.to_string(), routes, app.abi.clone()];
+                let rest =
+                    [app.app_id.clone(), state.to_owned(), app.running.to_string(), routes, app.abi.clone()];
                 row(text::duration(apps.uptime_seconds), rest)
             });
             rows.collect()

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Run one module: a program to its end, an HTTP component until it is stopped
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 EXAMPLES

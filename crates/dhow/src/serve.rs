@@ -24,6 +24,10 @@ use tokio::task::JoinSet;
 /// Requests under way have this long when the host goes down.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
+/// After the last invocation, clients have this long to take the end of their answers. Connections that are
+/// still open then are of clients that never finish a request, or never read.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
 /// Between two looks at what is idle.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -155,7 +159,8 @@ impl Serving {
         self.stop.stop();
         let drained = async {
             let cut_off = self.host.shut_down(GRACE).await;
-            while self.servers.join_next().await.is_some() {}
+            let closed = async { while self.servers.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(LAST_BYTES, closed).await;
             cut_off
         };
         let cut_off = tokio::select! {

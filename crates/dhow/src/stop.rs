@@ -83,7 +83,9 @@ fn begin(host: &HostInfo, force: bool) -> Result<Option<Process>, Error> {
 
 fn finish(host: &HostInfo, process: Option<Process>, force: bool) -> Result<(), Error> {
     let ended = match process {
-        Some(process) => process.wait(PATIENCE).context(|| format!("cannot wait for process {}", host.pid))?,
+        Some(process) => {
+            process.wait(PATIENCE).context(|| format!("cannot wait for process {}", host.pid))?
+        }
         None => true,
     };
     if !ended {

@@ -54,7 +54,9 @@ pub(crate) const TOOLS: &[Tool] = &[
         name: "python3 venv",
         template: "python",
         get: "install Python's venv and pip (Debian: apt install python3-venv)",
-        probe: || version("python3", &["-c", "import venv, ensurepip; print('venv with pip', ensurepip.version())"]),
+        probe: || {
+            version("python3", &["-c", "import venv, ensurepip; print('venv with pip', ensurepip.version())"])
+        },
     },
     Tool {
         name: "go",

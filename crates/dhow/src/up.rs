@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 /// others are read and linked.
 const AT_ONCE: usize = 4;
 
+/// Run all apps of a manifest until they are stopped
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 EXAMPLES

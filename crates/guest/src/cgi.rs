@@ -6,6 +6,7 @@
 
 use crate::command::Command;
 use crate::failure::Failure;
+use crate::http2::announced;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stream};
 use crate::store::{Origin, system};
@@ -25,6 +26,9 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     let origin = Origin { trace: invocation.trace, depth: invocation.depth };
     let (head, body) = invocation.request.into_parts();
     let limit = setup.bounds.request_body;
+    if announced(&head.headers).is_some_and(|length| length > limit) {
+        return Err(Failure::RequestTooLarge(limit));
+    }
     let body = body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
         CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
         CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),

@@ -1,6 +1,7 @@
 //! How an invocation can fail, and how an app can fail to load.
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 /// Why a guest did not answer. What it answers, 500 included, is not a failure.
@@ -73,12 +74,19 @@ impl Failure {
         let cause = match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => "wasm trap: call stack exhausted".to_owned(),
             Some(trap) => trap.to_string(),
+            None if is_full(error) => "it has more handles open than it may".to_owned(),
             None => error.root_cause().to_string(),
         };
         let message = match refused {
             Some(limit) => format!("{cause} (after it reached {limit})"),
             None => cause,
         };
-        Failure::Trap { message, backtrace: format!("{error:?}") }
+        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        Failure::Trap { message, backtrace }
     }
+}
+
+/// Whether the guest wanted one more resource than its limit of handles.
+fn is_full(error: &wasmtime::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ResourceTableError::Full))
 }

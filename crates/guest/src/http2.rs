@@ -16,6 +16,7 @@ use dhow_engine::Engine;
 use http::header::{CONTENT_LENGTH, HOST};
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -159,17 +160,21 @@ pub(crate) fn request(
 ) -> Result<http::Request<RequestBody>, Failure> {
     let limit = setup.bounds.request_body;
     let mut request = invocation.request;
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit) {
+    if announced(request.headers()).is_some_and(|length| length > limit) {
         return Err(Failure::RequestTooLarge(limit));
     }
-    if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
-        // Between apps there need not be a host name; wasi:http wants one.
+    if request.uri().authority().is_none() && request.headers().get(HOST).is_none_or(|name| name.is_empty()) {
+        // Between apps there need not be a host name, and a client may send an empty one; wasi:http wants one.
         let name = http::HeaderValue::from_str(&setup.scope.app_id)
             .map_err(|_| Failure::Host("the app-id cannot be a host name".to_owned()))?;
         request.headers_mut().insert(HOST, name);
     }
     Ok(request.map(|inner| RequestBody { inner, left: limit, limit }))
+}
+
+/// The length that a request says its body has.
+pub(crate) fn announced(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 // === impl RequestBody ===
@@ -220,12 +225,17 @@ impl http_body::Body for RequestBody {
 
 // === impl GuestBody ===
 
+/// What a body yields when it is ready: a frame, an error, or its end.
+type Item = Option<Result<Frame<Bytes>, BodyError>>;
+
 /// A response body whose guest is still running; polling it runs the guest.
 struct GuestBody<W: Invoked> {
     flight: InFlight<W>,
     body: HyperOutgoingBody,
-    /// A frame that was read ahead.
-    ahead: Option<Frame<Bytes>>,
+    /// Ready to be sent as it is, in order.
+    ready: VecDeque<Item>,
+    /// What ended a run of data: trailers, or an error. The body tells it only once.
+    ahead: Option<Result<Frame<Bytes>, BodyError>>,
     left: u64,
     limit: u64,
     over: bool,
@@ -233,7 +243,7 @@ struct GuestBody<W: Invoked> {
 
 impl<W: Invoked> GuestBody<W> {
     fn new(flight: InFlight<W>, body: HyperOutgoingBody, limit: u64) -> GuestBody<W> {
-        GuestBody { flight, body, ahead: None, left: limit, limit, over: false }
+        GuestBody { flight, body, ready: VecDeque::new(), ahead: None, left: limit, limit, over: false }
     }
 
     /// A plain body if the guest has ended and all of it is there, without trailers; else a stream.
@@ -242,33 +252,41 @@ impl<W: Invoked> GuestBody<W> {
             return Body::Stream(Box::pin(self));
         }
         let mut cx = Context::from_waker(Waker::noop());
-        let first = match self.gather(&mut cx) {
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(None) => return Body::Empty,
-            Poll::Ready(Some(Err(_))) | Poll::Pending => return Body::Stream(Box::pin(self)),
+        let Poll::Ready(first) = self.gather(&mut cx) else { return Body::Stream(Box::pin(self)) };
+        let Some(Ok(frame)) = first else {
+            return match first {
+                None => Body::Empty,
+                first => self.replayed([first]),
+            };
         };
-        if self.body.is_end_stream() || matches!(self.gather(&mut cx), Poll::Ready(None)) {
-            match first.into_data() {
-                Ok(data) => return data.into(),
-                Err(trailers) => self.ahead = Some(trailers),
+        match (frame.into_data(), self.gather(&mut cx)) {
+            (Ok(data), Poll::Ready(None)) => data.into(),
+            (data, second) => {
+                let first = Some(Ok(data.map_or_else(|trailers| trailers, Frame::data)));
+                match second {
+                    Poll::Ready(second) => self.replayed([first, second]),
+                    Poll::Pending => self.replayed([first]),
+                }
             }
-        } else {
-            // More than fits one piece, or trailers, or an error: `gather` put nothing away.
-            self.ahead = Some(first);
         }
+    }
+
+    /// A stream that begins with what was already taken out of it.
+    fn replayed<const N: usize>(mut self, taken: [Item; N]) -> Body {
+        self.ready.extend(taken);
         Body::Stream(Box::pin(self))
     }
 
     /// The next frame; data that is already there is gathered into one.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
         let mut first = Bytes::new();
         let mut more = BytesMut::new();
         loop {
             let gathered = first.len() + more.len();
             let frame = match self.ahead.take() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                Some(frame) => Poll::Ready(Some(frame)),
                 None if gathered >= GATHER => Poll::Pending,
-                None => Pin::new(&mut self.body).poll_frame(cx),
+                None => Pin::new(&mut self.body).poll_frame(cx).map_err(BodyError::from),
             };
             match frame {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -281,12 +299,13 @@ impl<W: Invoked> GuestBody<W> {
                         more.extend_from_slice(&data);
                     }
                     Err(trailers) if gathered == 0 => return Poll::Ready(Some(Ok(trailers))),
-                    Err(trailers) => self.ahead = Some(trailers),
+                    Err(trailers) => self.ahead = Some(Ok(trailers)),
                 },
-                Poll::Ready(Some(Err(error))) if gathered == 0 => return Poll::Ready(Some(Err(Box::new(error)))),
+                Poll::Ready(Some(Err(error))) if gathered == 0 => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Err(error))) => self.ahead = Some(Err(error)),
                 Poll::Ready(None) if gathered == 0 => return Poll::Ready(None),
                 Poll::Pending if gathered == 0 => return Poll::Pending,
-                // An error or the end comes again at the next call.
+                // The end comes again at the next call.
                 _ => {}
             }
             let settled = self.ahead.is_some() || gathered >= GATHER || gathered == first.len() + more.len();
@@ -322,6 +341,9 @@ impl<W: Invoked> http_body::Body for GuestBody<W> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(item) = this.ready.pop_front() {
+            return Poll::Ready(item);
+        }
         if this.over {
             return Poll::Ready(None);
         }

@@ -40,6 +40,7 @@ pub struct Host {
     client: Arc<HttpClient>,
     runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
     keep_loaded: bool,
+    ready: AtomicBool,
     stopping: AtomicBool,
     started: Instant,
     this: Weak<Host>,
@@ -72,6 +73,7 @@ impl Host {
             client: Arc::new(HttpClient::new()),
             runtime_api: OnceLock::new(),
             keep_loaded: options.keep_loaded,
+            ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             this: Weak::clone(this),
@@ -98,6 +100,7 @@ impl Host {
             table.apps.insert(Arc::clone(&app.app_id), app);
         }
         self.table.store(Arc::new(table));
+        self.ready.store(true, Ordering::Release);
     }
 
     /// The app that answers a request from outside.
@@ -130,6 +133,11 @@ impl Host {
         let cut_off = self.shared.under_way.count();
         self.components.close().await;
         cut_off
+    }
+
+    /// Whether the host has its apps: false until [`Host::replace`] is called for the first time.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Whether the host is going down.

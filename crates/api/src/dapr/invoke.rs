@@ -58,6 +58,8 @@ pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<R
 }
 
 async fn call(scope: &Scope, app_id: &str, path: &str, mut invocation: Invocation) -> Result<Reply, ApiError> {
+    // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
+    let app_id = app_id.strip_suffix(".default").unwrap_or(app_id);
     let failed = |status, error: &dyn std::fmt::Display| {
         ApiError::new(status, "ERR_DIRECT_INVOKE", format!("failed to invoke, id: {app_id}, err: {error}"))
     };
@@ -74,8 +76,7 @@ async fn call(scope: &Scope, app_id: &str, path: &str, mut invocation: Invocatio
     }
     invocation.trigger = Trigger::App;
     invocation.trace = invocation.trace.child();
-    // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
-    let answer = scope.invoke(app_id.strip_suffix(".default").unwrap_or(app_id), invocation).await;
+    let answer = scope.invoke(app_id, invocation).await;
     answer.map_err(|error| match error {
         InvokeError::Denied { .. } => {
             ApiError::new(StatusCode::FORBIDDEN, "ERR_PERMISSION_DENIED", error.to_string())

@@ -107,9 +107,9 @@ impl Needs {
 
 fn is_provided(inspection: &Inspection, import: &str) -> bool {
     match inspection.kind {
-        Kind::Module => import.strip_prefix("wasi_snapshot_preview1::").is_some_and(|function| {
-            !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)
-        }),
+        Kind::Module => import
+            .strip_prefix("wasi_snapshot_preview1::")
+            .is_some_and(|function| !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)),
         Kind::Component => {
             let known = COMPONENT_INTERFACES.iter().any(|known| import.starts_with(known));
             // WASI 0.3 comes with the engine for concurrent calls, which only these two ABIs use.
@@ -127,9 +127,13 @@ mod tests {
     #[test]
     fn imports_show_what_a_module_may_need() {
         let component = |import: &str| {
-            format!("(component (import {import:?} (instance)) (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)))")
+            format!(
+                "(component (import {import:?} (instance)) (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)))"
+            )
         };
-        let module = |name: &str| format!("(module (import \"wasi_snapshot_preview1\" {name:?} (func)) (func (export \"_start\")))");
+        let module = |name: &str| {
+            format!("(module (import \"wasi_snapshot_preview1\" {name:?} (func)) (func (export \"_start\")))")
+        };
         let cases: [(String, &[&str], bool); 12] = [
             (component("wasi:keyvalue/store@0.2.0-draft2"), &["state"], true),
             (component("wasi:http/outgoing-handler@0.2.3"), &["http"], true),

@@ -19,7 +19,10 @@ pub(super) fn check(name: &str) -> Result<(), String> {
         return Err(format!("it must begin with a lower-case letter{}", suggest(name)));
     }
     if let Some(wrong) = name.chars().find(|c| !allowed(*c)) {
-        return Err(format!("it may have lower-case letters, digits and hyphens, not {wrong:?}{}", suggest(name)));
+        return Err(format!(
+            "it may have lower-case letters, digits and hyphens, not {wrong:?}{}",
+            suggest(name)
+        ));
     }
     if name.ends_with('-') {
         return Err(format!("it must end with a letter or digit{}", suggest(name)));

@@ -5,7 +5,8 @@
 //! | `/ok` | answers, to show that the host still serves |
 //! | `/loop` | computes for ever, no host call |
 //! | `/spin-start` | sends status, headers and `first`, then computes for ever |
-//! | `/hang` | waits for an hour |
+//! | `/hang?ms=N` | waits, for an hour unless N says less, and answers |
+//! | `/print?bytes=N` | prints N bytes to stdout in lines of 100, and answers |
 //! | `/memory` | allocates and touches memory until it gets no more |
 //! | `/stack` | recurses without end |
 //! | `/trap` | executes `unreachable` |
@@ -43,8 +44,16 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
                 spin()
             }
             "/hang" => {
-                monotonic_clock::subscribe_duration(3_600_000_000_000).block();
+                let nanoseconds = number(query, "ms").map_or(3_600_000_000_000, |ms| ms as u64 * 1_000_000);
+                monotonic_clock::subscribe_duration(nanoseconds).block();
                 whole(out, 200, b"woke up\n");
+            }
+            "/print" => {
+                let line = "x".repeat(99);
+                for _ in 0..number(query, "bytes").unwrap_or(1000) / 100 {
+                    println!("{line}");
+                }
+                whole(out, 200, b"printed\n");
             }
             "/memory" => {
                 let mut kept = Vec::new();

@@ -1,0 +1,374 @@
+//! The program as a user starts it: what it prints, where, and the exit code. No network, no compilers, and
+//! no host running; each test has its own home.
+
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// Standard output and error as text, and the exit code.
+#[derive(Debug)]
+struct Ended {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+fn dhow(home: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dhow"));
+    command
+        .current_dir(home.path())
+        .env("HOME", home.path())
+        .env("XDG_STATE_HOME", home.path().join("state"))
+        .env("DHOW_CACHE_DIR", home.path().join("cache"))
+        .env_remove("DHOW_LOG")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(home: &TempDir, args: &[&str]) -> Ended {
+    ended(dhow(home).args(args).output().unwrap())
+}
+
+fn run_with_input(home: &TempDir, args: &[&str], input: &[u8]) -> Ended {
+    let mut child = dhow(home)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    ended(child.wait_with_output().unwrap())
+}
+
+fn ended(output: Output) -> Ended {
+    Ended {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code(),
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn home() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn help_is_enough_to_work_with() {
+    let home = home();
+    let commands = [
+        "run",
+        "up",
+        "new",
+        "build",
+        "inspect",
+        "invoke",
+        "ps",
+        "logs",
+        "stop",
+        "doctor",
+        "completions",
+        "version",
+    ];
+    let help = run(&home, &["--help"]);
+    assert_eq!(help.code, Some(0));
+    for expected in ["EXIT CODES", "124", "EXAMPLES", "DHOW_LOG"].iter().chain(&commands) {
+        assert!(help.out.contains(expected), "{expected} is not in {}", help.out);
+    }
+    for command in commands {
+        let help = run(&home, &["help", command]);
+        assert_eq!(help.code, Some(0), "{command}");
+        assert!(help.out.contains("Usage: dhow"), "{command}: {}", help.out);
+        // The first line says what the command is for.
+        assert!(help.out.lines().next().is_some_and(|line| line.len() > 15), "{command}: {}", help.out);
+    }
+    let version = run(&home, &["--version"]);
+    assert!(version.out.starts_with("dhow ") && version.out.contains("wasmtime"), "{}", version.out);
+    assert!(json(&run(&home, &["version", "--json"]).out)["wasmtime"].is_string());
+}
+
+#[test]
+fn wrong_command_lines_are_answered_with_what_is_right() {
+    let home = home();
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage:"),
+        (&["inpsect", "x.wasm"], "'inspect'"),
+        (&["inspect", "x.wasm", "--jsn"], "'--json'"),
+        (&["inspect"], "FILE|URL|-"),
+        (&["ps", "--log", "a=b=c"], "is no log filter"),
+        (&["invoke", "front", "-H", "nonsense"], "NAME: VALUE"),
+        (&["invoke", "front", "/a b"], "%XX"),
+        (&["new", "shop"], "--template"),
+        (&["new", "shop", "--template", "cobol"], "no template \"cobol\""),
+        (&["new", "My_Shop", "--template", "c"], "try \"my-shop\""),
+        (&["completions", "tcsh"], "bash"),
+    ];
+    for (args, expected) in cases {
+        let ended = run(&home, args);
+        assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
+        assert!(ended.err.contains(expected), "{args:?}: {}", ended.err);
+        assert!(ended.out.is_empty(), "{args:?}: {}", ended.out);
+    }
+    assert_eq!(
+        std::fs::read_dir(home.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name() == "shop").count(),
+        0
+    );
+}
+
+#[test]
+fn inspect_tells_what_a_module_is() {
+    let home = home();
+    std::fs::write(
+        home.path().join("tool.wat"),
+        r#"(module
+             (import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+             (import "wasi_snapshot_preview1" "sock_open" (func))
+             (func (export "_start")))"#,
+    )
+    .unwrap();
+    let text = run(&home, &["inspect", "tool.wat"]);
+    assert_eq!(text.code, Some(0), "{text:?}");
+    for expected in [
+        "module",
+        "wasi preview 1 command",
+        "blake3:",
+        "--dir",
+        "does not provide\n  wasi_snapshot_preview1::sock_open",
+    ] {
+        assert!(text.out.contains(expected), "{expected}: {}", text.out);
+    }
+    let found = json(&run(&home, &["inspect", "tool.wat", "--json"]).out);
+    assert_eq!(found["kind"], "module");
+    assert_eq!(found["exports"], serde_json::json!(["_start"]));
+    assert_eq!(found["runs"], "command");
+    assert_eq!(found["grants"][0]["kind"], "dirs");
+    assert_eq!(found["notProvided"], serde_json::json!(["wasi_snapshot_preview1::sock_open"]));
+
+    let component = run_with_input(&home, &["inspect", "-", "--json"], b"(component)");
+    assert_eq!(json(&component.out)["runs"], "never", "{component:?}");
+}
+
+#[test]
+fn inspect_says_what_is_wrong_with_a_file() {
+    let home = home();
+    let cases: &[(&str, &[u8], &str)] = &[
+        ("page.wasm", b"<!DOCTYPE html><html></html>", "page.wasm is not WebAssembly"),
+        ("empty.wasm", b"", "empty.wasm is not WebAssembly"),
+        ("cut.wasm", b"\0asm\x01\0\0\0\x01\xff", "damaged or truncated"),
+        ("typo.wat", b"(module (func (export \"_start\"", "typo.wat"),
+        ("hostile.wat", b"(module (import \"\\1b[2J\" \"\" (func)))", ""),
+    ];
+    for (name, content, expected) in cases {
+        std::fs::write(home.path().join(name), content).unwrap();
+        let ended = run(&home, &["inspect", name]);
+        assert_eq!(ended.code, Some(i32::from(!expected.is_empty())), "{name}: {ended:?}");
+        assert!(ended.err.contains(expected), "{name}: {}", ended.err);
+        assert!(!ended.out.contains('\x1b') && !ended.err.contains('\x1b'), "{name}: {ended:?}");
+    }
+    let missing = run(&home, &["inspect", "pgae.wasm"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(
+        missing.err.starts_with("dhow: error: ") && missing.err.contains("\"page.wasm\""),
+        "{}",
+        missing.err
+    );
+}
+
+#[test]
+fn every_template_makes_a_whole_app() {
+    let home = home();
+    let templates = json(&run(&home, &["new", "--list", "--json"]).out)["templates"].clone();
+    let templates: Vec<&str> =
+        templates.as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(templates, ["c", "go", "js", "python", "rust"]);
+    for template in templates {
+        let name = format!("my-{template}");
+        let made = run(&home, &["new", &name, "--template", template]);
+        assert_eq!(made.code, Some(0), "{template}: {made:?}");
+        assert!(made.out.contains("dhow build") && made.out.contains("dhow up"), "{}", made.out);
+        let folder = home.path().join(&name);
+        assert!(folder.join(".gitignore").is_file() && !folder.join("gitignore").exists(), "{template}");
+        assert!(
+            std::fs::read_to_string(folder.join("dhow.toml")).unwrap().contains(&format!("[apps.{name}]"))
+        );
+        no_placeholder(&folder);
+
+        // The manifest is a valid one: the build gets as far as running its command.
+        let manifest = folder.join("dhow.toml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let text: Vec<&str> = text
+            .lines()
+            .map(|l| if l.starts_with("command = ") { "command = \"exit 7\"" } else { l })
+            .collect();
+        std::fs::write(&manifest, text.join("\n")).unwrap();
+        let built = run(&home, &["build", &name]);
+        assert_eq!(built.code, Some(7), "{template}: {built:?}");
+
+        let again = run(&home, &["new", &name, "--template", template]);
+        assert_eq!(again.code, Some(1));
+        assert!(again.err.contains("not empty"), "{}", again.err);
+    }
+}
+
+fn no_placeholder(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            no_placeholder(&path);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("{{"), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn build_runs_commands_in_order_and_checks_their_output() {
+    let home = home();
+    let manifest = |b: &str| {
+        format!(
+            "[apps.a]\nmodule = \"out/a.wasm\"\n[apps.a.build]\ncommand = \"echo one; echo two >&2; echo x > out/a.wasm\"\n\
+             [apps.b]\nmodule = \"out/b.wasm\"\n[apps.b.build]\ncommand = \"{b}\"\n\
+             [apps.c]\nmodule = \"out/c.wasm\"\n"
+        )
+    };
+    let file = home.path().join("dhow.toml");
+    std::fs::write(&file, manifest("cp out/a.wasm out/b.wasm")).unwrap();
+    let good = run(&home, &["build", "--json"]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    assert!(good.err.contains("a | one\n") && good.err.contains("a | two\n"), "{}", good.err);
+    assert_eq!(json(&good.out)["apps"][1]["appId"], "b");
+    assert!(home.path().join("out/b.wasm").is_file());
+
+    let cases: &[(&str, &[&str], i32, &str)] = &[
+        ("exit 42", &[], 42, "app \"b\" failed"),
+        ("kill -9 $$", &[], 137, "app \"b\" failed"),
+        ("rm -f out/b.wasm", &[], 1, "is not there"),
+        ("exit 42", &["x"], 2, "no app \"x\"; it has: a, b, c"),
+        ("exit 42", &["c"], 2, "dhow.toml:9: app \"c\" has no [apps.c.build]"),
+        ("exit 42", &["a"], 0, ""),
+    ];
+    for (command, apps, code, expected) in cases {
+        std::fs::write(&file, manifest(command)).unwrap();
+        let ended = run(&home, &[&["build", "dhow.toml"], *apps].concat());
+        assert_eq!(ended.code, Some(*code), "{command}: {ended:?}");
+        assert!(ended.err.contains(expected), "{command}: {}", ended.err);
+    }
+    assert!(run(&home, &["build", "none.toml"]).err.contains("none.toml"));
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let home = home();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&home, &["completions", shell]);
+        assert_eq!(script.code, Some(0), "{shell}");
+        assert!(script.out.contains("inspect") && script.out.contains("dhow"), "{shell}");
+    }
+}
+
+#[test]
+fn doctor_looks_at_everything() {
+    let home = home();
+    let healthy = run(&home, &["doctor", "--json"]);
+    let found = json(&healthy.out);
+    assert_eq!(healthy.code, Some(i32::from(found["ok"] != true)), "{healthy:?}");
+    for section in ["machine", "folders and ports", "project", "compilers"] {
+        let checks = found["sections"][section].as_array().unwrap();
+        assert!(
+            !checks.is_empty() && checks.iter().all(|check| check["status"].is_string()),
+            "{section}: {checks:?}"
+        );
+    }
+
+    std::fs::write(home.path().join("dhow.toml"), "[apps.a]\nmodul = \"a.wasm\"\n").unwrap();
+    let broken = run(&home, &["doctor"]);
+    assert_eq!(broken.code, Some(1), "{broken:?}");
+    assert!(broken.out.contains("dhow.toml:2:1") && broken.out.contains("Not ready"), "{}", broken.out);
+}
+
+#[test]
+fn doctor_opens_the_components() {
+    let home = home();
+    std::fs::write(
+        home.path().join("dhow.toml"),
+        "[apps.a]\nmodule = \"a.wasm\"\n[apps.a.build]\ncommand = \"true\"\n",
+    )
+    .unwrap();
+    std::fs::create_dir(home.path().join("resources")).unwrap();
+    let component = |kind: &str| {
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{ name: shop }}\n\
+             spec: {{ type: {kind}, version: v1, metadata: [] }}\n"
+        )
+    };
+    let cases = [("state.in-memory", "ok", "shop"), ("state.in-memroy", "missing", "state.in-memory")];
+    for (kind, status, expected) in cases {
+        std::fs::write(home.path().join("resources/shop.yaml"), component(kind)).unwrap();
+        let found = json(&run(&home, &["doctor", "--json"]).out);
+        let checks = found["sections"]["project"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "components").unwrap();
+        assert_eq!(check["status"], status, "{check}");
+        assert!(check["found"].as_str().unwrap().contains(expected), "{check}");
+    }
+}
+
+#[test]
+fn without_a_host_commands_say_how_to_start_one() {
+    let home = home();
+    let none = run(&home, &["ps"]);
+    assert_eq!(none.code, Some(0));
+    assert!(none.out.contains("No host is running"), "{}", none.out);
+    assert_eq!(json(&run(&home, &["ps", "--json"]).out), serde_json::json!({ "hosts": [] }));
+
+    let cases: &[&[&str]] =
+        &[&["logs"], &["logs", "front", "-f"], &["stop"], &["stop", "shop", "--force"], &["invoke", "front"]];
+    for args in cases {
+        let ended = run(&home, args);
+        assert_eq!(ended.code, Some(1), "{args:?}: {ended:?}");
+        assert!(
+            ended.err.contains("no host is running; start one with `dhow up`"),
+            "{args:?}: {}",
+            ended.err
+        );
+    }
+    let all = run(&home, &["stop", "--all", "--json"]);
+    assert_eq!((all.code, json(&all.out)), (Some(0), serde_json::json!({ "stopped": [] })));
+}
+
+#[test]
+fn what_a_killed_host_left_behind_is_cleared_away() {
+    let home = home();
+    let folder = home.path().join("state/dhow/hosts");
+    std::fs::create_dir_all(&folder).unwrap();
+    let entry = folder.join("1.json");
+    let host = serde_json::json!({
+        "pid": 1, "identity": "another boot:1", "startedAt": 1, "command": "up", "name": "shop", "dataDir": "/tmp",
+        "control": folder.join("1.sock"), "addr": null, "apiAddr": null, "managementAddr": null,
+    });
+    std::fs::write(&entry, host.to_string()).unwrap();
+    assert_eq!(json(&run(&home, &["ps", "--json"]).out)["hosts"], serde_json::json!([]));
+    assert!(!entry.exists());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let home = home();
+    let mut child = dhow(&home)
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before the program can have filled the pipe.
+    drop(child.stdout.take());
+    let ended = ended(child.wait_with_output().unwrap());
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+}

@@ -1,0 +1,260 @@
+//! Guests that loop, flood, trap or lie: their callers get an error, and nobody else notices.
+
+use crate::support::{Host, Setting, eventually, http, http::Client};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MANIFEST: &str = r#"
+    [apps.good]
+    module = `http-hello`
+    routes = ["/good"]
+    [apps.bad]
+    module = `misbehave`
+    routes = ["/"]
+    limits = { timeout = "1s", memory = "32MiB", response_body = "4MiB", request_body = "1MiB", host_calls = 64 }
+    grants = { http = ["127.0.0.1:*"] }
+    [apps.echo]
+    module = `http-echo`
+    routes = ["/echo", "/count"]
+    limits = { request_body = "1MiB" }
+    [apps.cgi]
+    module = `p1-command`
+    routes = ["/cgi"]
+    limits = { request_body = "1MiB" }
+    [apps.spin]
+    module = "spin.wat"
+    routes = ["/spin"]
+    limits = { timeout = "300ms" }
+    [apps.spin-start]
+    module = "spin-start.wat"
+    routes = ["/start"]
+    limits = { timeout = "300ms" }
+    [apps.table]
+    module = "table.wat"
+    routes = ["/table"]
+    limits = { timeout = "5s" }
+    [apps.full]
+    module = `misbehave`
+    routes = ["/full"]
+    limits = { concurrency = 1, queue = 1 }
+"#;
+
+/// An answer of the healthy app that takes longer than this is an app that was harmed.
+const PROMPT: Duration = Duration::from_secs(2);
+
+fn setting() -> Setting {
+    let setting = Setting::with_manifest(MANIFEST);
+    setting.file("spin.wat", br#"(module (func (export "_start") (loop (br 0))))"#);
+    setting.file("spin-start.wat", br#"(module (func $f (loop (br 0))) (start $f) (func (export "_start")))"#);
+    // Grows until it is refused, and counts that as the end of the world.
+    let table = r#"
+        (module (table $t 1 funcref)
+          (func (export "_start")
+            (loop (br_if 0 (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))
+            unreachable))"#;
+    setting.file("table.wat", table.as_bytes());
+    setting
+}
+
+/// Does something to a host whose healthy app is asked all the while, and answers promptly.
+fn while_others_are_served(host: &Host, work: impl FnOnce()) {
+    let (ended, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let addr = host.addr;
+    thread::scope(|scope| {
+        let healthy = scope.spawn(|| {
+            let mut client = Client::connect(addr);
+            let mut worst = Duration::ZERO;
+            while !ended.load(Ordering::Relaxed) {
+                let since = Instant::now();
+                let answer = client.send("GET", "/good", &[], b"");
+                assert_eq!((answer.status, answer.text().as_str()), (200, "hello\n"));
+                worst = worst.max(since.elapsed());
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+            worst
+        });
+        // Whatever happens to the work, the other thread has to end.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        let before = served.load(Ordering::Relaxed);
+        eventually("requests afterwards", || {
+            (healthy.is_finished() || served.load(Ordering::Relaxed) > before + 20).then_some(())
+        });
+        ended.store(true, Ordering::Relaxed);
+        let worst = healthy.join().expect("the healthy app answered every request");
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(worst < PROMPT, "the healthy app once took {worst:?}");
+    });
+}
+
+#[test]
+fn a_failing_guest_costs_its_caller_an_error() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    // Path, status, what is said.
+    let cases = [
+        ("/loop", 504, "did not answer within 1 s"),
+        ("/hang", 504, "did not answer within 1 s"),
+        ("/spin", 504, "did not answer within 0.3 s"),
+        ("/start", 504, "did not answer within 0.3 s"),
+        ("/memory", 500, "after it reached its memory limit"),
+        ("/table", 500, "after it reached its table limit"),
+        ("/stack", 500, "call stack exhausted"),
+        ("/trap", 500, "unreachable"),
+        ("/panic", 500, "unreachable"),
+        ("/exit", 500, "exited with code"),
+        ("/never", 500, "returned without setting a response"),
+        ("/handles", 500, "app \"bad\" failed"),
+        ("/ok", 200, "ok\n"),
+    ];
+    while_others_are_served(&host, || {
+        // All at once, three times.
+        thread::scope(|scope| {
+            for (path, status, said) in cases.iter().cycle().take(cases.len() * 3) {
+                let addr = host.addr;
+                scope.spawn(move || {
+                    let answer = http::get(addr, path);
+                    assert_eq!(answer.status, *status, "{path}: {}", answer.text());
+                    assert!(answer.text().contains(said), "{path}: {}", answer.text());
+                });
+            }
+        });
+        for (app, _) in [("bad", 0), ("spin", 0), ("table", 0)] {
+            eventually("every instance to end", || (host.metric("dhow_invocations_running", app) == 0.0).then_some(()));
+        }
+    });
+    let twice = host.get("/twice");
+    assert!(matches!((twice.status, twice.text().as_str()), (200, "once\n") | (500, _)), "{twice:?}");
+    host.stop();
+}
+
+#[test]
+fn half_an_answer_does_not_look_like_a_whole_one() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    while_others_are_served(&host, || {
+        for (path, begins) in [("/spin-start", "first"), ("/big?bytes=1073741824", "xxxx")] {
+            let mut client = host.client();
+            client.write(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+            assert_eq!(client.head().unwrap().status, 200, "{path}");
+            let mut body = Vec::new();
+            let end = loop {
+                match client.chunk() {
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    end => break end,
+                }
+            };
+            assert!(end.is_err(), "{path} ended as if {} bytes were all", body.len());
+            assert!(body.starts_with(begins.as_bytes()) && body.len() <= 4 << 20, "{path}: {} bytes", body.len());
+        }
+        // It may have trapped before anything was on its way.
+        for path in ["/trap-mid-response", "/trap-mid-response"] {
+            let answer = http::try_send(host.addr, "GET", path, &[], b"");
+            assert!(answer.as_ref().map_or(true, |answer| answer.status == 500), "{answer:?}");
+        }
+    });
+    // A client that goes away in the middle takes nothing with it.
+    let mut client = host.client();
+    client.write(b"GET /spin-start HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert_eq!(client.chunk_after_head(), b"first");
+    drop(client);
+    eventually("the guest to end", || (host.metric("dhow_invocations_running", "bad") == 0.0).then_some(()));
+    host.stop();
+}
+
+#[test]
+fn requests_that_are_too_large_are_refused() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    while_others_are_served(&host, || {
+        for path in ["/ok", "/count", "/echo", "/cgi"] {
+            // Announced: refused before a byte of it was sent.
+            let mut client = host.client();
+            client.write(format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n").as_bytes()).unwrap();
+            let refused = client.response("POST").unwrap();
+            assert_eq!(refused.status, 413, "{path}: {}", refused.text());
+            assert!(refused.text().contains("more than the 1048576 bytes allowed"), "{path}: {}", refused.text());
+            assert!(client.is_closed(), "{path}: what follows is no request");
+        }
+        for path in ["/count", "/cgi"] {
+            // Not announced: taken up to the limit, and an error then.
+            let mut client = host.client();
+            client.write(format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).unwrap();
+            let piece = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+            let sent = (0..16384).take_while(|_| client.write(&piece).is_ok()).count();
+            assert!(sent < 16384, "{path}: all of a gigabyte was taken");
+            // The answer may be lost when the connection is closed with bytes under way.
+            if let Ok(refused) = client.response("POST") {
+                assert!(matches!(refused.status, 413 | 500), "{path}: {refused:?}");
+            }
+        }
+    });
+    assert!(host.memory() < 1 << 30, "{} bytes", host.memory());
+    host.stop();
+}
+
+#[test]
+fn outgoing_requests_are_bounded() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    // A server that takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    while_others_are_served(&host, || {
+        let answer = host.get(&format!("/requests?n=100000&url={url}"));
+        assert!(matches!(answer.status, 200 | 500 | 504), "{}", answer.text());
+        eventually("the guest to end", || (host.metric("dhow_invocations_running", "bad") == 0.0).then_some(()));
+    });
+    let connections = accepted(&silent);
+    assert!(connections <= 64, "{connections} connections at once");
+    host.stop();
+}
+
+fn accepted(listener: &TcpListener) -> usize {
+    listener.set_nonblocking(true).unwrap();
+    std::iter::from_fn(|| listener.accept().ok()).count()
+}
+
+#[test]
+fn more_invocations_than_an_app_takes_are_refused() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    let ask = |addr: SocketAddr| move || http::get(addr, "/full?ms=1");
+    assert_eq!(ask(host.addr)().status, 404);
+    host.stop();
+
+    let setting = Setting::with_manifest("[apps.full]\nmodule = `misbehave`\nroutes = [\"/\"]\nlimits = { concurrency = 1, queue = 1 }\n");
+    let host = setting.up(&[]);
+    let addr = host.addr;
+    let asked: Vec<_> = (0..8).map(|_| thread::spawn(move || http::get(addr, "/hang?ms=2000"))).collect();
+    let answers: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
+    let (served, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert!(served.len() >= 2 && refused.len() >= 4, "{} served, {} refused", served.len(), refused.len());
+    for answer in &refused {
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")), "{answer:?}");
+        assert!(answer.text().contains("overloaded: 1 invocations running, 1 waiting"), "{}", answer.text());
+    }
+    assert_eq!(host.metric("dhow_invocations_refused_total", "full"), refused.len() as f64);
+    assert_eq!(host.get("/ok").status, 200);
+    host.stop();
+}
+
+#[test]
+fn a_guest_that_prints_without_end_fills_no_memory() {
+    let setting = Setting::with_manifest("[apps.chatty]\nmodule = `misbehave`\nroutes = [\"/\"]\n[apps.good]\nmodule = `http-hello`\nroutes = [\"/good\"]\n");
+    let host = setting.up(&["--log", "warn"]);
+    assert_eq!(host.get("/print?bytes=1000").status, 200);
+    let before = host.memory();
+    while_others_are_served(&host, || {
+        let answer = host.get("/print?bytes=100000000");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "printed\n"));
+    });
+    let more = host.memory().saturating_sub(before);
+    assert!(more < 64 << 20, "{more} bytes more");
+    let logs = setting.run(&["logs", "chatty", "-n", "3"]);
+    assert_eq!((logs.code, logs.out.lines().count()), (Some(0), 3), "{logs:?}");
+    host.stop();
+}

@@ -1,0 +1,32 @@
+//! End-to-end tests: the built program, started as a user starts it, with guests of several languages.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`serving`] | HTTP components: requests, streams, protocols, languages |
+//! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
+//! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
+//! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
+//! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
+//! | [`bad_files`] | modules, manifests and resources that cannot be used |
+//! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
+//! | [`watching`] | metrics, health, logs |
+//! | [`durability`] | what was acknowledged survives a kill |
+//! | [`reuse`] | instances that serve more than once |
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_clients;
+mod bad_files;
+mod bad_guests;
+mod dapr_invoke;
+mod dapr_state;
+mod durability;
+mod programs;
+mod reload;
+mod reuse;
+mod serving;
+mod state;
+mod stopping;
+mod up;
+mod watching;

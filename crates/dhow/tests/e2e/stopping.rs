@@ -1,0 +1,77 @@
+//! The end of a host, and hosts that cannot begin.
+
+use crate::support::{Setting, eventually, guest, http};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+const SLOW: &str = "[apps.slow]\nmodule = `misbehave`\nroutes = [\"/\"]\n";
+
+#[test]
+fn requests_under_way_are_finished_and_no_new_ones_begun() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let setting = Setting::with_manifest(SLOW);
+        let mut host = setting.up(&[]);
+        let mut idle = host.client();
+        assert_eq!(idle.send("GET", "/ok", &[], b"").status, 200);
+        let addr = host.addr;
+        let slow = thread::spawn(move || http::try_send(addr, "GET", "/hang?ms=1500", &[], b""));
+        eventually("the request to run", || (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(()));
+        host.signal(signal);
+        eventually("the port to close", || TcpStream::connect(addr).is_err().then_some(()));
+        assert!(!slow.is_finished(), "the slow request is still under way");
+        assert!(idle.is_closed(), "connections without a request are closed");
+        let answer = slow.join().unwrap().expect("a whole answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "woke up\n"));
+        assert_eq!(host.wait().code(), Some(0), "{}", host.stderr());
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_host_at_once() {
+    let setting = Setting::with_manifest(SLOW);
+    let mut host = setting.up(&[]);
+    let addr = host.addr;
+    let hangs = thread::spawn(move || http::try_send(addr, "GET", "/hang", &[], b""));
+    eventually("the request to run", || (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(()));
+    host.signal(libc::SIGTERM);
+    host.line(|line| line.contains("1 invocations under way"));
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait().code(), Some(0), "{}", host.stderr());
+    assert!(hangs.join().unwrap().is_err(), "the client sees that its request was cut off");
+}
+
+#[test]
+fn hosts_that_cannot_start_say_why() {
+    let setting = Setting::with_manifest(SLOW);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    setting.file("a-file", b"");
+    let off = ["--api-addr", "off", "--management-addr", "off"];
+    let free = "127.0.0.1:0";
+    let host = setting.up(&[]);
+    let cases: [(Vec<&str>, &str); 7] = [
+        (vec!["up", "--addr", free], "another host (process "),
+        (vec!["up", "--addr", &taken, "--data-dir", "other"], "another program listens there; choose another port"),
+        (vec!["up", "--addr", free, "--api-addr", &taken, "--data-dir", "other"], "another program listens there"),
+        (vec!["up", "--addr", free, "--data-dir", "a-file/data"], "choose another one with --data-dir"),
+        (vec!["up", "absent.toml", "--addr", free], "absent.toml"),
+        (vec!["up", "--addr", "127.0.0.1"], "--addr"),
+        (vec!["up", "--addr", "192.0.2.1:0", "--data-dir", "other"], "this machine has no such address"),
+    ];
+    for (args, said) in cases {
+        let args = if args.contains(&"--api-addr") { args } else { [&args[..], &off[..]].concat() };
+        let ended = setting.run(&args);
+        assert!(matches!(ended.code, Some(1 | 2)), "{args:?}: {ended:?}");
+        assert!(ended.err.contains(said), "{args:?}: {ended:?}");
+    }
+    // The host that was there first was not disturbed.
+    assert_eq!(host.get("/ok").status, 200);
+    host.stop();
+    let again = setting.up(&[]);
+    assert_eq!(again.get("/ok").status, 200);
+    again.stop();
+
+    let module = guest("http-hello");
+    let ended = setting.run(&["run", &module.to_string_lossy(), "--addr", &taken]);
+    assert!(ended.code != Some(0) && ended.err.contains("another program listens there"), "{ended:?}");
+}
