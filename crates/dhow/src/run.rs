@@ -96,6 +96,14 @@ impl Run {
         let host = serve::host(Components::new(resources, &self.data_dir), true)?;
         let api = Arc::new(dhow_api::dapr::Dapr::default());
         host.serve_runtime_api(api);
+        // Before the file is read: what changes from now on is noticed.
+        let changes = match &spec.source {
+            Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])?),
+            Source::Url(_) | Source::Stdin if self.watch => {
+                return Err(Error::usage("--watch needs a file, not a URL or standard input"));
+            }
+            _ => None,
+        };
         let progress = spinner(&format!("Preparing {}", spec.source));
         let app = host.prepare(spec.clone(), 1).await;
         progress.finish_and_clear();
@@ -120,11 +128,7 @@ impl Run {
         let addr = serving.ingress(self.addr)?;
         serving.announce(HostInfo::new("run", &app.app_id, &self.data_dir).with_addr(addr));
         crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
-        if self.watch {
-            let Source::Path(path) = &spec.source else {
-                return Err(Error::usage("--watch needs a file, not a URL or standard input"));
-            };
-            let mut changes = Changes::watch([path.clone()])?;
+        if let Some(mut changes) = changes {
             tokio::spawn(async move {
                 let mut version = 1;
                 loop {

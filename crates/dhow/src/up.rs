@@ -9,7 +9,7 @@ use dhow_artifacts::Source;
 use dhow_engine::{Digest, image};
 use dhow_host::{App, AppSpec, Components, Host};
 use dhow_resources::load::{Resources, load_dirs};
-use dhow_resources::manifest::Manifest;
+use dhow_resources::manifest::{Manifest, ModuleSource};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -99,6 +99,11 @@ impl Up {
             Some(address) => Some(serving.management(address)?),
             None => None,
         };
+        // Before anything is read: what changes from now on is noticed, if only after the first version is up.
+        let mut hangup = signal(SignalKind::hangup())
+            .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
+        let path = self.manifest.clone();
+        let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
         let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new() };
         fleet.update(&manifest).await?;
 
@@ -109,18 +114,7 @@ impl Up {
         serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
         tell(&fleet, addr, api_addr, management_addr);
 
-        let mut hangup = signal(SignalKind::hangup())
-            .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
-        let watched = self.watch.then(|| fleet.files(&self.manifest));
-        let path = self.manifest.clone();
         tokio::spawn(async move {
-            let mut changes = match watched.map(Changes::watch).transpose() {
-                Ok(changes) => changes,
-                Err(error) => {
-                    tracing::error!("{error}");
-                    None
-                }
-            };
             loop {
                 match &mut changes {
                     Some(changes) => tokio::select! {
@@ -131,15 +125,18 @@ impl Up {
                         hangup.recv().await;
                     }
                 }
-                let reloaded = async { fleet.update(&load(&path)?).await };
+                let reloaded = async {
+                    let manifest = load(&path)?;
+                    // It may name other files now.
+                    if let Some(changes) = &mut changes {
+                        changes.follow(files(&path, &manifest))?;
+                    }
+                    fleet.update(&manifest).await
+                };
                 match reloaded.await {
                     Ok(0) => {}
                     Ok(changed) => tracing::info!("reloaded: {changed} apps changed"),
                     Err(error) => tracing::error!("not reloaded, the apps that run stay: {error}"),
-                }
-                // The manifest may name other files now.
-                if changes.is_some() {
-                    changes = Changes::watch(fleet.files(&path)).ok();
                 }
             }
         });
@@ -209,15 +206,15 @@ impl Fleet {
         self.host.replace(self.current.values().map(|(_, app)| Arc::clone(app)).collect());
         Ok(changed)
     }
+}
 
-    /// Files whose change means a reload.
-    fn files(&self, manifest: &Path) -> Vec<PathBuf> {
-        let modules = self.current.values().filter_map(|(spec, _)| match &spec.source {
-            Source::Path(path) => Some(path.clone()),
-            Source::Url(_) | Source::Stdin => None,
-        });
-        std::iter::once(manifest.to_owned()).chain(modules).collect()
-    }
+/// Files whose change means a reload.
+fn files(path: &Path, manifest: &Manifest) -> Vec<PathBuf> {
+    let modules = manifest.apps.values().filter_map(|app| match &app.module {
+        ModuleSource::Path(path) => Some(path.clone()),
+        ModuleSource::Url(_) => None,
+    });
+    std::iter::once(path.to_owned()).chain(modules).collect()
 }
 
 async fn unchanged(app: &App) -> bool {

@@ -14,15 +14,15 @@ const SETTLED: Duration = Duration::from_millis(150);
 pub(crate) struct Changes {
     events: mpsc::UnboundedReceiver<PathBuf>,
     files: BTreeSet<PathBuf>,
-    _watcher: notify::RecommendedWatcher,
+    folders: BTreeSet<PathBuf>,
+    watcher: notify::RecommendedWatcher,
 }
 
 impl Changes {
     /// Watches these files; they may be replaced, removed and made again.
     pub(crate) fn watch(files: impl IntoIterator<Item = PathBuf>) -> Result<Changes, Error> {
-        let failed = |error: notify::Error| Error::new(format!("cannot watch files: {error}"));
         let (sender, events) = mpsc::unbounded_channel();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
             if matches!(event.kind, notify::EventKind::Access(_)) {
                 return;
@@ -33,13 +33,30 @@ impl Changes {
             }
         })
         .map_err(failed)?;
-        let files: BTreeSet<PathBuf> = files.into_iter().map(|file| absolute(&file)).collect();
+        let mut changes = Changes { events, files: BTreeSet::new(), folders: BTreeSet::new(), watcher };
+        changes.follow(files)?;
+        Ok(changes)
+    }
+
+    /// Watches these files from now on. Changes that were not yet told of are not forgotten.
+    pub(crate) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) -> Result<(), Error> {
+        self.files = files.into_iter().map(|file| absolute(&file)).collect();
         // A file that is replaced by renaming is a new file: the folder has to be watched.
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-        for folder in folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        let folders: BTreeSet<PathBuf> =
+            self.files.iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
+        for folder in self.folders.difference(&folders) {
+            // It may be gone, and its watch with it.
+            let _ = self.watcher.unwatch(folder);
         }
-        Ok(Changes { events, files, _watcher: watcher })
+        self.folders.retain(|folder| folders.contains(folder));
+        for folder in folders {
+            // What is missing cannot be loaded either, and that is told where it is tried.
+            if !self.folders.contains(&folder) && folder.is_dir() {
+                self.watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
+                self.folders.insert(folder);
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a change, and until the writer is done.
@@ -51,6 +68,10 @@ impl Changes {
         }
         while let Ok(Some(_)) = tokio::time::timeout(SETTLED, self.events.recv()).await {}
     }
+}
+
+fn failed(error: notify::Error) -> Error {
+    Error::new(format!("cannot watch files: {error}"))
 }
 
 fn absolute(path: &Path) -> PathBuf {

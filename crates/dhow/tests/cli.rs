@@ -1,6 +1,8 @@
 //! The program as a user starts it: what it prints, where, and the exit code. No network, no compilers, and
 //! no host running; each test has its own home.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;

@@ -92,7 +92,7 @@ impl WasiHttpHooks for Outbound {
         if let Some(api) = setup.runtime_api.clone().filter(|_| self.is_runtime(request.uri())) {
             let depth = self.origin.depth;
             return Box::new(async move {
-                let request = request.map(Body::stream);
+                let request = request.map(|body| Body::stream(Accepted(Some(body))));
                 let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
                 let reply = api.call(&setup.scope, invocation).await;
                 Ok(done(reply.map(|body| Held::new(body, slot, LONGEST_WAIT))))
@@ -251,5 +251,35 @@ impl http_body::Body for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+// === impl Accepted ===
+
+/// A request body that is read to its end even when the answer does not need it. A guest that still writes
+/// would otherwise find its stream closed and take the answer for a failure.
+struct Accepted(Option<WasiBody>);
+
+impl http_body::Body for Accepted {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.0 = None;
+        }
+        frame
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // Ends when the guest finishes the body or is gone.
+            runtime.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+        }
     }
 }

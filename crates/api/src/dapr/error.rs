@@ -15,7 +15,7 @@ pub(super) struct ApiError {
     code: &'static str,
     message: String,
     /// `ErrorInfo.reason` and the resource's type and name; only newer codes have them.
-    details: Option<Details>,
+    details: Option<Box<Details>>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl ApiError {
             resource: Some(("state", key.to_owned())),
             violation: Some((key.to_owned(), message.clone())),
         };
-        ApiError { details: Some(details), ..ApiError::malformed(message) }
+        ApiError { details: Some(Box::new(details)), ..ApiError::malformed(message) }
     }
 
     /// Errors that can come before a state operation is tried.
@@ -70,14 +70,14 @@ impl ApiError {
             _ => "state store is not configured".to_owned(),
         };
         let details = Details { reason, resource: Some(("state", name)), violation: None };
-        ApiError { details: Some(details), ..ApiError::new(status, code, message) }
+        ApiError { details: Some(Box::new(details)), ..ApiError::new(status, code, message) }
     }
 
     pub(super) fn state_not_supported(store: &str, what: &str, reason: &'static str) -> ApiError {
         let message = format!("state store {store} doesn't support {what}");
         let details = Details { reason, resource: Some(("state", store.to_owned())), violation: None };
         let error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ERR_STATE_STORE_NOT_SUPPORTED", message);
-        ApiError { details: Some(details), ..error }
+        ApiError { details: Some(Box::new(details)), ..error }
     }
 
     /// A state operation that failed: 409 for a wrong etag, 400 for a malformed one, 500 for the rest.

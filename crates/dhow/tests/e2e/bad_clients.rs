@@ -23,9 +23,17 @@ fn what_is_not_http_is_refused_and_nobody_else_notices() {
         ("many headers", format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n").into_bytes(), &[431]),
         ("long path", format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes(), &[414, 431]),
         ("no length", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n".to_vec(), &[400]),
-        ("two lengths", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx".to_vec(), &[400]),
+        (
+            "two lengths",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx".to_vec(),
+            &[400],
+        ),
         ("negative length", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n".to_vec(), &[400]),
-        ("unknown coding", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, rot13\r\n\r\n".to_vec(), &[400]),
+        (
+            "unknown coding",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, rot13\r\n\r\n".to_vec(),
+            &[400],
+        ),
     ];
     for (name, bytes, statuses) in cases {
         let mut client = host.client();
@@ -54,10 +62,16 @@ fn the_end_of_a_request_is_no_matter_of_opinion() {
         .unwrap();
     let answer = client.response("POST").unwrap();
     assert!(answer.status == 400 || answer.text() == "abc", "{answer:?}");
+    assert!(client.is_closed(), "what follows is not trusted");
     // Chunks that are none: the guest sees a broken body, the client a broken answer or an error.
     for chunk in ["zz\r\n", "-1\r\n", "ffffffffffffffffff\r\n", "3\r\nabcdef\r\n"] {
         let mut client = host.client();
-        client.write(format!("POST /count HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}").as_bytes()).unwrap();
+        client
+            .write(
+                format!("POST /count HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}")
+                    .as_bytes(),
+            )
+            .unwrap();
         if let Ok(answer) = client.response("POST") {
             assert!(answer.status >= 400, "{chunk:?}: {answer:?}");
         }

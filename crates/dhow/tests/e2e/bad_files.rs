@@ -27,16 +27,48 @@ fn modules_that_cannot_run_are_refused_with_the_reason() {
         ("empty.wasm", vec![], &["not WebAssembly"]),
         ("text.wasm", wasm("just a text\n"), &["text.wasm is not WebAssembly"]),
         ("page.wasm", wasm("<!DOCTYPE html><html>"), &["is not WebAssembly", "HTML"]),
-        ("program.wasm", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 64]].concat(), &["is not WebAssembly", "ELF"]),
-        ("magic.wasm", wasm("\0asm"), &["magic.wasm", "truncated"]),
-        ("half-component.wasm", component[..component.len() / 2].to_vec(), &["half-component.wasm", "damaged or truncated"]),
-        ("half-module.wasm", module[..module.len() / 2].to_vec(), &["half-module.wasm", "damaged or truncated"]),
+        (
+            "program.wasm",
+            [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 64]].concat(),
+            &["is not WebAssembly", "ELF"],
+        ),
+        ("magic.wasm", wasm("\0asm"), &["magic.wasm is not WebAssembly", "damaged"]),
+        (
+            "half-component.wasm",
+            component[..component.len() / 2].to_vec(),
+            &["half-component.wasm", "damaged or truncated"],
+        ),
+        (
+            "half-module.wasm",
+            module[..module.len() / 2].to_vec(),
+            &["half-module.wasm", "damaged or truncated"],
+        ),
         ("damaged.wasm", damaged, &["damaged.wasm"]),
         ("garbage.wat", wasm("(module (func (export \"_start\") (i32.ad"), &["garbage.wat"]),
-        ("invalid.wat", wasm("(module (func (export \"_start\") (i32.add)))"), &["invalid.wat", "type mismatch"]),
-        ("import.wat", wasm("(module (import \"env\" \"launch\" (func)) (func (export \"_start\")))"), &["env::launch", "dhow inspect"]),
-        ("sock.wat", wasm("(module (import \"wasi_snapshot_preview1\" \"sock_open\" (func (param i32))) (func (export \"_start\")))"), &["sock_open", "WasmEdge"]),
-        ("misfit.wat", wasm("(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func)) (func (export \"_start\")))"), &["imports do not fit", "fd_write"]),
+        (
+            "invalid.wat",
+            wasm("(module (func (export \"_start\") (i32.add)))"),
+            &["invalid.wat", "type mismatch"],
+        ),
+        (
+            "import.wat",
+            wasm("(module (import \"env\" \"launch\" (func)) (func (export \"_start\")))"),
+            &["env::launch", "dhow inspect"],
+        ),
+        (
+            "sock.wat",
+            wasm(
+                "(module (import \"wasi_snapshot_preview1\" \"sock_open\" (func (param i32))) (func (export \"_start\")))",
+            ),
+            &["sock_open", "WasmEdge"],
+        ),
+        (
+            "misfit.wat",
+            wasm(
+                "(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func)) (func (export \"_start\")))",
+            ),
+            &["imports do not fit", "fd_write"],
+        ),
         ("component.wat", wasm(STRANGE_COMPONENT), &["acme:weather/forecast@1.2.0", "dhow inspect"]),
         ("no-export.wat", wasm("(module (func (export \"f\")))"), &["exports neither _start nor"]),
         ("no-component-export.wat", wasm("(component)"), &["wasi:http/incoming-handler", "wasi:cli/run"]),
@@ -86,7 +118,10 @@ fn manifests_are_refused_with_line_and_advice() {
         (with("[apps.a.grants]\nhttp = [\"ftp://x\"]"), &["dhow.toml:4", "http or https"]),
         (with("[host]\nadr = \"127.0.0.1:0\""), &["dhow.toml:4", "adr", "addr"]),
         (with("[aps.b]\nmodule = \"x\""), &["dhow.toml:3", "aps", "apps"]),
-        (with("routes = [\"/\"]\n[apps.b]\nmodule = `http-hello`\nroutes = [\"/\"]"), &["dhow.toml:6", "already claims in line 3"]),
+        (
+            with("routes = [\"/\"]\n[apps.b]\nmodule = `http-hello`\nroutes = [\"/\"]"),
+            &["dhow.toml:6", "already claims in line 3"],
+        ),
         ("[apps.\"not ok\"]\nmodule = `http-hello`\n".to_owned(), &["dhow.toml:1", "not ok"]),
         (with("dirs = [{ host = \"absent\", guest = \"/x\" }]"), &["absent", "cannot be given to the guest"]),
     ];
@@ -108,9 +143,15 @@ fn resources_are_refused_with_line_and_advice() {
         (format!("{head}spec: [\n"), &["r.yaml:"]),
         (spec("  typ: state.in-memory\n"), &["r.yaml:6", "typ", "type"]),
         (spec("  version: v1\n"), &["r.yaml:6", "`type` is missing"]),
-        (spec("  type: state.sqlit\n  version: v1\n"), &["r.yaml:1", "state.sqlit", "did you mean \"state.sqlite\""]),
+        (
+            spec("  type: state.sqlit\n  version: v1\n"),
+            &["r.yaml:1", "state.sqlit", "did you mean \"state.sqlite\""],
+        ),
         (spec("  type: state.in-memory\n  version: v7\n"), &["r.yaml:1", "v7"]),
-        (spec("  type: state.in-memory\n  metadata:\n  - name: keyPrefix\n    value: a||b\n"), &["r.yaml:1", "must not contain ||"]),
+        (
+            spec("  type: state.in-memory\n  metadata:\n  - name: keyPrefix\n    value: a||b\n"),
+            &["r.yaml:1", "must not contain ||"],
+        ),
     ];
     for (resource, said) in cases {
         let setting = Setting::with_manifest("[apps.a]\nmodule = `http-hello`\n");

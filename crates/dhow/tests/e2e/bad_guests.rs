@@ -1,7 +1,7 @@
 //! Guests that loop, flood, trap or lie: their callers get an error, and nobody else notices.
 
 use crate::support::{Host, Setting, eventually, http, http::Client};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,10 +35,9 @@ const MANIFEST: &str = r#"
     module = "table.wat"
     routes = ["/table"]
     limits = { timeout = "5s" }
-    [apps.full]
-    module = `misbehave`
-    routes = ["/full"]
-    limits = { concurrency = 1, queue = 1 }
+    [apps.stack]
+    module = "stack.wat"
+    routes = ["/deep"]
 "#;
 
 /// An answer of the healthy app that takes longer than this is an app that was harmed.
@@ -47,7 +46,9 @@ const PROMPT: Duration = Duration::from_secs(2);
 fn setting() -> Setting {
     let setting = Setting::with_manifest(MANIFEST);
     setting.file("spin.wat", br#"(module (func (export "_start") (loop (br 0))))"#);
-    setting.file("spin-start.wat", br#"(module (func $f (loop (br 0))) (start $f) (func (export "_start")))"#);
+    setting
+        .file("spin-start.wat", br#"(module (func $f (loop (br 0))) (start $f) (func (export "_start")))"#);
+    setting.file("stack.wat", br#"(module (func $f (export "_start") (call $f)))"#);
     // Grows until it is refused, and counts that as the end of the world.
     let table = r#"
         (module (table $t 1 funcref)
@@ -102,12 +103,14 @@ fn a_failing_guest_costs_its_caller_an_error() {
         ("/start", 504, "did not answer within 0.3 s"),
         ("/memory", 500, "after it reached its memory limit"),
         ("/table", 500, "after it reached its table limit"),
-        ("/stack", 500, "call stack exhausted"),
+        // Its language keeps a stack of its own in memory, and that one ends first.
+        ("/stack", 500, "out of bounds"),
+        ("/deep", 500, "call stack exhausted"),
         ("/trap", 500, "unreachable"),
         ("/panic", 500, "unreachable"),
         ("/exit", 500, "exited with code"),
         ("/never", 500, "returned without setting a response"),
-        ("/handles", 500, "app \"bad\" failed"),
+        ("/handles", 500, "more handles open than it may"),
         ("/ok", 200, "ok\n"),
     ];
     while_others_are_served(&host, || {
@@ -122,8 +125,10 @@ fn a_failing_guest_costs_its_caller_an_error() {
                 });
             }
         });
-        for (app, _) in [("bad", 0), ("spin", 0), ("table", 0)] {
-            eventually("every instance to end", || (host.metric("dhow_invocations_running", app) == 0.0).then_some(()));
+        for app in ["bad", "spin", "spin-start", "table", "stack"] {
+            eventually("every instance to end", || {
+                (host.metric("dhow_invocations_running", app) == 0.0).then_some(())
+            });
         }
     });
     let twice = host.get("/twice");
@@ -148,13 +153,15 @@ fn half_an_answer_does_not_look_like_a_whole_one() {
                 }
             };
             assert!(end.is_err(), "{path} ended as if {} bytes were all", body.len());
-            assert!(body.starts_with(begins.as_bytes()) && body.len() <= 4 << 20, "{path}: {} bytes", body.len());
+            assert!(
+                body.starts_with(begins.as_bytes()) && body.len() <= 4 << 20,
+                "{path}: {} bytes",
+                body.len()
+            );
         }
         // It may have trapped before anything was on its way.
-        for path in ["/trap-mid-response", "/trap-mid-response"] {
-            let answer = http::try_send(host.addr, "GET", path, &[], b"");
-            assert!(answer.as_ref().map_or(true, |answer| answer.status == 500), "{answer:?}");
-        }
+        let answer = http::try_send(host.addr, "GET", "/trap-mid-response", &[], b"");
+        assert!(answer.as_ref().map_or(true, |answer| answer.status == 500), "{answer:?}");
     });
     // A client that goes away in the middle takes nothing with it.
     let mut client = host.client();
@@ -173,16 +180,30 @@ fn requests_that_are_too_large_are_refused() {
         for path in ["/ok", "/count", "/echo", "/cgi"] {
             // Announced: refused before a byte of it was sent.
             let mut client = host.client();
-            client.write(format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n").as_bytes()).unwrap();
+            client
+                .write(
+                    format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n")
+                        .as_bytes(),
+                )
+                .unwrap();
             let refused = client.response("POST").unwrap();
             assert_eq!(refused.status, 413, "{path}: {}", refused.text());
-            assert!(refused.text().contains("more than the 1048576 bytes allowed"), "{path}: {}", refused.text());
+            assert!(
+                refused.text().contains("more than the 1048576 bytes allowed"),
+                "{path}: {}",
+                refused.text()
+            );
             assert!(client.is_closed(), "{path}: what follows is no request");
         }
         for path in ["/count", "/cgi"] {
             // Not announced: taken up to the limit, and an error then.
             let mut client = host.client();
-            client.write(format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).unwrap();
+            client
+                .write(
+                    format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+                        .as_bytes(),
+                )
+                .unwrap();
             let piece = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
             let sent = (0..16384).take_while(|_| client.write(&piece).is_ok()).count();
             assert!(sent < 16384, "{path}: all of a gigabyte was taken");
@@ -206,7 +227,9 @@ fn outgoing_requests_are_bounded() {
     while_others_are_served(&host, || {
         let answer = host.get(&format!("/requests?n=100000&url={url}"));
         assert!(matches!(answer.status, 200 | 500 | 504), "{}", answer.text());
-        eventually("the guest to end", || (host.metric("dhow_invocations_running", "bad") == 0.0).then_some(()));
+        eventually("the guest to end", || {
+            (host.metric("dhow_invocations_running", "bad") == 0.0).then_some(())
+        });
     });
     let connections = accepted(&silent);
     assert!(connections <= 64, "{connections} connections at once");
@@ -220,13 +243,9 @@ fn accepted(listener: &TcpListener) -> usize {
 
 #[test]
 fn more_invocations_than_an_app_takes_are_refused() {
-    let setting = setting();
-    let host = setting.up(&[]);
-    let ask = |addr: SocketAddr| move || http::get(addr, "/full?ms=1");
-    assert_eq!(ask(host.addr)().status, 404);
-    host.stop();
-
-    let setting = Setting::with_manifest("[apps.full]\nmodule = `misbehave`\nroutes = [\"/\"]\nlimits = { concurrency = 1, queue = 1 }\n");
+    let setting = Setting::with_manifest(
+        "[apps.full]\nmodule = `misbehave`\nroutes = [\"/\"]\nlimits = { concurrency = 1, queue = 1 }\n",
+    );
     let host = setting.up(&[]);
     let addr = host.addr;
     let asked: Vec<_> = (0..8).map(|_| thread::spawn(move || http::get(addr, "/hang?ms=2000"))).collect();
@@ -244,7 +263,9 @@ fn more_invocations_than_an_app_takes_are_refused() {
 
 #[test]
 fn a_guest_that_prints_without_end_fills_no_memory() {
-    let setting = Setting::with_manifest("[apps.chatty]\nmodule = `misbehave`\nroutes = [\"/\"]\n[apps.good]\nmodule = `http-hello`\nroutes = [\"/good\"]\n");
+    let setting = Setting::with_manifest(
+        "[apps.chatty]\nmodule = `misbehave`\nroutes = [\"/\"]\n[apps.good]\nmodule = `http-hello`\nroutes = [\"/good\"]\n",
+    );
     let host = setting.up(&["--log", "warn"]);
     assert_eq!(host.get("/print?bytes=1000").status, 200);
     let before = host.memory();

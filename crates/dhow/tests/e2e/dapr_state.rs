@@ -40,7 +40,13 @@ fn requests_are_answered_as_dapr_answers_them() {
     // Method, path below the store (or a whole path), body, status, answer.
     let cases: Vec<(&str, &str, &str, u16, Is)> = vec![
         // Saving and reading.
-        ("POST", "", r#"[{"key":"a","value":1},{"key":"b","value":{"x":["y",null]}},{"key":"s","value":"text"}]"#, 204, Empty),
+        (
+            "POST",
+            "",
+            r#"[{"key":"a","value":1},{"key":"b","value":{"x":["y",null]}},{"key":"s","value":"text"}]"#,
+            204,
+            Empty,
+        ),
         ("GET", "/a", "", 200, Json(json!(1))),
         ("GET", "/b", "", 200, Json(json!({"x": ["y", null]}))),
         ("GET", "/s", "", 200, Json(json!("text"))),
@@ -58,7 +64,13 @@ fn requests_are_answered_as_dapr_answers_them() {
         ("POST", "", r#"[{"value":1}]"#, 400, malformed()),
         ("POST", "", r#"[{"key":"","value":1}]"#, 400, malformed()),
         ("POST", "", r#"[{"key":"a","value":1,"etag":7}]"#, 400, malformed()),
-        ("POST", "", r#"[{"key":"a||b","value":1}]"#, 400, Error("ERR_MALFORMED_REQUEST", "can't contain '||'")),
+        (
+            "POST",
+            "",
+            r#"[{"key":"a||b","value":1}]"#,
+            400,
+            Error("ERR_MALFORMED_REQUEST", "can't contain '||'"),
+        ),
         ("GET", "/a%7C%7Cb", "", 400, Error("ERR_MALFORMED_REQUEST", "can't contain '||'")),
         ("DELETE", "/a||b", "", 400, Error("ERR_MALFORMED_REQUEST", "can't contain '||'")),
         // Deleting.
@@ -72,39 +84,134 @@ fn requests_are_answered_as_dapr_answers_them() {
         ("GET", "/a/", "", 200, Json(json!(2))),
         ("DELETE", "/a%2Fb%20c%3Fd%23%C3%A9", "", 204, Empty),
         // Options.
-        ("POST", "", r#"[{"key":"first","value":1,"options":{"concurrency":"first-write","consistency":"strong"}}]"#, 204, Empty),
-        ("POST", "", r#"[{"key":"first","value":2,"options":{"concurrency":"first-write"}}]"#, 409, Error("ERR_STATE_SAVE", "possible etag mismatch. error from state store")),
+        (
+            "POST",
+            "",
+            r#"[{"key":"first","value":1,"options":{"concurrency":"first-write","consistency":"strong"}}]"#,
+            204,
+            Empty,
+        ),
+        (
+            "POST",
+            "",
+            r#"[{"key":"first","value":2,"options":{"concurrency":"first-write"}}]"#,
+            409,
+            Error("ERR_STATE_SAVE", "possible etag mismatch. error from state store"),
+        ),
         ("GET", "/first", "", 200, Json(json!(1))),
         ("POST", "", r#"[{"key":"first","value":3,"options":{"concurrency":"last-write"}}]"#, 204, Empty),
-        ("POST", "", r#"[{"key":"first","value":3,"options":{"concurrency":"odd"}}]"#, 500, Error("ERR_STATE_SAVE", "")),
-        ("POST", "", r#"[{"key":"t","value":1,"metadata":{"ttlInSeconds":"soon"}}]"#, 500, Error("ERR_STATE_SAVE", "ttlInSeconds")),
-        ("POST", "", r#"[{"key":"t","value":1,"metadata":{"ttlInSeconds":"0"}}]"#, 500, Error("ERR_STATE_SAVE", "ttlInSeconds")),
+        (
+            "POST",
+            "",
+            r#"[{"key":"first","value":3,"options":{"concurrency":"odd"}}]"#,
+            500,
+            Error("ERR_STATE_SAVE", ""),
+        ),
+        (
+            "POST",
+            "",
+            r#"[{"key":"t","value":1,"metadata":{"ttlInSeconds":"soon"}}]"#,
+            500,
+            Error("ERR_STATE_SAVE", "ttlInSeconds"),
+        ),
+        (
+            "POST",
+            "",
+            r#"[{"key":"t","value":1,"metadata":{"ttlInSeconds":"0"}}]"#,
+            500,
+            Error("ERR_STATE_SAVE", "ttlInSeconds"),
+        ),
         // Many at once.
-        ("POST", "/bulk", r#"{"keys":["a","absent"],"parallelism":10}"#, 200, Json(json!([{"key": "a", "data": 2}, {"key": "absent"}]))),
+        (
+            "POST",
+            "/bulk",
+            r#"{"keys":["a","absent"],"parallelism":10}"#,
+            200,
+            Json(json!([{"key": "a", "data": 2}, {"key": "absent"}])),
+        ),
         ("PUT", "/bulk", r#"{"keys":[]}"#, 200, Json(json!([]))),
         ("POST", "/bulk", "[", 400, malformed()),
         ("POST", "/bulk", r#"{"keys":["a||b"]}"#, 400, malformed()),
         // Transactions.
-        ("POST", "/transaction", r#"{"operations":[{"operation":"upsert","request":{"key":"x","value":1}},{"operation":"upsert","request":{"key":"y","value":2}},{"operation":"delete","request":{"key":"x"}}]}"#, 204, Empty),
+        (
+            "POST",
+            "/transaction",
+            r#"{"operations":[{"operation":"upsert","request":{"key":"x","value":1}},{"operation":"upsert","request":{"key":"y","value":2}},{"operation":"delete","request":{"key":"x"}}]}"#,
+            204,
+            Empty,
+        ),
         ("GET", "/x", "", 204, Empty),
         ("GET", "/y", "", 200, Json(json!(2))),
         ("PUT", "/transaction", r#"{"operations":[]}"#, 204, Empty),
-        ("POST", "/transaction", r#"{"operations":[{"operation":"upsert","request":{"key":"y","value":9}},{"operation":"move","request":{"key":"y"}}]}"#, 400, Error("ERR_NOT_SUPPORTED_STATE_OPERATION", "move")),
-        ("POST", "/transaction", r#"{"operations":[{"operation":"upsert","request":{"key":"y","value":9}},{"operation":"upsert","request":{"key":"z","value":9,"etag":"77"}}]}"#, 500, Error("ERR_STATE_TRANSACTION", "")),
+        (
+            "POST",
+            "/transaction",
+            r#"{"operations":[{"operation":"upsert","request":{"key":"y","value":9}},{"operation":"move","request":{"key":"y"}}]}"#,
+            400,
+            Error("ERR_NOT_SUPPORTED_STATE_OPERATION", "move"),
+        ),
+        (
+            "POST",
+            "/transaction",
+            r#"{"operations":[{"operation":"upsert","request":{"key":"y","value":9}},{"operation":"upsert","request":{"key":"z","value":9,"etag":"77"}}]}"#,
+            500,
+            Error("ERR_STATE_TRANSACTION", ""),
+        ),
         ("GET", "/y", "", 200, Json(json!(2))),
         ("POST", "/transaction", "{", 400, malformed()),
         // Stores and operations that are not there.
-        ("GET", "/v1.0/state/absent/a", "", 400, Error("ERR_STATE_STORE_NOT_FOUND", "state store absent is not found")),
-        ("POST", "/v1.0/state/absent", "[]", 400, Error("ERR_STATE_STORE_NOT_FOUND", "state store absent is not found")),
-        ("POST", "/v1.0-alpha1/state/statestore/query", "{}", 500, Error("ERR_STATE_STORE_NOT_SUPPORTED", "doesn't support querying")),
-        ("PATCH", "/a", "", 404, Error("ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")),
-        ("GET", "/v1.0/nothing", "", 404, Error("ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")),
+        (
+            "GET",
+            "/v1.0/state/absent/a",
+            "",
+            400,
+            Error("ERR_STATE_STORE_NOT_FOUND", "state store absent is not found"),
+        ),
+        (
+            "POST",
+            "/v1.0/state/absent",
+            "[]",
+            400,
+            Error("ERR_STATE_STORE_NOT_FOUND", "state store absent is not found"),
+        ),
+        (
+            "POST",
+            "/v1.0-alpha1/state/statestore/query",
+            "{}",
+            500,
+            Error("ERR_STATE_STORE_NOT_SUPPORTED", "doesn't support querying"),
+        ),
+        (
+            "PATCH",
+            "/a",
+            "",
+            404,
+            Error(
+                "ERR_DIRECT_INVOKE",
+                "failed getting app id either from the URL path or the header dapr-app-id",
+            ),
+        ),
+        (
+            "GET",
+            "/v1.0/nothing",
+            "",
+            404,
+            Error(
+                "ERR_DIRECT_INVOKE",
+                "failed getting app id either from the URL path or the header dapr-app-id",
+            ),
+        ),
         ("GET", "/", "", 404, Error("ERR_DIRECT_INVOKE", "")),
     ];
     for (method, path, body, status, expected) in cases {
-        let path = if path.starts_with("/v1.0") || path == "/" || path.starts_with("//") { path.to_owned() } else { format!("{STORE}{path}") };
+        let path = if path.starts_with("/v1.0") || path == "/" || path.starts_with("//") {
+            path.to_owned()
+        } else {
+            format!("{STORE}{path}")
+        };
         // A guest sees the same; its client takes no double slashes at the beginning and no raw bar.
-        let inside = (!path.starts_with("//") && !path.contains('|') && path != "/").then(|| host.send(method, &format!("/dapr{path}"), &[], body.as_bytes()));
+        let inside = (!path.starts_with("//") && !path.contains('|') && path != "/")
+            .then(|| host.send(method, &format!("/dapr{path}"), &[], body.as_bytes()));
         let outside = host.dapr(method, &path, &[], body);
         for (place, answer) in [("inside", inside), ("outside", Some(outside))] {
             let Some(answer) = answer else { continue };
@@ -125,7 +232,10 @@ fn requests_are_answered_as_dapr_answers_them() {
                 Error(code, message) => {
                     let found = answer.json();
                     assert_eq!(found["errorCode"], *code, "{shown}");
-                    assert!(found["message"].as_str().is_some_and(|found| found.contains(message)), "{shown}");
+                    assert!(
+                        found["message"].as_str().is_some_and(|found| found.contains(message)),
+                        "{shown}"
+                    );
                 }
             }
         }
@@ -144,8 +254,18 @@ fn newer_errors_have_details() {
     };
     let cases = [
         ("GET", "/v1.0/state/absent/a", "DAPR_STATE_NOT_FOUND", vec!["ErrorInfo", "ResourceInfo"]),
-        ("GET", "/v1.0/state/statestore/a%7C%7Cb", "DAPR_STATE_ILLEGAL_KEY", vec!["ErrorInfo", "ResourceInfo", "BadRequest"]),
-        ("PUT", "/v1.0-alpha1/state/statestore/query", "DAPR_STATE_QUERYING_NOT_SUPPORTED", vec!["ErrorInfo", "ResourceInfo"]),
+        (
+            "GET",
+            "/v1.0/state/statestore/a%7C%7Cb",
+            "DAPR_STATE_ILLEGAL_KEY",
+            vec!["ErrorInfo", "ResourceInfo", "BadRequest"],
+        ),
+        (
+            "PUT",
+            "/v1.0-alpha1/state/statestore/query",
+            "DAPR_STATE_QUERYING_NOT_SUPPORTED",
+            vec!["ErrorInfo", "ResourceInfo"],
+        ),
     ];
     for (method, path, reason, expected) in cases {
         let error = host.dapr(method, path, &[], "").json();
@@ -180,7 +300,10 @@ fn etags_guard_against_lost_updates() {
     for (refused, code) in cases {
         let error = refused.json();
         assert_eq!((refused.status, &error["errorCode"]), (409, &json!(code)), "{error}");
-        assert!(error["message"].as_str().unwrap().contains("possible etag mismatch. error from state store"), "{error}");
+        assert!(
+            error["message"].as_str().unwrap().contains("possible etag mismatch. error from state store"),
+            "{error}"
+        );
     }
     assert_eq!(read().json(), json!(2));
     assert_eq!(delete(&new).status, 204);
@@ -201,7 +324,16 @@ fn values_expire() {
         {"key": "never", "value": 1},
     ]);
     assert_eq!(host.dapr("POST", STORE, &[], &body.to_string()).status, 204);
-    assert_eq!(host.dapr("POST", &format!("{STORE}?metadata.ttlInSeconds=1"), &[], r#"[{"key":"query","value":1,"metadata":{"ttlInSeconds":"1000"}}]"#).status, 204);
+    assert_eq!(
+        host.dapr(
+            "POST",
+            &format!("{STORE}?metadata.ttlInSeconds=1"),
+            &[],
+            r#"[{"key":"query","value":1,"metadata":{"ttlInSeconds":"1000"}}]"#
+        )
+        .status,
+        204
+    );
     let transaction = json!({"operations": [{"operation": "upsert", "request": {"key": "transaction", "value": 1, "metadata": {"ttlInSeconds": "1"}}}]});
     assert_eq!(host.dapr("POST", &format!("{STORE}/transaction"), &[], &transaction.to_string()).status, 204);
     let expires = read("long").header("metadata.ttlexpiretime").map(str::to_owned);
@@ -211,7 +343,11 @@ fn values_expire() {
         eventually("the value to expire", || (read(key).status == 204).then_some(()));
     }
     // -1 takes the time to live away.
-    assert_eq!(host.dapr("POST", STORE, &[], r#"[{"key":"long","value":2,"metadata":{"ttlInSeconds":"-1"}}]"#).status, 204);
+    assert_eq!(
+        host.dapr("POST", STORE, &[], r#"[{"key":"long","value":2,"metadata":{"ttlInSeconds":"-1"}}]"#)
+            .status,
+        204
+    );
     assert_eq!(read("long").header("metadata.ttlexpiretime"), None);
     for (key, value) in [("long", 2), ("never", 1)] {
         assert_eq!((read(key).status, read(key).json()), (200, json!(value)));
@@ -232,7 +368,11 @@ fn a_guest_without_a_grant_is_refused() {
     ] {
         let refused = host.send(method, path, &[("host", "denied.test")], body.as_bytes());
         let error = refused.json();
-        assert_eq!((refused.status, &error["errorCode"]), (403, &json!("ERR_PERMISSION_DENIED")), "{method} {path}");
+        assert_eq!(
+            (refused.status, &error["errorCode"]),
+            (403, &json!("ERR_PERMISSION_DENIED")),
+            "{method} {path}"
+        );
         assert!(error["message"].as_str().unwrap().contains("--grant state=statestore"), "{error}");
     }
     host.stop();

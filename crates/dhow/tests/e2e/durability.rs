@@ -29,13 +29,19 @@ fn acknowledged_writes_survive_a_kill() {
                         let key = format!("{round}-{writer}-{number}");
                         let body = format!(r#"[{{"key":"{key}","value":"{key}"}}]"#);
                         // The kill ends the connection.
-                        let Ok(answer) = client.try_send("POST", "/v1.0/state/statestore", &[], body.as_bytes()) else { break };
+                        let Ok(answer) =
+                            client.try_send("POST", "/v1.0/state/statestore", &[], body.as_bytes())
+                        else {
+                            break;
+                        };
                         assert_eq!(answer.status, 204, "{}", answer.text());
                         acknowledged.lock().unwrap().push(key);
                     }
                 });
             }
-            eventually("writes", || (acknowledged.lock().unwrap().len() >= before + enough(round)).then_some(()));
+            eventually("writes", || {
+                (acknowledged.lock().unwrap().len() >= before + enough(round)).then_some(())
+            });
             host.kill();
         });
     }
@@ -46,7 +52,10 @@ fn acknowledged_writes_survive_a_kill() {
         let body = serde_json::json!({ "keys": keys }).to_string();
         let found = client.send("POST", "/v1.0/state/statestore/bulk", &[], body.as_bytes()).json();
         for (key, found) in keys.iter().zip(found.as_array().unwrap()) {
-            assert_eq!((found["key"].as_str(), found["data"].as_str()), (Some(key.as_str()), Some(key.as_str())));
+            assert_eq!(
+                (found["key"].as_str(), found["data"].as_str()),
+                (Some(key.as_str()), Some(key.as_str()))
+            );
         }
     }
     host.stop();

@@ -13,6 +13,14 @@
 //! | [`durability`] | what was acknowledged survives a kill |
 //! | [`reuse`] | instances that serve more than once |
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "all of it is a test, also what stands outside of #[test] functions"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -19,9 +19,14 @@ fn programs_get_arguments_environment_and_input() {
         let module = guest(command);
         let module = module.to_string_lossy();
         let args = setting.run(&["run", &module, "--", "args", "b c", "--flag", "é"]);
-        assert_eq!((args.code, json_of(&args.out)), (Some(0), json!(["args", "b c", "--flag", "é"])), "{args:?}");
+        assert_eq!(
+            (args.code, json_of(&args.out)),
+            (Some(0), json!(["args", "b c", "--flag", "é"])),
+            "{args:?}"
+        );
 
-        let env = setting.run(&["run", &module, "-e", "A=1", "-e", "EMPTY=", "-e", "FROM_OUTSIDE", "--", "env"]);
+        let env =
+            setting.run(&["run", &module, "-e", "A=1", "-e", "EMPTY=", "-e", "FROM_OUTSIDE", "--", "env"]);
         let seen = json_of(&env.out);
         for (name, value) in [("A", "1"), ("EMPTY", ""), ("FROM_OUTSIDE", "taken"), ("APP_ID", command)] {
             assert_eq!(seen[name], value, "{command}: {name} of {seen}");
@@ -30,7 +35,11 @@ fn programs_get_arguments_environment_and_input() {
 
         let input: Vec<u8> = (0..300_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
         let copied = setting.run_with_input(&["run", &module, "--", "stdin"], &input);
-        assert!(copied.code == Some(0) && copied.out.as_bytes() == input, "{command}: {} bytes", copied.out.len());
+        assert!(
+            copied.code == Some(0) && copied.out.as_bytes() == input,
+            "{command}: {} bytes",
+            copied.out.len()
+        );
 
         let stderr = setting.run(&["run", &module, "--", "stderr", "over here"]);
         assert!(stderr.out.is_empty() && stderr.err.contains("over here"), "{stderr:?}");
@@ -64,10 +73,15 @@ fn programs_touch_only_the_folders_that_they_are_given() {
     for command in COMMANDS {
         let module = guest(command);
         for (dir, args, code, out) in cases {
-            let ended = setting.run(&[&["run", &module.to_string_lossy(), "--dir", dir, "--"], args].concat());
+            let ended =
+                setting.run(&[&["run", &module.to_string_lossy(), "--dir", dir, "--"], args].concat());
             // A component can only say that it failed, not how.
             let code = if command == "p2-command" { code.min(1) } else { code };
-            assert_eq!((ended.code, ended.out.as_str()), (Some(code), out), "{command} {dir} {args:?}: {ended:?}");
+            assert_eq!(
+                (ended.code, ended.out.as_str()),
+                (Some(code), out),
+                "{command} {dir} {args:?}: {ended:?}"
+            );
         }
         let read = |name: &str| fs::read_to_string(setting.path().join(name)).ok();
         assert_eq!(read("data/new.txt").as_deref(), Some("written"));
@@ -179,7 +193,11 @@ fn programs_answer_http_as_cgi() {
     for path in ["/rust/a%20b", "/component/a%20b"] {
         let headers = [("content-type", "text/x"), ("x-one", "1"), ("proxy", "evil")];
         let answer = host.send("POST", &format!("{path}?q=1&r"), &headers, b"the body");
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/json")),
+            "{answer:?}"
+        );
         let seen = answer.json();
         assert_eq!(seen["body"], "the body");
         let expected = [
@@ -200,7 +218,13 @@ fn programs_answer_http_as_cgi() {
     let cases = [
         ("/plain", "12345", 200, plain, "no header block, 5 bytes of body\n"),
         ("/status", "", 404, "text/plain", "nothing here\n"),
-        ("/go/x?y=z", "to go", 200, "application/json", r#"{"body":"to go","method":"POST","path":"/go/x","query":"y=z"}"#),
+        (
+            "/go/x?y=z",
+            "to go",
+            200,
+            "application/json",
+            r#"{"body":"to go","method":"POST","path":"/go/x","query":"y=z"}"#,
+        ),
         ("/c/x", "to c", 200, "text/plain", "POST /c/x\nto c"),
         ("/tool", "", 200, plain, "[\"args\",\"from the manifest\"]\n"),
         ("/fails", "", 500, plain, "app \"fails\" failed: it exited with code 3"),

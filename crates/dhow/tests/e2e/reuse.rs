@@ -5,11 +5,25 @@ use crate::support::{Setting, guest};
 #[test]
 fn instances_live_as_long_as_they_are_told() {
     let setting = Setting::new();
+    type Steps<'a> = &'a [(&'a str, &'a str)];
     // Flags, paths and what is answered, in order.
-    let cases: [(&[&str], &[(&str, &str)]); 3] = [
+    let cases: [(&[&str], Steps<'_>); 3] = [
         (&[], &[("/", "1"), ("/", "1"), ("/", "1")]),
-        (&["--reuse", "3"], &[("/", "1"), ("/", "2"), ("/", "3"), ("/", "1"), ("/", "2"), ("/", "3"), ("/", "1")]),
-        (&["--reuse", "3"], &[("/", "1"), ("/trap", "unreachable"), ("/", "1"), ("/", "2"), ("/trap", "unreachable"), ("/", "1")]),
+        (
+            &["--reuse", "3"],
+            &[("/", "1"), ("/", "2"), ("/", "3"), ("/", "1"), ("/", "2"), ("/", "3"), ("/", "1")],
+        ),
+        (
+            &["--reuse", "3"],
+            &[
+                ("/", "1"),
+                ("/trap", "unreachable"),
+                ("/", "1"),
+                ("/", "2"),
+                ("/trap", "unreachable"),
+                ("/", "1"),
+            ],
+        ),
     ];
     for (flags, steps) in cases {
         let host = setting.serve(&guest("http-counter"), flags);

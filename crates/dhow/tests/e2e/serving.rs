@@ -50,7 +50,8 @@ fn the_guest_sees_the_request_as_it_was_sent() {
     let host = setting.serve(&guest("http-echo"), &[]);
     let mut client = host.client();
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
-        let headers = [("host", "shop.example:81"), ("x-twice", "one"), ("x-twice", "two"), ("accept", "*/*")];
+        let headers =
+            [("host", "shop.example:81"), ("x-twice", "one"), ("x-twice", "two"), ("accept", "*/*")];
         // One connection for all: it has to be kept open.
         let seen = client.send(method, "/a%20b//c;d?x=1&y=%2F&", &headers, b"body!").json();
         let expected = json!({
@@ -83,11 +84,18 @@ fn bodies_stream_both_ways_at_once() {
     let setting = Setting::new();
     let host = setting.serve(&guest("http-echo"), &[]);
     let mut client = host.client();
-    client.write(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: text/x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    client
+        .write(
+            b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: text/x\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .unwrap();
     client.write(b"5\r\nfirst\r\n").unwrap();
     // The answer begins before the request has ended.
     let head = client.head().unwrap();
-    assert_eq!((head.status, head.header("content-type"), head.header("x-echo")), (200, Some("text/x"), Some("yes")));
+    assert_eq!(
+        (head.status, head.header("content-type"), head.header("x-echo")),
+        (200, Some("text/x"), Some("yes"))
+    );
     assert_eq!(client.chunk().unwrap().as_deref(), Some(&b"first"[..]));
     for round in 0..20 {
         let text = format!("round {round:2}");
@@ -158,6 +166,39 @@ fn http2_carries_many_streams_and_trailers() {
         connection.await.unwrap().unwrap();
     });
     host.stop();
+}
+
+#[test]
+fn requests_go_out_only_where_they_may() {
+    let setting = Setting::new();
+    let target = setting.serve(&guest("http-hello"), &[]);
+    let port = target.addr.port();
+    let url = format!("/fetch?url=http://127.0.0.1:{port}/");
+    let exact = format!("http://127.0.0.1:{port}");
+    // Flags, whether the request goes through.
+    let cases: [(&[&str], bool); 8] = [
+        (&[], false),
+        (&["--allow-host", "*"], true),
+        (&["--allow-host", "127.0.0.1"], true),
+        (&["--allow-host", &exact], true),
+        (&["--grant", &format!("http=127.0.0.1:{port}")], true),
+        (&["--allow-host", "127.0.0.1:1"], false),
+        (&["--allow-host", "https://127.0.0.1"], false),
+        (&["--grant", "connect=127.0.0.1"], false),
+    ];
+    for (flags, passes) in cases {
+        let host = setting.serve(&guest("outbound"), flags);
+        let answer = host.get(&url);
+        if passes {
+            let expected = json!({"status": 200, "body": "hello\n"});
+            assert_eq!((answer.status, answer.json()), (200, expected), "{flags:?}");
+        } else {
+            assert_eq!(answer.status, 502, "{flags:?}: {}", answer.text());
+            let said = host.stop();
+            assert!(said.contains(&format!("--grant http={exact}")), "{flags:?}: {said}");
+        }
+    }
+    target.stop();
 }
 
 /// A body whose frames are all there.

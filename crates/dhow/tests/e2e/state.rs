@@ -40,7 +40,10 @@ fn component(name: &str, kind: &str, metadata: &[(&str, &str)]) -> String {
 fn setting() -> Setting {
     let setting = Setting::with_manifest(MANIFEST);
     setting.file("resources/memory.yaml", component("memory", "state.in-memory", &[]).as_bytes());
-    setting.file("resources/memshared.yaml", component("memshared", "state.in-memory", &[("keyPrefix", "none")]).as_bytes());
+    setting.file(
+        "resources/memshared.yaml",
+        component("memshared", "state.in-memory", &[("keyPrefix", "none")]).as_bytes(),
+    );
     let file = setting.path().join("own.db");
     let sqlite = component("own", "state.sqlite", &[("connectionString", &file.to_string_lossy())]);
     setting.file("resources/own.yaml", sqlite.as_bytes());
@@ -87,10 +90,18 @@ fn every_function_of_keyvalue_works_on_every_store() {
         assert_eq!((status, &error["error"]), (500, &json!("other")), "{error}");
         assert!(error["text"].as_str().unwrap().contains("not an integer"), "{error}");
 
-        let many: serde_json::Map<String, Value> = (0..2500).map(|n| (format!("k{n:04}"), json!("v"))).collect();
-        assert_eq!(ask(&host, "two", &format!("/set-many?store={store}"), &Value::Object(many).to_string()).0, 200);
+        let many: serde_json::Map<String, Value> =
+            (0..2500).map(|n| (format!("k{n:04}"), json!("v"))).collect();
+        assert_eq!(
+            ask(&host, "two", &format!("/set-many?store={store}"), &Value::Object(many).to_string()).0,
+            200
+        );
         let (_, listed) = ask(&host, "two", &format!("/keys?store={store}"), "");
-        assert_eq!((listed["keys"].as_array().unwrap().len(), &listed["pages"]), (2500, &json!(3)), "{store}");
+        assert_eq!(
+            (listed["keys"].as_array().unwrap().len(), &listed["pages"]),
+            (2500, &json!(3)),
+            "{store}"
+        );
     }
     host.stop();
 }
@@ -101,13 +112,25 @@ fn apps_are_kept_apart_unless_a_component_says_otherwise() {
     let host = setting.up(&[]);
     for store in ["statestore", "memory", "own"] {
         assert_eq!(ask(&host, "one", &format!("/set?key=k&store={store}"), "of one").0, 200);
-        assert_eq!(ask(&host, "two", &format!("/get?key=k&store={store}"), ""), (200, Value::Null), "{store}");
+        assert_eq!(
+            ask(&host, "two", &format!("/get?key=k&store={store}"), ""),
+            (200, Value::Null),
+            "{store}"
+        );
         assert_eq!(ask(&host, "two", &format!("/set?key=k&store={store}"), "of two").0, 200);
-        assert_eq!(ask(&host, "one", &format!("/get?key=k&store={store}"), ""), (200, json!("of one")), "{store}");
+        assert_eq!(
+            ask(&host, "one", &format!("/get?key=k&store={store}"), ""),
+            (200, json!("of one")),
+            "{store}"
+        );
         let keys = ask(&host, "two", &format!("/keys?store={store}"), "");
         assert_eq!(keys, (200, json!({"keys": ["k"], "pages": 1})), "{store}");
         // Nor does a key that imitates the prefix of the other app.
-        assert_eq!(ask(&host, "two", &format!("/get?key=one||k&store={store}"), ""), (200, Value::Null), "{store}");
+        assert_eq!(
+            ask(&host, "two", &format!("/get?key=one||k&store={store}"), ""),
+            (200, Value::Null),
+            "{store}"
+        );
     }
     // keyPrefix: none
     assert_eq!(ask(&host, "one", "/set?key=k&store=memshared", "for all").0, 200);
@@ -146,7 +169,8 @@ fn data_survive_a_restart_where_the_store_promises_it() {
     host.stop();
     assert!(setting.path().join(".dhow").is_dir() && setting.path().join("own.db").is_file());
     let host = setting.up(&[]);
-    for (store, expected) in [("statestore", json!("kept")), ("own", json!("kept")), ("memory", Value::Null)] {
+    for (store, expected) in [("statestore", json!("kept")), ("own", json!("kept")), ("memory", Value::Null)]
+    {
         assert_eq!(ask(&host, "one", &format!("/get?key=k&store={store}"), ""), (200, expected), "{store}");
     }
     host.stop();
@@ -167,7 +191,9 @@ fn configuration_and_logging_reach_the_guest_and_the_operator() {
     for (app, target, expected) in cases {
         assert_eq!(ask(&host, app, target, ""), (200, expected), "{app} {target}");
     }
-    for (level, shown) in [("debug", "DEBUG"), ("info", "INFO"), ("warn", "WARN"), ("error", "ERROR"), ("critical", "ERROR")] {
+    for (level, shown) in
+        [("debug", "DEBUG"), ("info", "INFO"), ("warn", "WARN"), ("error", "ERROR"), ("critical", "ERROR")]
+    {
         assert_eq!(ask(&host, "two", &format!("/log?level={level}&message=said-{level}"), "").0, 200);
         host.line(|line| line.contains(&format!("{shown} two:")) && line.contains(&format!("said-{level}")));
     }

@@ -15,7 +15,9 @@ fn requests_under_way_are_finished_and_no_new_ones_begun() {
         assert_eq!(idle.send("GET", "/ok", &[], b"").status, 200);
         let addr = host.addr;
         let slow = thread::spawn(move || http::try_send(addr, "GET", "/hang?ms=1500", &[], b""));
-        eventually("the request to run", || (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(()));
+        eventually("the request to run", || {
+            (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(())
+        });
         host.signal(signal);
         eventually("the port to close", || TcpStream::connect(addr).is_err().then_some(()));
         assert!(!slow.is_finished(), "the slow request is still under way");
@@ -32,7 +34,9 @@ fn a_second_signal_ends_the_host_at_once() {
     let mut host = setting.up(&[]);
     let addr = host.addr;
     let hangs = thread::spawn(move || http::try_send(addr, "GET", "/hang", &[], b""));
-    eventually("the request to run", || (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(()));
+    eventually("the request to run", || {
+        (host.metric("dhow_invocations_running", "slow") == 1.0).then_some(())
+    });
     host.signal(libc::SIGTERM);
     host.line(|line| line.contains("1 invocations under way"));
     host.signal(libc::SIGTERM);
@@ -51,8 +55,14 @@ fn hosts_that_cannot_start_say_why() {
     let host = setting.up(&[]);
     let cases: [(Vec<&str>, &str); 7] = [
         (vec!["up", "--addr", free], "another host (process "),
-        (vec!["up", "--addr", &taken, "--data-dir", "other"], "another program listens there; choose another port"),
-        (vec!["up", "--addr", free, "--api-addr", &taken, "--data-dir", "other"], "another program listens there"),
+        (
+            vec!["up", "--addr", &taken, "--data-dir", "other"],
+            "another program listens there; choose another port",
+        ),
+        (
+            vec!["up", "--addr", free, "--api-addr", &taken, "--data-dir", "other"],
+            "another program listens there",
+        ),
         (vec!["up", "--addr", free, "--data-dir", "a-file/data"], "choose another one with --data-dir"),
         (vec!["up", "absent.toml", "--addr", free], "absent.toml"),
         (vec!["up", "--addr", "127.0.0.1"], "--addr"),

@@ -88,7 +88,12 @@ fn apps_get_what_the_manifest_says() {
     setting.file("files/note.txt", b"noted");
     let host = setting.up(&[]);
     let env = host.get("/env").json();
-    for (name, value) in [("COLOR", json!("blue")), ("APP_ID", json!("env")), ("DAPR_HTTP_PORT", json!("4711")), ("SECRET_OF_THE_HOST", Value::Null)] {
+    for (name, value) in [
+        ("COLOR", json!("blue")),
+        ("APP_ID", json!("env")),
+        ("DAPR_HTTP_PORT", json!("4711")),
+        ("SECRET_OF_THE_HOST", Value::Null),
+    ] {
         assert_eq!(env[name], value, "{name}: {env}");
     }
     let new = setting.path().join("files/new.txt");
@@ -118,7 +123,8 @@ fn the_command_line_speaks_with_the_host() {
     let ps: Value = serde_json::from_str(&ps.out).unwrap();
     let listed = &ps["hosts"][0];
     assert_eq!((ps["hosts"].as_array().unwrap().len(), &listed["pid"]), (1, &json!(host.pid())), "{ps}");
-    let apps: Vec<(&Value, &Value)> = listed["apps"].as_array().unwrap().iter().map(|app| (&app["appId"], &app["routes"])).collect();
+    let apps: Vec<(&Value, &Value)> =
+        listed["apps"].as_array().unwrap().iter().map(|app| (&app["appId"], &app["routes"])).collect();
     assert_eq!(apps, [(&json!("echo"), &json!([])), (&json!("talks"), &json!(["/talks"]))], "{ps}");
 
     let logs = setting.run(&["logs", "talks"]);

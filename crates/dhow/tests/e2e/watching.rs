@@ -58,7 +58,11 @@ fn counts_health_and_logs_tell_what_happened() {
     for reason in ["unreachable", "without setting a response", "did not finish within"] {
         let line = host.line(|line| line.starts_with('{') && line.contains(reason));
         let line: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((line["app_id"].as_str(), line["trace_id"].as_str()), (Some("bad"), Some(trace_id)), "{line}");
+        assert_eq!(
+            (line["app_id"].as_str(), line["trace_id"].as_str()),
+            (Some("bad"), Some(trace_id)),
+            "{line}"
+        );
         assert_eq!(line["level"], "ERROR", "{line}");
         assert!(line["message"].as_str().unwrap().contains(reason), "{line}");
     }

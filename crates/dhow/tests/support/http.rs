@@ -11,51 +11,60 @@ use std::time::Duration;
 /// Longest wait for bytes of an answer.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Names and values to send.
+pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// One connection, kept open between requests.
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     addr: SocketAddr,
 }
 
 /// A complete answer.
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     /// In the order of the wire, names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub trailers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 /// One request on a connection of its own.
-pub fn send(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+pub(crate) fn send(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: Headers<'_>,
+    body: &[u8],
+) -> Response {
     try_send(addr, method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
 }
 
 /// The same, where no complete answer is one of the outcomes.
-pub fn try_send(
+pub(crate) fn try_send(
     addr: SocketAddr,
     method: &str,
     target: &str,
-    headers: &[(&str, &str)],
+    headers: Headers<'_>,
     body: &[u8],
 ) -> io::Result<Response> {
     Client::try_connect(addr)?.try_send(method, target, headers, body)
 }
 
 /// `GET` on a connection of its own.
-pub fn get(addr: SocketAddr, target: &str) -> Response {
+pub(crate) fn get(addr: SocketAddr, target: &str) -> Response {
     send(addr, "GET", target, &[], b"")
 }
 
 // === impl Client ===
 
 impl Client {
-    pub fn connect(addr: SocketAddr) -> Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Client {
         Client::try_connect(addr).unwrap_or_else(|error| panic!("connecting to {addr}: {error}"))
     }
 
-    pub fn try_connect(addr: SocketAddr) -> io::Result<Client> {
+    pub(crate) fn try_connect(addr: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -63,15 +72,16 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream), addr })
     }
 
-    pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        self.try_send(method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+    pub(crate) fn send(&mut self, method: &str, target: &str, headers: Headers<'_>, body: &[u8]) -> Response {
+        self.try_send(method, target, headers, body)
+            .unwrap_or_else(|error| panic!("{method} {target}: {error}"))
     }
 
-    pub fn try_send(
+    pub(crate) fn try_send(
         &mut self,
         method: &str,
         target: &str,
-        headers: &[(&str, &str)],
+        headers: Headers<'_>,
         body: &[u8],
     ) -> io::Result<Response> {
         let mut head = format!("{method} {target} HTTP/1.1\r\n");
@@ -95,12 +105,12 @@ impl Client {
     }
 
     /// Bytes as they are.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
     /// Reads one answer to a request of this method.
-    pub fn response(&mut self, method: &str) -> io::Result<Response> {
+    pub(crate) fn response(&mut self, method: &str) -> io::Result<Response> {
         let mut response = self.head()?;
         if method == "HEAD" || response.status == 204 || response.status == 304 {
             return Ok(response);
@@ -121,7 +131,7 @@ impl Client {
     }
 
     /// Status and headers; the body stays unread.
-    pub fn head(&mut self) -> io::Result<Response> {
+    pub(crate) fn head(&mut self) -> io::Result<Response> {
         let line = self.line()?;
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
         let status = status.ok_or_else(|| malformed(&line))?;
@@ -129,7 +139,7 @@ impl Client {
     }
 
     /// The next chunk of a chunked body; `None` after the last one, before the trailers.
-    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
         let size = line.split(';').next().unwrap_or_default().trim();
         let size = usize::from_str_radix(size, 16).map_err(|_| malformed(&line))?;
@@ -143,13 +153,13 @@ impl Client {
     }
 
     /// The first chunk of an answer whose head has not been read.
-    pub fn chunk_after_head(&mut self) -> Vec<u8> {
+    pub(crate) fn chunk_after_head(&mut self) -> Vec<u8> {
         let chunk = self.head().and_then(|_| self.chunk());
         chunk.unwrap_or_else(|error| panic!("no chunk: {error}")).unwrap_or_default()
     }
 
     /// Whether the server closed the connection, and sent nothing more.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.stream.fill_buf(), Ok([]) | Err(_))
     }
 
@@ -182,15 +192,15 @@ fn malformed(what: &str) -> io::Error {
 // === impl Response ===
 
 impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
