@@ -83,7 +83,11 @@ impl Control {
         let news = follow.then(|| logs.follow());
         let past: VecDeque<Arc<Line>> = logs.tail(app_id.as_deref(), tail).into();
         let last = past.back().map(Arc::clone);
-        reply(StatusCode::OK, "application/x-ndjson", Body::stream(Follow { past, last, app_id, news: news.map(receive) }))
+        reply(
+            StatusCode::OK,
+            "application/x-ndjson",
+            Body::stream(Follow { past, last, app_id, news: news.map(receive) }),
+        )
     }
 
     /// `/v1/invoke/<app-id>/<path>`: the request as it is, to the app.

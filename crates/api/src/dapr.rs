@@ -83,7 +83,9 @@ impl Dapr {
         let method = invocation.request.method().clone();
         let write = method == Method::POST || method == Method::PUT;
         match (method.as_str(), segments.as_slice()) {
-            (_, ["v1.0", "state", store]) if write => state::save(scope, store, &query, body(invocation).await?).await,
+            (_, ["v1.0", "state", store]) if write => {
+                state::save(scope, store, &query, body(invocation).await?).await
+            }
             (_, ["v1.0", "state", store, "bulk"]) if write => {
                 state::bulk(scope, store, body(invocation).await?).await
             }
@@ -138,13 +140,16 @@ async fn body(invocation: Invocation) -> Result<bytes::Bytes, ApiError> {
             "ERR_BODY_READ",
             format!("failed to read request body: it has more than {limit} bytes"),
         ),
-        CollectError::Broken(reason) => {
-            ApiError::new(StatusCode::BAD_REQUEST, "ERR_BODY_READ", format!("failed to read request body: {reason}"))
-        }
+        CollectError::Broken(reason) => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "ERR_BODY_READ",
+            format!("failed to read request body: {reason}"),
+        ),
     })
 }
 
 /// Compares without telling by the time it takes where the first difference is.
 fn same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+    one.len() == other.len()
+        && one.iter().zip(other).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }

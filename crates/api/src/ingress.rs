@@ -22,11 +22,15 @@ impl Face for Ingress {
         };
         let Some(app) = self.host.route(name, request.uri().path()) else {
             if !self.host.is_ready() {
-                let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, "the host is starting: apps are being prepared");
+                let mut reply =
+                    text(StatusCode::SERVICE_UNAVAILABLE, "the host is starting: apps are being prepared");
                 reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 return reply;
             }
-            return text(StatusCode::NOT_FOUND, format_args!("no app has a route for {}", request.uri().path()));
+            return text(
+                StatusCode::NOT_FOUND,
+                format_args!("no app has a route for {}", request.uri().path()),
+            );
         };
         if self.host.is_stopping() {
             return error(&InvokeError::ShuttingDown);

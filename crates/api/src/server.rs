@@ -106,11 +106,7 @@ impl Listener {
     pub async fn serve<F: Face>(self, face: Arc<F>, stop: Stop, grace: Duration) {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // No `pipeline_flush`: it takes the bound off what is buffered of a response that its client does not read.
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE)
-            .max_buf_size(HEAD_BYTES);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -55,7 +55,9 @@ pub enum Ask<'a> {
 
 /// A refusal, with what would have to be granted.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("not granted: {kind} {name:?}; add it to `{kind}` under [apps.<id>.grants] or pass --grant {kind}={name}")]
+#[error(
+    "not granted: {kind} {name:?}; add it to `{kind}` under [apps.<id>.grants] or pass --grant {kind}={name}"
+)]
 pub struct Denied {
     /// The kind of grant: `state`, `invoke`, `http`, `connect`, `listen`.
     pub kind: &'static str,
@@ -213,7 +215,9 @@ impl FromStr for HostPattern {
             return Err(error("only scheme, host and port can be granted, not a path"));
         }
         if host.trim_start_matches("*.").contains('*') && host != "*" {
-            return Err(error("* stands only for the whole host or, as in *.example.com, for its first part"));
+            return Err(error(
+                "* stands only for the whole host or, as in *.example.com, for its first part",
+            ));
         }
         Ok(HostPattern { scheme, host: host.to_owned(), port })
     }
@@ -224,7 +228,11 @@ impl fmt::Display for HostPattern {
         if let Some(scheme) = &self.scheme {
             write!(f, "{scheme}://")?;
         }
-        if self.host.contains(':') { write!(f, "[{}]", self.host)? } else { f.write_str(&self.host)? }
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?
+        } else {
+            f.write_str(&self.host)?
+        }
         match self.port {
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),
@@ -287,7 +295,11 @@ mod tests {
             ("*.é.com", "http", "aé.com", 80, false),
         ];
         for (pattern, scheme, host, port, allowed) in cases {
-            assert_eq!(http(pattern, scheme, host, port), allowed, "{pattern} against {scheme}://{host}:{port}");
+            assert_eq!(
+                http(pattern, scheme, host, port),
+                allowed,
+                "{pattern} against {scheme}://{host}:{port}"
+            );
         }
     }
 
@@ -303,7 +315,11 @@ mod tests {
             ("a*a", "aa", true),
         ];
         for (pattern, name, allowed) in cases {
-            assert_eq!(pattern.parse::<NamePattern>().unwrap().matches(name), allowed, "{pattern} against {name}");
+            assert_eq!(
+                pattern.parse::<NamePattern>().unwrap().matches(name),
+                allowed,
+                "{pattern} against {name}"
+            );
         }
     }
 

@@ -108,7 +108,9 @@ pub enum InvokeError {
         limit: u64,
     },
     /// The caller may not invoke this app.
-    #[error("app {caller:?} has no grant to invoke app {app_id:?}; add it to `invoke` under [apps.{caller}.grants]")]
+    #[error(
+        "app {caller:?} has no grant to invoke app {app_id:?}; add it to `invoke` under [apps.{caller}.grants]"
+    )]
     Denied {
         /// Who asked.
         caller: String,
@@ -116,7 +118,9 @@ pub enum InvokeError {
         app_id: String,
     },
     /// Apps call each other in a circle, or nearly so.
-    #[error("app {app_id:?} was reached through {depth} other apps, more than allowed: do apps call each other in a circle?")]
+    #[error(
+        "app {app_id:?} was reached through {depth} other apps, more than allowed: do apps call each other in a circle?"
+    )]
     TooDeep {
         /// The app.
         app_id: String,
@@ -255,7 +259,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => {

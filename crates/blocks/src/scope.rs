@@ -155,7 +155,12 @@ impl State {
     }
 
     /// See [`StateStore::list_keys`]; keys come back without the app's prefix.
-    pub async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<KeyPage, StateError> {
+    pub async fn list_keys(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<KeyPage, StateError> {
         let after = after.map(|key| self.scoped(key)).transpose()?;
         let mut page = self.store.list_keys(&self.scoped(prefix)?, after.as_deref(), limit).await?;
         for key in &mut page.keys {
@@ -187,7 +192,11 @@ impl State {
 
     fn scoped_set(&self, set: Set) -> Result<Set, StateError> {
         if set.value.len() > MAX_VALUE_BYTES {
-            return Err(StateError::TooLarge { what: "value", actual: set.value.len(), limit: MAX_VALUE_BYTES });
+            return Err(StateError::TooLarge {
+                what: "value",
+                actual: set.value.len(),
+                limit: MAX_VALUE_BYTES,
+            });
         }
         Ok(Set { key: self.scoped(&set.key)?, ..set })
     }

@@ -214,7 +214,8 @@ pub trait StateStore: Send + Sync + 'static {
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), StateError>;
 
     /// Keys that start with `prefix` and sort after `after`, ascending, at most `limit`.
-    async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<KeyPage, StateError>;
+    async fn list_keys(&self, prefix: &str, after: Option<&str>, limit: usize)
+    -> Result<KeyPage, StateError>;
 
     /// Adds `delta` to the decimal integer stored at `key` (absent counts as 0), atomically; returns the sum.
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError>;

@@ -86,6 +86,8 @@ mod tests {
         for header in rejected {
             assert_eq!(TraceContext::parse(header), None, "{header:?}");
         }
-        assert!(TraceContext::parse("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-later").is_some());
+        assert!(
+            TraceContext::parse("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-later").is_some()
+        );
     }
 }

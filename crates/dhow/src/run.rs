@@ -1,8 +1,8 @@
 //! `dhow run`: one module, as a program or as a service.
 
+use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
-use crate::hosts::HostInfo;
 use crate::{Error, Global};
 use dhow_artifacts::Source;
 use dhow_blocks::grants::{HostPattern, NamePattern};
@@ -92,7 +92,8 @@ impl Run {
         if dirs.is_empty() && PathBuf::from("resources").is_dir() {
             dirs.push("resources".into());
         }
-        let resources = dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
+        let resources =
+            dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
         let host = serve::host(Components::new(resources, &self.data_dir), true)?;
         let api = Arc::new(dhow_api::dapr::Dapr::default());
         host.serve_runtime_api(api);
@@ -110,7 +111,9 @@ impl Run {
         let app = app.map_err(|error| Error::before_guest(error.to_string()))?;
         if app.program.inspection.abi.is_command() {
             if self.watch {
-                return Err(Error::usage("--watch is for services; this module is a program that ends by itself"));
+                return Err(Error::usage(
+                    "--watch is for services; this module is a program that ends by itself",
+                ));
             }
             let code = app.run(&self.args, Stdio::Inherit).await;
             host.shut_down(serve::GRACE).await;
@@ -167,7 +170,11 @@ impl Run {
                     Ok(value) => {
                         spec.env.insert(variable.clone(), value);
                     }
-                    Err(_) => return Err(Error::usage(format!("--env {variable}: this process has no such variable"))),
+                    Err(_) => {
+                        return Err(Error::usage(format!(
+                            "--env {variable}: this process has no such variable"
+                        )));
+                    }
                 },
             }
         }
@@ -219,7 +226,8 @@ fn app_id(source: &Source) -> String {
         }),
         Source::Stdin => None,
     };
-    let name: String = name.unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name: String =
+        name.unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "app".to_owned() } else { name.to_owned() }
 }

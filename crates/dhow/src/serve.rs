@@ -106,7 +106,11 @@ impl Serving {
     }
 
     /// Serves the Dapr API to programs outside. They may use every state store and invoke every app.
-    pub(crate) fn dapr(&mut self, address: SocketAddr, api: Arc<dhow_api::dapr::Dapr>) -> Result<SocketAddr, Error> {
+    pub(crate) fn dapr(
+        &mut self,
+        address: SocketAddr,
+        api: Arc<dhow_api::dapr::Dapr>,
+    ) -> Result<SocketAddr, Error> {
         let everything = || "*".parse().into_iter().collect();
         let state = self.host.components().state(OUTSIDE).map_err(|error| Error::new(error.to_string()))?;
         let scope = Arc::new(Scope {
@@ -198,7 +202,8 @@ pub(crate) fn lock(data_dir: &Path) -> Result<std::fs::File, Error> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(data_dir).map_err(|error| failed("make", &error))?;
     let path = data_dir.join("host.lock");
-    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| failed("write to", error))?;
     match file.try_lock() {
         Ok(()) => {}
@@ -210,9 +215,9 @@ pub(crate) fn lock(data_dir: &Path) -> Result<std::fs::File, Error> {
         }
         Err(std::fs::TryLockError::Error(error)) => return Err(failed("lock", &error)),
     }
-    let written = file.set_len(0).and_then(|()| {
-        std::io::Write::write_all(file, format!("{}\n", std::process::id()).as_bytes())
-    });
+    let written = file
+        .set_len(0)
+        .and_then(|()| std::io::Write::write_all(file, format!("{}\n", std::process::id()).as_bytes()));
     written.map_err(|error| failed("write to", &error))?;
     file.try_clone().map_err(|error| failed("use", &error))
 }

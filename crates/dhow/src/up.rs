@@ -61,7 +61,10 @@ struct Optional(Option<SocketAddr>);
 fn optional_address(text: &str) -> Result<Optional, String> {
     match text {
         "off" => Ok(Optional(None)),
-        text => text.parse().map(|address| Optional(Some(address))).map_err(|_| "expected HOST:PORT or off".to_owned()),
+        text => text
+            .parse()
+            .map(|address| Optional(Some(address)))
+            .map_err(|_| "expected HOST:PORT or off".to_owned()),
     }
 }
 
@@ -95,7 +98,8 @@ impl Up {
             Some(address) => Some(serving.dapr(address, api)?),
             None => None,
         };
-        let management_addr = match self.management_addr.map_or(manifest.host.management_addr, |addr| addr.0) {
+        let management_addr = match self.management_addr.map_or(manifest.host.management_addr, |addr| addr.0)
+        {
             Some(address) => Some(serving.management(address)?),
             None => None,
         };
@@ -231,7 +235,12 @@ fn resources(manifest: &Manifest) -> Result<Resources, Error> {
     let resources = load_dirs(&manifest.resource_dirs()).map_err(|error| Error::new(error.to_string()))?;
     for ignored in &resources.ignored {
         let hint = ignored.nearest.as_ref().map(|kind| format!("; did you mean {kind}?")).unwrap_or_default();
-        tracing::warn!("{}:{}: a document of kind {:?} is ignored{hint}", ignored.file.display(), ignored.line, ignored.kind);
+        tracing::warn!(
+            "{}:{}: a document of kind {:?} is ignored{hint}",
+            ignored.file.display(),
+            ignored.line,
+            ignored.kind
+        );
     }
     for later in &resources.later {
         let (file, line, kind) = (later.file.display(), later.line, &later.kind);
@@ -242,7 +251,10 @@ fn resources(manifest: &Manifest) -> Result<Resources, Error> {
 
 fn tell(fleet: &Fleet, addr: SocketAddr, api: Option<SocketAddr>, management: Option<SocketAddr>) {
     let count = fleet.current.len();
-    crate::say(format_args!("{count} app{} up on http://{addr} (Ctrl-C stops)", if count == 1 { "" } else { "s" }));
+    crate::say(format_args!(
+        "{count} app{} up on http://{addr} (Ctrl-C stops)",
+        if count == 1 { "" } else { "s" }
+    ));
     for (app_id, (spec, _)) in fleet.current.iter().take(20) {
         let name = spec.hosts.first().map_or(String::new(), |host| format!(" for {host}"));
         match spec.routes.as_slice() {

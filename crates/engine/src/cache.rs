@@ -146,7 +146,8 @@ impl Cache {
             .filter_map(|entry| {
                 let entry = entry.ok()?;
                 let meta = entry.metadata().ok()?;
-                meta.is_file().then(|| (meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), entry.path()))
+                meta.is_file()
+                    .then(|| (meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), entry.path()))
             })
             .collect();
         let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();

@@ -5,8 +5,8 @@ use crate::engine::{Engine, Flavor};
 use crate::inspect::{Abi, Inspection, InvalidModule, Kind, inspect};
 use std::borrow::Cow;
 use std::path::Path;
-use wasmtime::component::Component;
 use wasmtime::Module;
+use wasmtime::component::Component;
 
 /// A program, ready to be linked and instantiated any number of times.
 #[derive(Clone)]
@@ -81,14 +81,21 @@ impl Program {
 
 impl Image {
     /// Code from the cache; `None` when it is not there, damaged, or from another version.
-    pub fn cached(engine: &Engine, cache: &Cache, program: &Program) -> Result<Option<Image>, wasmtime::Error> {
+    pub fn cached(
+        engine: &Engine,
+        cache: &Cache,
+        program: &Program,
+    ) -> Result<Option<Image>, wasmtime::Error> {
         let flavor = program.flavor();
         let engine = engine.wasmtime(flavor)?;
         let Some(path) = cache.find(program.digest, engine) else { return Ok(None) };
         match map(engine, program.inspection.kind, &path) {
             Ok(code) => Ok(Some(Image { code, flavor })),
             Err(error) => {
-                tracing::warn!("compiled code in {} is of no use ({error:#}); compiling again", path.display());
+                tracing::warn!(
+                    "compiled code in {} is of no use ({error:#}); compiling again",
+                    path.display()
+                );
                 cache.remove(&path);
                 Ok(None)
             }

@@ -85,7 +85,9 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(damaged)? {
-            Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => found.kind = Kind::Component,
+            Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => {
+                found.kind = Kind::Component
+            }
             // Nested modules and components follow inline; only the outermost level is of interest.
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -204,8 +206,16 @@ mod tests {
                 Kind::Component,
                 Abi::Http2,
             ),
-            ("(component (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)))", Kind::Component, Abi::Cli2),
-            ("(component (instance $i) (export \"wasi:http/handler@0.3.0\" (instance $i)))", Kind::Component, Abi::Http3),
+            (
+                "(component (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)))",
+                Kind::Component,
+                Abi::Cli2,
+            ),
+            (
+                "(component (instance $i) (export \"wasi:http/handler@0.3.0\" (instance $i)))",
+                Kind::Component,
+                Abi::Http3,
+            ),
         ];
         for (text, kind, abi) in cases {
             let found = inspect(&wat::parse_str(text).unwrap()).unwrap();
@@ -217,7 +227,8 @@ mod tests {
     fn bad_files_are_told_apart() {
         assert!(matches!(inspect(b""), Err(InvalidModule::NotWasm { .. })));
         assert!(matches!(inspect(b"\x7fELF"), Err(InvalidModule::NotWasm { .. })));
-        let whole = wat::parse_str("(module (import \"a\" \"b\" (func)) (func (export \"_start\")))").unwrap();
+        let whole =
+            wat::parse_str("(module (import \"a\" \"b\" (func)) (func (export \"_start\")))").unwrap();
         for length in 4..whole.len() {
             // Cut at a section border what is left is a module, elsewhere it is damaged; it never panics.
             if let Err(error) = inspect(&whole[..length]) {

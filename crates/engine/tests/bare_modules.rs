@@ -1,5 +1,12 @@
 //! Bare modules on the engine: compile cache, limits, interruption; no block and no ABI in sight.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
 use dhow_engine::{Cache, Code, Engine, EngineOptions, Flavor, Image, Limiter, Limits, Program};
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -37,7 +44,9 @@ fn compiled_code_is_found_again_and_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(&folder.path().join("compiled"), Cache::DEFAULT_MAX_BYTES).unwrap();
     let (program, wasm) = program(MODULE);
-    for engine in [engine(), Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap()] {
+    for engine in
+        [engine(), Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap()]
+    {
         let fresh = Image::cached(&engine, &cache, &program).unwrap();
         let image = match fresh {
             Some(image) => image,
@@ -90,11 +99,13 @@ fn the_least_recently_used_entries_go_first() {
     let engine = engine();
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().join("c");
-    let modules: Vec<_> =
-        (0..4).map(|n| program(&format!("(module (func (export \"f\") (result i32) (i32.const {n})))"))).collect();
+    let modules: Vec<_> = (0..4)
+        .map(|n| program(&format!("(module (func (export \"f\") (result i32) (i32.const {n})))")))
+        .collect();
     let roomy = Cache::open(&at, Cache::DEFAULT_MAX_BYTES).unwrap();
     Image::compile(&engine, Some(&roomy), &modules[0].0, &modules[0].1).unwrap();
-    let size = fs::metadata(roomy.path(modules[0].0.digest, engine.wasmtime(Flavor::Plain).unwrap())).unwrap().len();
+    let size =
+        fs::metadata(roomy.path(modules[0].0.digest, engine.wasmtime(Flavor::Plain).unwrap())).unwrap().len();
     let tight = Cache::open(&at, size * 3 + size / 2).unwrap();
     for (program, wasm) in &modules[1..3] {
         Image::compile(&engine, Some(&tight), program, wasm).unwrap();
@@ -102,8 +113,10 @@ fn the_least_recently_used_entries_go_first() {
     // Module 0 is the oldest, until it is used.
     assert!(Image::cached(&engine, &tight, &modules[0].0).unwrap().is_some());
     Image::compile(&engine, Some(&tight), &modules[3].0, &modules[3].1).unwrap();
-    let kept: Vec<bool> =
-        modules.iter().map(|(program, _)| Image::cached(&engine, &tight, program).unwrap().is_some()).collect();
+    let kept: Vec<bool> = modules
+        .iter()
+        .map(|(program, _)| Image::cached(&engine, &tight, program).unwrap().is_some())
+        .collect();
     assert_eq!(kept, [true, false, true, true]);
 }
 
@@ -115,7 +128,8 @@ fn many_writers_of_one_entry_do_no_harm() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let engine = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap();
+                let engine =
+                    Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap();
                 for _ in 0..5 {
                     assert_eq!(answer(&Image::compile(&engine, Some(&cache), &program, &wasm).unwrap()), 42);
                     assert_eq!(answer(&Image::cached(&engine, &cache, &program).unwrap().unwrap()), 42);
@@ -143,7 +157,10 @@ fn limits_refuse_growth_and_say_which() {
     let engine = engine();
     let cases = [
         ("(module (memory 1) (func (export \"f\") (result i32) (memory.grow (i32.const 100))))", "memory"),
-        ("(module (table 1 funcref) (func (export \"f\") (result i32) (table.grow (ref.null func) (i32.const 99999))))", "table"),
+        (
+            "(module (table 1 funcref) (func (export \"f\") (result i32) (table.grow (ref.null func) (i32.const 99999))))",
+            "table",
+        ),
     ];
     for (text, kind) in cases {
         let (program, wasm) = program(text);
@@ -154,7 +171,8 @@ fn limits_refuse_growth_and_say_which() {
         store.limiter(|limiter| limiter);
         store.set_epoch_deadline(1000);
         let instance = Instance::new(&mut store, module, &[]).unwrap();
-        let grown = instance.get_typed_func::<(), i32>(&mut store, "f").unwrap().call(&mut store, ()).unwrap();
+        let grown =
+            instance.get_typed_func::<(), i32>(&mut store, "f").unwrap().call(&mut store, ()).unwrap();
         assert_eq!(grown, -1, "{kind}");
         assert!(store.data().refused().unwrap().contains(kind));
     }
@@ -171,7 +189,8 @@ fn an_endless_loop_is_interrupted() {
         store.set_epoch_deadline(3);
         let instance = Instance::new(&mut store, module, &[]).unwrap();
         let _running = engine.running();
-        let trap = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap().call(&mut store, ()).unwrap_err();
+        let trap =
+            instance.get_typed_func::<(), ()>(&mut store, "f").unwrap().call(&mut store, ()).unwrap_err();
         assert_eq!(trap.downcast_ref::<wasmtime::Trap>(), Some(&wasmtime::Trap::Interrupt), "pass {pass}");
     }
 }

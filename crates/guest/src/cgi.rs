@@ -29,10 +29,11 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     if announced(&head.headers).is_some_and(|length| length > limit) {
         return Err(Failure::RequestTooLarge(limit));
     }
-    let body = body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
-        CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
-        CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
-    })?;
+    let body =
+        body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
+            CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
+            CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
+        })?;
     let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup))
         .map_err(|error| Failure::Host(format!("{error:#}")))?;
     let room = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX);
@@ -65,7 +66,8 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
     let mut names: Vec<&HeaderName> = head.headers.keys().collect();
     names.sort_by_key(|name| name.as_str());
     for name in names {
-        let values: Vec<&str> = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let values: Vec<&str> =
+            head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
         // `Proxy` would become HTTP_PROXY, which many programs obey.
         if name == "proxy" || name == "content-length" || values.is_empty() {
             continue;
@@ -100,7 +102,8 @@ fn response(output: Bytes) -> Result<Reply, Failure> {
         let Some((name, value)) = line.split_once(':') else { return Err(bad(format!("the line {line:?}"))) };
         let (name, value) = (name.trim(), value.trim());
         if name.eq_ignore_ascii_case("status") {
-            let code = value.split_whitespace().next().and_then(|code| StatusCode::from_bytes(code.as_bytes()).ok());
+            let code =
+                value.split_whitespace().next().and_then(|code| StatusCode::from_bytes(code.as_bytes()).ok());
             *reply.status_mut() = code.ok_or_else(|| bad(format!("the status {value:?}")))?;
             continue;
         }
@@ -126,14 +129,16 @@ fn header_block(output: &[u8]) -> Option<(&str, usize)> {
     for line in searched.split_inclusive(|byte| *byte == b'\n') {
         let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?.trim_end_matches('\r');
         if text.is_empty() {
-            return (required && at > 0).then(|| std::str::from_utf8(&output[..at]).ok().map(|head| (head, at + line.len())))?;
+            return (required && at > 0)
+                .then(|| std::str::from_utf8(&output[..at]).ok().map(|head| (head, at + line.len())))?;
         }
         let (name, _) = text.split_once(':')?;
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) {
             return None;
         }
-        required |= ["content-type", "status", "location"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        required |=
+            ["content-type", "status", "location"].iter().any(|known| name.eq_ignore_ascii_case(known));
         at += line.len();
     }
     None

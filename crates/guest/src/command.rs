@@ -52,7 +52,8 @@ impl Command {
     pub(crate) async fn run(self: &Arc<Self>, args: &[String], stdio: Stdio) -> Result<i32, Failure> {
         let mut all = self.setup.args.clone();
         all.extend_from_slice(args);
-        let builder = command(&self.setup, &all, stdio).map_err(|error| Failure::Host(format!("{error:#}")))?;
+        let builder =
+            command(&self.setup, &all, stdio).map_err(|error| Failure::Host(format!("{error:#}")))?;
         self.execute(builder, Origin::default(), self.setup.bounds.program).await
     }
 
@@ -93,12 +94,15 @@ impl Command {
                 let mut store = new_store(pre.engine(), &self.setup, wasi.build(), origin);
                 let result = async {
                     let instance = pre.instantiate_async(&mut store).await?;
-                    store.run_concurrent(async |accessor| instance.wasi_cli_run().call_run(accessor).await).await?
+                    store
+                        .run_concurrent(async |accessor| instance.wasi_cli_run().call_run(accessor).await)
+                        .await?
                 };
                 exit_code(result.await, store.data().limiter.refused())
             }
             CommandKind::Module(pre) => {
-                let state = ModuleState { wasi: wasi.build_p1(), limiter: Limiter::new(self.setup.bounds.engine) };
+                let state =
+                    ModuleState { wasi: wasi.build_p1(), limiter: Limiter::new(self.setup.bounds.engine) };
                 let mut store = Store::new(pre.module().engine(), state);
                 store.limiter(|state| &mut state.limiter);
                 interruptible(&mut store);
@@ -113,7 +117,10 @@ impl Command {
     }
 }
 
-fn exit_code(result: wasmtime::Result<Result<(), ()>>, refused: Option<&'static str>) -> Result<i32, Failure> {
+fn exit_code(
+    result: wasmtime::Result<Result<(), ()>>,
+    refused: Option<&'static str>,
+) -> Result<i32, Failure> {
     match result {
         Ok(Ok(())) => Ok(0),
         Ok(Err(())) => Ok(1),

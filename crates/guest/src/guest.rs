@@ -48,8 +48,16 @@ impl Guest {
                     match abi {
                         Abi::Http2 => Room::Http2(Arc::new(Http2::new(engine, pre, setup)?)),
                         Abi::Http3 => Room::Http3(Arc::new(Http3::new(engine, pre, setup)?)),
-                        Abi::Cli3 => Room::Command(Arc::new(Command::new(engine, CommandKind::component3(pre)?, setup))),
-                        _ => Room::Command(Arc::new(Command::new(engine, CommandKind::component2(pre)?, setup))),
+                        Abi::Cli3 => Room::Command(Arc::new(Command::new(
+                            engine,
+                            CommandKind::component3(pre)?,
+                            setup,
+                        ))),
+                        _ => Room::Command(Arc::new(Command::new(
+                            engine,
+                            CommandKind::component2(pre)?,
+                            setup,
+                        ))),
                     }
                 }
                 (Code::Module(module), _) => {

@@ -117,7 +117,11 @@ impl Http2 {
         drop(gone);
     }
 
-    async fn serve(self: Arc<Self>, invocation: Invocation, sender: oneshot::Sender<Head>) -> Result<(), Failure> {
+    async fn serve(
+        self: Arc<Self>,
+        invocation: Invocation,
+        sender: oneshot::Sender<Head>,
+    ) -> Result<(), Failure> {
         let origin = Origin { trace: invocation.trace, depth: invocation.depth };
         let request = request(invocation, &self.setup)?;
         let mut instance = self.instance(origin).await?;
@@ -154,10 +158,7 @@ impl Http2 {
 }
 
 /// Checks the request against the app's limits and gives it the form that `wasi:http` wants.
-pub(crate) fn request(
-    invocation: Invocation,
-    setup: &Setup,
-) -> Result<http::Request<RequestBody>, Failure> {
+pub(crate) fn request(invocation: Invocation, setup: &Setup) -> Result<http::Request<RequestBody>, Failure> {
     let limit = setup.bounds.request_body;
     let mut request = invocation.request;
     if announced(request.headers()).is_some_and(|length| length > limit) {

@@ -59,14 +59,22 @@ struct Expiration {
 // === impl Http3 ===
 
 impl Http3 {
-    pub(crate) fn new(engine: Engine, pre: InstancePre<GuestState>, setup: Arc<Setup>) -> wasmtime::Result<Http3> {
+    pub(crate) fn new(
+        engine: Engine,
+        pre: InstancePre<GuestState>,
+        setup: Arc<Setup>,
+    ) -> wasmtime::Result<Http3> {
         let wasmtime = pre.engine().clone();
         let pre = ProxyPre::P3(ServicePre::new(pre)?);
         let handler = ProxyHandler::new(Service { pre, wasmtime, setup: Arc::clone(&setup) });
         Ok(Http3 { handler, engine, setup })
     }
 
-    pub(crate) async fn invoke<W: Invoked>(&self, invocation: Invocation, mut watch: W) -> Result<Reply, Failure> {
+    pub(crate) async fn invoke<W: Invoked>(
+        &self,
+        invocation: Invocation,
+        mut watch: W,
+    ) -> Result<Reply, Failure> {
         let running = self.engine.running();
         let answer = self.answer(invocation).await;
         match answer {
@@ -148,7 +156,12 @@ impl WorkerState for Worker {
 }
 
 impl WorkerExpiration for Expiration {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        start: Instant,
+    ) -> Poll<()> {
         let patience = match status {
             WorkerStatus::Idle => IDLE,
             WorkerStatus::Requests | WorkerStatus::PostReturn => self.deadline,

@@ -114,13 +114,16 @@ impl store::HostBucket for KeyValue<'_> {
         cursor: Option<u64>,
     ) -> Result<store::KeyResponse, Error> {
         let bucket = self.table.get_mut(&bucket)?;
-        let after = match cursor {
-            None => None,
-            Some(cursor) => {
-                let key = usize::try_from(cursor).ok().and_then(|index| bucket.cursors.get(index));
-                Some(key.ok_or_else(|| Error::Other(format!("cursor {cursor} did not come from this bucket")))?)
-            }
-        };
+        let after =
+            match cursor {
+                None => None,
+                Some(cursor) => {
+                    let key = usize::try_from(cursor).ok().and_then(|index| bucket.cursors.get(index));
+                    Some(key.ok_or_else(|| {
+                        Error::Other(format!("cursor {cursor} did not come from this bucket"))
+                    })?)
+                }
+            };
         let page = bucket.state.list_keys("", after.map(String::as_str), PAGE).await?;
         let cursor = match page.keys.last() {
             Some(last) if page.more => {
@@ -162,7 +165,11 @@ impl batch::Host for KeyValue<'_> {
         Ok(found)
     }
 
-    async fn set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<(String, Vec<u8>)>) -> Result<(), Error> {
+    async fn set_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        pairs: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), Error> {
         let state = self.state(&bucket)?;
         for (key, value) in pairs {
             state.set(write(key, value)).await?;

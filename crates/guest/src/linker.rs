@@ -34,7 +34,10 @@ const PROVIDED: [&str; 10] = [
 /// What would provide imports that dhow does not, by their beginning.
 const HINTS: [(&str, &str); 12] = [
     ("wasi:nn/", "is machine-learning inference and not part of this version of dhow"),
-    ("wasi:messaging/", "is publish/subscribe and not part of this version of dhow; use the Dapr API at localhost:3500"),
+    (
+        "wasi:messaging/",
+        "is publish/subscribe and not part of this version of dhow; use the Dapr API at localhost:3500",
+    ),
     ("wasi:blobstore/", "is blob storage and not part of this version of dhow"),
     ("wasi:sql/", "is SQL and not part of this version of dhow"),
     ("wasi:config/", "is another version of wasi:config; dhow provides wasi:config/store@0.2.0-rc.1"),
@@ -43,7 +46,10 @@ const HINTS: [(&str, &str); 12] = [
     ("spin:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
     ("wasi_experimental_http", "is the wasi-experimental-http ABI and not part of this version of dhow"),
     ("wasi_ephemeral_nn", "is machine-learning inference and not part of this version of dhow"),
-    ("wasi_snapshot_preview1::sock_", "is a socket call of the WasmEdge ABI and not part of this version of dhow"),
+    (
+        "wasi_snapshot_preview1::sock_",
+        "is a socket call of the WasmEdge ABI and not part of this version of dhow",
+    ),
     ("wasi_unstable", "is WASI of 2019; compile with a current toolchain for wasi_snapshot_preview1"),
 ];
 
@@ -98,7 +104,8 @@ pub(crate) fn explain(inspection: &Inspection, error: &wasmtime::Error) -> LoadE
     let unknown = inspection.imports.iter().find(|import| match inspection.kind {
         Kind::Component => !PROVIDED.iter().any(|known| import.starts_with(known)),
         Kind::Module => {
-            !import.starts_with("wasi_snapshot_preview1::") || import.starts_with("wasi_snapshot_preview1::sock_")
+            !import.starts_with("wasi_snapshot_preview1::")
+                || import.starts_with("wasi_snapshot_preview1::sock_")
         }
     });
     match unknown {

@@ -34,7 +34,8 @@ const IDLE_CONNECTIONS: usize = 64;
 const QUEUED_WRITES: usize = 16;
 const MAX_WRITE: usize = 64 << 10;
 
-type Sent = wasmtime_wasi_http::Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>)>;
+type Sent =
+    wasmtime_wasi_http::Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>)>;
 
 /// A pooled HTTP/1.1 and HTTP/2 client with the system's certificate authorities; made when first used.
 pub struct HttpClient {
@@ -57,15 +58,18 @@ impl Outbound {
     }
 
     fn slot(&mut self) -> Option<OwnedSemaphorePermit> {
-        let slots =
-            self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(self.setup.bounds.host_calls)));
+        let slots = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(self.setup.bounds.host_calls)));
         Arc::clone(slots).try_acquire_owned().ok()
     }
 
     fn is_runtime(&self, uri: &Uri) -> bool {
         let Some(authority) = uri.authority() else { return false };
         uri.scheme() == Some(&Scheme::HTTP)
-            && self.setup.runtime_authorities.iter().any(|known| known.eq_ignore_ascii_case(authority.as_str()))
+            && self
+                .setup
+                .runtime_authorities
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(authority.as_str()))
     }
 }
 
@@ -103,7 +107,11 @@ impl WasiHttpHooks for Outbound {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
         if let Err(denied) = setup.scope.check_http(scheme, host, port) {
-            tracing::warn!(app_id = &*setup.scope.app_id, trace_id = format!("{:032x}", trace.trace_id), "{denied}");
+            tracing::warn!(
+                app_id = &*setup.scope.app_id,
+                trace_id = format!("{:032x}", trace.trace_id),
+                "{denied}"
+            );
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
         let wait = |chosen: Option<Duration>| chosen.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
@@ -113,7 +121,8 @@ impl WasiHttpHooks for Outbound {
         Box::new(async move {
             let response = setup.client.get().request(request);
             let response = tokio::time::timeout(connect.saturating_add(first_byte), response).await;
-            let response = response.map_err(|_| Error::HttpResponseTimeout)?.map_err(|error| client_error(&error))?;
+            let response =
+                response.map_err(|_| Error::HttpResponseTimeout)?.map_err(|error| client_error(&error))?;
             Ok(done(response.map(|body| Held::new(Body::stream(body), slot, between_bytes))))
         })
     }
@@ -132,7 +141,9 @@ impl WasiHttpHooks for Outbound {
     }
 }
 
-fn done(response: Response<Held>) -> (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>) {
+fn done(
+    response: Response<Held>,
+) -> (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>) {
     (response.map(BodyExt::boxed_unsync), Box::new(std::future::ready(Ok(()))))
 }
 
@@ -192,10 +203,11 @@ impl HttpClient {
             tcp.set_connect_timeout(Some(Duration::from_secs(30)));
             let builder = hyper_rustls::HttpsConnectorBuilder::new();
             // A machine without certificate authorities of its own gets Mozilla's.
-            let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
-                Ok(builder) => builder,
-                Err(_) => hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots(),
-            };
+            let builder =
+                match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
+                    Ok(builder) => builder,
+                    Err(_) => hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots(),
+                };
             let https = builder.https_or_http().enable_http1().enable_http2().wrap_connector(tcp);
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -227,12 +239,17 @@ impl http_body::Body for Held {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.alarm = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::InternalError(Some(error.to_string())))))
+                Poll::Ready(
+                    frame.map(|frame| frame.map_err(|error| Error::InternalError(Some(error.to_string())))),
+                )
             }
             Poll::Pending => {
                 let patience = this.patience;
@@ -264,7 +281,10 @@ impl http_body::Body for Accepted {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(body) = &mut self.0 else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {

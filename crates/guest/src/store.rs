@@ -67,7 +67,11 @@ pub(crate) fn service(setup: &Arc<Setup>) -> Result<WasiCtx, wasmtime::Error> {
 }
 
 /// The system interface of a command.
-pub(crate) fn command(setup: &Arc<Setup>, args: &[String], stdio: Stdio) -> Result<WasiCtxBuilder, wasmtime::Error> {
+pub(crate) fn command(
+    setup: &Arc<Setup>,
+    args: &[String],
+    stdio: Stdio,
+) -> Result<WasiCtxBuilder, wasmtime::Error> {
     let mut builder = system(setup, args, &[])?;
     match stdio {
         Stdio::Inherit => {
@@ -127,7 +131,9 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
                 Ask::Listen { host: &host, port }
             }
             // Peers of a socket that was allowed to listen, or that was sent to.
-            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => return Box::pin(std::future::ready(true)),
+            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => {
+                return Box::pin(std::future::ready(true));
+            }
         };
         let allowed = scope.grants.check(ask);
         if let Err(denied) = &allowed {

@@ -217,7 +217,9 @@ impl App {
     fn error(&self, failure: Failure) -> InvokeError {
         let app_id = self.app_id.to_string();
         match failure {
-            Failure::Deadline(limit) => InvokeError::DeadlineExceeded { app_id, seconds: limit.as_secs_f64() },
+            Failure::Deadline(limit) => {
+                InvokeError::DeadlineExceeded { app_id, seconds: limit.as_secs_f64() }
+            }
             Failure::RequestTooLarge(limit) => InvokeError::RequestTooLarge { app_id, limit },
             Failure::NoRoom(_) => {
                 let Admission { running, queued } = self.admission;
@@ -244,7 +246,10 @@ impl App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("app_id", &self.app_id).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("app_id", &self.app_id)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

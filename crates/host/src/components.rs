@@ -50,7 +50,9 @@ impl Components {
     /// unless it says `ignoreErrors`.
     pub fn state(&self, app_id: &str) -> Result<HashMap<String, StateBinding>, ComponentError> {
         let mut stores = HashMap::new();
-        for component in self.components.iter().filter(|component| component.component_type.starts_with("state.")) {
+        for component in
+            self.components.iter().filter(|component| component.component_type.starts_with("state."))
+        {
             if !component.is_in_scope(app_id) {
                 continue;
             }
@@ -64,7 +66,8 @@ impl Components {
         }
         let named = self.components.iter().any(|component| component.name == DEFAULT_STATE_STORE);
         if !named {
-            let store = self.store((DEFAULT_STATE_STORE.to_owned(), Vec::new()), || Ok(embedded_state(&self.data_dir)));
+            let store = self
+                .store((DEFAULT_STATE_STORE.to_owned(), Vec::new()), || Ok(embedded_state(&self.data_dir)));
             if let Ok(store) = store {
                 let key_prefix = format!("{app_id}||").into();
                 let binding = StateBinding { store, key_prefix, component_type: "state.sqlite".into() };
@@ -104,7 +107,11 @@ impl Components {
         };
         let store = self.store((component.name.clone(), metadata), || open_state(&spec, &self.data_dir));
         let store = store.map_err(|error| failed(error.to_string()))?;
-        Ok(StateBinding { store, key_prefix: prefix.into(), component_type: component.component_type.as_str().into() })
+        Ok(StateBinding {
+            store,
+            key_prefix: prefix.into(),
+            component_type: component.component_type.as_str().into(),
+        })
     }
 
     fn store(
@@ -142,7 +149,12 @@ fn metadata(component: &Component) -> Result<Vec<(String, String)>, String> {
 }
 
 /// What stands before each key, by Dapr's `keyPrefix` strategies.
-fn key_prefix(metadata: &[(String, String)], component: &str, namespace: &str, app_id: &str) -> Result<String, String> {
+fn key_prefix(
+    metadata: &[(String, String)],
+    component: &str,
+    namespace: &str,
+    app_id: &str,
+) -> Result<String, String> {
     let strategy = metadata.iter().find(|(name, _)| name.eq_ignore_ascii_case("keyPrefix"));
     Ok(match strategy.map(|(_, value)| value.trim()) {
         None | Some("" | "appid") => format!("{app_id}||"),

@@ -89,6 +89,11 @@ impl Output for LogBook {
                 tracing::info!(target: "guest", app_id, stream = name, "{line}");
             }
         }
-        self.keep(Line { time: SystemTime::now(), app_id: app_id.into(), stream: name, text: line.to_owned() });
+        self.keep(Line {
+            time: SystemTime::now(),
+            app_id: app_id.into(),
+            stream: name,
+            text: line.to_owned(),
+        });
     }
 }

@@ -1,8 +1,8 @@
 //! Numbers for Prometheus.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Upper bounds of the duration histogram's buckets, in seconds: from what a small guest takes to what a
@@ -56,7 +56,10 @@ impl Metrics {
         let refused =
             counter("dhow_invocations_refused_total", "Invocations refused because the app was overloaded.")?;
         let running = IntGaugeVec::new(Opts::new("dhow_invocations_running", "Invocations under way."), app)?;
-        let opts = HistogramOpts::new("dhow_invocation_duration_seconds", "Time from admission to the end of the response.");
+        let opts = HistogramOpts::new(
+            "dhow_invocation_duration_seconds",
+            "Time from admission to the end of the response.",
+        );
         let duration = HistogramVec::new(opts.buckets(BUCKETS.to_vec()), app)?;
         registry.register(Box::new(running.clone()))?;
         registry.register(Box::new(duration.clone()))?;

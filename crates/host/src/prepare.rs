@@ -139,7 +139,9 @@ fn bounds(limits: &LimitsConfig) -> Bounds {
     let size = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
     Bounds {
         engine: Limits {
-            memory: limits.memory.map_or(default.engine.memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            memory: limits
+                .memory
+                .map_or(default.engine.memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             table_elements: size(limits.tables, default.engine.table_elements).min(MAX_TABLE_ELEMENTS),
             instances: size(limits.instances, default.engine.instances),
         },
@@ -176,33 +178,33 @@ impl Host {
             }
         }
         let module = dhow_artifacts::read_module(&spec.source, DEFAULT_LIMIT, |_, _| {}).await;
-        let module =
-            module.map_err(|error| PrepareError::Fetch { app_id: spec.app_id.clone(), error })?;
+        let module = module.map_err(|error| PrepareError::Fetch { app_id: spec.app_id.clone(), error })?;
         let host = Arc::clone(self);
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let broken = move |reason: String| PrepareError::Module { app_id, file, reason };
         // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared = tokio::task::spawn_blocking(move || -> Result<Arc<App>, Result<String, PrepareError>> {
-            let text = |error: &dyn std::error::Error| Ok(error.to_string());
-            let wasm = dhow_engine::image::binary(&module).map_err(|error| text(&error))?;
-            let program = Program::recognise(&wasm).map_err(|error| text(&error))?;
-            let app = host.assemble(spec, program, version).map_err(Err)?;
-            let shared = &app.shared;
-            let cached = match &shared.cache {
-                Some(cache) => Image::cached(&shared.engine, cache, &app.program),
-                None => Ok(None),
-            };
-            let image = match cached.map_err(|error| Ok(format!("{error:#}")))? {
-                Some(image) => image,
-                None => Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm)
-                    .map_err(|error| text(&error))?,
-            };
-            let guest = app.link(&image).map_err(Ok)?;
-            if shared.cache.is_none() || host.keeps_loaded() {
-                app.guest.store(Some(Arc::new(guest)));
-            }
-            Ok(app)
-        });
+        let prepared =
+            tokio::task::spawn_blocking(move || -> Result<Arc<App>, Result<String, PrepareError>> {
+                let text = |error: &dyn std::error::Error| Ok(error.to_string());
+                let wasm = dhow_engine::image::binary(&module).map_err(|error| text(&error))?;
+                let program = Program::recognise(&wasm).map_err(|error| text(&error))?;
+                let app = host.assemble(spec, program, version).map_err(Err)?;
+                let shared = &app.shared;
+                let cached = match &shared.cache {
+                    Some(cache) => Image::cached(&shared.engine, cache, &app.program),
+                    None => Ok(None),
+                };
+                let image = match cached.map_err(|error| Ok(format!("{error:#}")))? {
+                    Some(image) => image,
+                    None => Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm)
+                        .map_err(|error| text(&error))?,
+                };
+                let guest = app.link(&image).map_err(Ok)?;
+                if shared.cache.is_none() || host.keeps_loaded() {
+                    app.guest.store(Some(Arc::new(guest)));
+                }
+                Ok(app)
+            });
         match prepared.await {
             Ok(Ok(app)) => Ok(app),
             Ok(Err(Ok(reason))) => Err(broken(reason)),
@@ -211,7 +213,12 @@ impl Host {
         }
     }
 
-    fn assemble(self: &Arc<Self>, spec: AppSpec, program: Program, version: u64) -> Result<Arc<App>, PrepareError> {
+    fn assemble(
+        self: &Arc<Self>,
+        spec: AppSpec,
+        program: Program,
+        version: u64,
+    ) -> Result<Arc<App>, PrepareError> {
         let app_id: Arc<str> = spec.app_id.as_str().into();
         let mut args = vec![spec.app_id.clone()];
         args.extend(spec.args);

@@ -76,16 +76,18 @@ impl ApiError {
     pub(super) fn state_not_supported(store: &str, what: &str, reason: &'static str) -> ApiError {
         let message = format!("state store {store} doesn't support {what}");
         let details = Details { reason, resource: Some(("state", store.to_owned())), violation: None };
-        let error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ERR_STATE_STORE_NOT_SUPPORTED", message);
+        let error =
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ERR_STATE_STORE_NOT_SUPPORTED", message);
         ApiError { details: Some(Box::new(details)), ..error }
     }
 
     /// A state operation that failed: 409 for a wrong etag, 400 for a malformed one, 500 for the rest.
     pub(super) fn state(code: &'static str, what: &str, error: &StateError) -> ApiError {
         let (status, message) = match error {
-            StateError::EtagMismatch { .. } => {
-                (StatusCode::CONFLICT, format!("{what}: possible etag mismatch. error from state store: {error}"))
-            }
+            StateError::EtagMismatch { .. } => (
+                StatusCode::CONFLICT,
+                format!("{what}: possible etag mismatch. error from state store: {error}"),
+            ),
             StateError::EtagInvalid { .. } => {
                 (StatusCode::BAD_REQUEST, format!("{what}: invalid etag value: {error}"))
             }

@@ -27,7 +27,8 @@ pub(super) async fn by_path(scope: &Scope, invocation: Invocation) -> Result<Rep
     let uri = invocation.request.uri();
     // Taken from the raw path: the callee's part keeps its escapes and slashes.
     let path = uri.path().trim_start_matches('/');
-    let rest = path.strip_prefix("v1.0/").and_then(|rest| rest.trim_start_matches('/').strip_prefix("invoke/"));
+    let rest =
+        path.strip_prefix("v1.0/").and_then(|rest| rest.trim_start_matches('/').strip_prefix("invoke/"));
     let target = rest.and_then(|rest| {
         let (app_id, rest) = rest.trim_start_matches('/').split_once('/')?;
         let method = rest.trim_start_matches('/').strip_prefix("method")?;
@@ -57,7 +58,12 @@ pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<R
     call(scope, &app_id, &path, invocation).await
 }
 
-async fn call(scope: &Scope, app_id: &str, path: &str, mut invocation: Invocation) -> Result<Reply, ApiError> {
+async fn call(
+    scope: &Scope,
+    app_id: &str,
+    path: &str,
+    mut invocation: Invocation,
+) -> Result<Reply, ApiError> {
     // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
     let app_id = app_id.strip_suffix(".default").unwrap_or(app_id);
     let failed = |status, error: &dyn std::fmt::Display| {

@@ -61,7 +61,8 @@ pub(super) async fn save(scope: &Scope, store: &str, query: &Query, body: Bytes)
     let state = open(scope, store)?;
     let entries: Vec<Entry> = parse(&body)?;
     let what = format!("failed saving state in state store {store}");
-    let sets = entries.into_iter().map(|entry| set(entry, None, query, &what)).collect::<Result<Vec<_>, _>>()?;
+    let sets =
+        entries.into_iter().map(|entry| set(entry, None, query, &what)).collect::<Result<Vec<_>, _>>()?;
     // All at once: the store commits them together if it can.
     let saved = try_join_all(sets.into_iter().map(|set| state.set(set))).await;
     saved.map_err(|error| ApiError::state("ERR_STATE_SAVE", &what, &error))?;
@@ -82,13 +83,20 @@ pub(super) async fn get(scope: &Scope, store: &str, key: &str) -> Result<Reply, 
     if let Ok(etag) = HeaderValue::try_from(item.etag) {
         headers.insert(ETAG, etag);
     }
-    if let Some(time) = item.expires_at.and_then(|time| HeaderValue::try_from(format_rfc3339_millis(time).to_string()).ok()) {
+    if let Some(time) =
+        item.expires_at.and_then(|time| HeaderValue::try_from(format_rfc3339_millis(time).to_string()).ok())
+    {
         headers.insert(HeaderName::from_static("metadata.ttlexpiretime"), time);
     }
     Ok(reply)
 }
 
-pub(super) async fn delete(scope: &Scope, store: &str, key: &str, headers: &HeaderMap) -> Result<Reply, ApiError> {
+pub(super) async fn delete(
+    scope: &Scope,
+    store: &str,
+    key: &str,
+    headers: &HeaderMap,
+) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
     legal(key)?;
     let etag = headers.get(IF_MATCH).and_then(|etag| etag.to_str().ok()).filter(|etag| !etag.is_empty());
@@ -117,7 +125,11 @@ pub(super) async fn transaction(
 ) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
     if !state.can(Capability::Transactional) {
-        return Err(ApiError::state_not_supported(store, "transactions", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED"));
+        return Err(ApiError::state_not_supported(
+            store,
+            "transactions",
+            "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
+        ));
     }
     let Transaction { operations, metadata } = parse(&body)?;
     let what = "error while executing state transaction";
@@ -147,11 +159,14 @@ fn open(scope: &Scope, store: &str) -> Result<State, ApiError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))
 }
 
 fn key(key: Option<String>) -> Result<String, ApiError> {
-    let key = key.filter(|key| !key.is_empty()).ok_or_else(|| ApiError::malformed("\"key\" is a required field"))?;
+    let key = key
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| ApiError::malformed("\"key\" is a required field"))?;
     legal(&key)?;
     Ok(key)
 }
@@ -200,7 +215,10 @@ fn set(entry: Entry, common: Option<&Metadata>, query: &Query, what: &str) -> Re
 }
 
 fn ttl_of(metadata: &Metadata) -> Option<&str> {
-    metadata.iter().find(|(name, _)| name.eq_ignore_ascii_case("ttlInSeconds")).map(|(_, value)| value.as_str())
+    metadata
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("ttlInSeconds"))
+        .map(|(_, value)| value.as_str())
 }
 
 fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
@@ -210,7 +228,9 @@ fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
         _ => Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "ERR_STATE_SAVE",
-            format!("{what}: ttlInSeconds must be a positive number of seconds, or -1 for none; found {text:?}"),
+            format!(
+                "{what}: ttlInSeconds must be a positive number of seconds, or -1 for none; found {text:?}"
+            ),
         )),
     }
 }
@@ -225,7 +245,10 @@ fn bulk_item(key: String, item: Result<Option<Item>, StateError>) -> Value {
             answer.insert("data".to_owned(), data(&item.value));
             answer.insert("etag".to_owned(), item.etag.into());
             if let Some(time) = item.expires_at {
-                answer.insert("metadata".to_owned(), serde_json::json!({ "ttlExpireTime": format_rfc3339_millis(time).to_string() }));
+                answer.insert(
+                    "metadata".to_owned(),
+                    serde_json::json!({ "ttlExpireTime": format_rfc3339_millis(time).to_string() }),
+                );
             }
         }
         Err(error) => {
@@ -237,7 +260,8 @@ fn bulk_item(key: String, item: Result<Option<Item>, StateError>) -> Value {
 
 /// JSON as it is; what is not JSON (written through another interface) as a string.
 fn data(value: &[u8]) -> Value {
-    match serde_json::from_slice::<&RawValue>(value).ok().and_then(|raw| serde_json::from_str(raw.get()).ok()) {
+    match serde_json::from_slice::<&RawValue>(value).ok().and_then(|raw| serde_json::from_str(raw.get()).ok())
+    {
         Some(value) => value,
         None => String::from_utf8_lossy(value).into_owned().into(),
     }
