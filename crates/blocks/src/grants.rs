@@ -214,7 +214,7 @@ impl FromStr for HostPattern {
         if host.contains(['/', '?', '#', '@']) {
             return Err(error("only scheme, host and port can be granted, not a path"));
         }
-        if host.trim_start_matches("*.").contains('*') && host != "*" {
+        if host.strip_prefix("*.").unwrap_or(host).contains('*') && host != "*" {
             return Err(error(
                 "* stands only for the whole host or, as in *.example.com, for its first part",
             ));
