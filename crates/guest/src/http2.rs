@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::guest::Invoked;
 use crate::run::{InFlight, Run};
 use crate::setup::Setup;
-use crate::store::{GuestState, Origin, new_store, service};
+use crate::store::{GuestState, Origin, new_store, service, undisturbed};
 use bytes::{Bytes, BytesMut};
 use dhow_blocks::invoke::{Body, BodyError, Invocation, Reply};
 use dhow_engine::Engine;
@@ -145,7 +145,7 @@ impl Http2 {
             && let Some(mut instance) = self.idle.lock().pop()
         {
             instance.store.data_mut().serve_again(origin);
-            instance.store.set_epoch_deadline(1);
+            undisturbed(&mut instance.store);
             return Ok(instance);
         }
         let wasi = service(&self.setup).map_err(|error| Failure::Host(format!("{error:#}")))?;
