@@ -21,6 +21,9 @@ pub struct Shared {
     pub engine: Engine,
     /// Compiled code; without it every load compiles.
     pub cache: Option<Cache>,
+    /// Held while compiling: one compilation uses all cores, and a module that several apps share is
+    /// compiled once.
+    pub compiling: parking_lot::Mutex<()>,
     /// Imports, resolved once.
     pub linkers: Linkers,
     /// Invocations under way in all apps; shutting down waits for them.
@@ -157,21 +160,33 @@ impl App {
             if dhow_engine::Digest::of(&wasm) != app.program.digest {
                 return Err(format!("{} changed since the app was registered; reload the host", app.source));
             }
-            let shared = &app.shared;
-            let image = Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm);
-            image.map_err(|error| error.to_string())
+            app.image(&wasm)
         });
         let image = compiled.await.map_err(|error| error.to_string())??;
         self.link(&image)
     }
 
     fn load_cached(&self) -> Result<Option<Guest>, String> {
+        self.cached()?.map(|image| self.link(&image)).transpose()
+    }
+
+    fn cached(&self) -> Result<Option<Image>, String> {
         let Some(cache) = &self.shared.cache else { return Ok(None) };
-        let image = Image::cached(&self.shared.engine, cache, &self.program);
-        match image.map_err(|error| format!("{error:#}"))? {
-            Some(image) => self.link(&image).map(Some),
-            None => Ok(None),
+        Image::cached(&self.shared.engine, cache, &self.program).map_err(|error| format!("{error:#}"))
+    }
+
+    /// The app's code, out of the cache or compiled from its module; blocks while it compiles.
+    pub(crate) fn image(&self, wasm: &[u8]) -> Result<Image, String> {
+        if let Some(image) = self.cached()? {
+            return Ok(image);
         }
+        let shared = &self.shared;
+        let _one_at_a_time = shared.compiling.lock();
+        if let Some(image) = self.cached()? {
+            return Ok(image);
+        }
+        Image::compile(&shared.engine, shared.cache.as_ref(), &self.program, wasm)
+            .map_err(|error| error.to_string())
     }
 
     pub(crate) fn link(&self, image: &Image) -> Result<Guest, String> {

@@ -63,6 +63,7 @@ impl Host {
             shared: Arc::new(Shared {
                 engine: options.engine,
                 cache: options.cache,
+                compiling: parking_lot::Mutex::new(()),
                 linkers: Linkers::new(),
                 under_way: UnderWay::default(),
             }),

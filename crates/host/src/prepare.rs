@@ -8,7 +8,7 @@ use dhow_artifacts::{DEFAULT_LIMIT, Source, error::FetchError};
 use dhow_blocks::grants::Grants;
 use dhow_blocks::scope::Scope;
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
-use dhow_engine::{Image, Limits, Program};
+use dhow_engine::{Limits, Program};
 use dhow_guest::{Bounds, Directory, Setup};
 use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
@@ -181,36 +181,31 @@ impl Host {
         let module = module.map_err(|error| PrepareError::Fetch { app_id: spec.app_id.clone(), error })?;
         let host = Arc::clone(self);
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
-        let broken = move |reason: String| PrepareError::Module { app_id, file, reason };
         // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared =
-            tokio::task::spawn_blocking(move || -> Result<Arc<App>, Result<String, PrepareError>> {
-                let text = |error: &dyn std::error::Error| Ok(error.to_string());
-                let wasm = dhow_engine::image::binary(&module).map_err(|error| text(&error))?;
-                let program = Program::recognise(&wasm).map_err(|error| text(&error))?;
-                let app = host.assemble(spec, program, version).map_err(Err)?;
-                let shared = &app.shared;
-                let cached = match &shared.cache {
-                    Some(cache) => Image::cached(&shared.engine, cache, &app.program),
-                    None => Ok(None),
-                };
-                let image = match cached.map_err(|error| Ok(format!("{error:#}")))? {
-                    Some(image) => image,
-                    None => Image::compile(&shared.engine, shared.cache.as_ref(), &app.program, &wasm)
-                        .map_err(|error| text(&error))?,
-                };
-                let guest = app.link(&image).map_err(Ok)?;
-                if shared.cache.is_none() || host.keeps_loaded() {
-                    app.guest.store(Some(Arc::new(guest)));
-                }
-                Ok(app)
-            });
-        match prepared.await {
-            Ok(Ok(app)) => Ok(app),
-            Ok(Err(Ok(reason))) => Err(broken(reason)),
-            Ok(Err(Err(error))) => Err(error),
-            Err(panicked) => Err(broken(panicked.to_string())),
+        let prepared = tokio::task::spawn_blocking(move || host.compile(spec, &module, version)).await;
+        prepared.unwrap_or_else(|panicked| {
+            Err(PrepareError::Module { app_id, file, reason: panicked.to_string() })
+        })
+    }
+
+    fn compile(
+        self: &Arc<Self>,
+        spec: AppSpec,
+        module: &[u8],
+        version: u64,
+    ) -> Result<Arc<App>, PrepareError> {
+        let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
+        let broken =
+            |reason: String| PrepareError::Module { app_id: app_id.clone(), file: file.clone(), reason };
+        let wasm = dhow_engine::image::binary(module).map_err(|error| broken(error.to_string()))?;
+        let program = Program::recognise(&wasm).map_err(|error| broken(error.to_string()))?;
+        let app = self.assemble(spec, program, version)?;
+        let image = app.image(&wasm).map_err(broken)?;
+        let guest = app.link(&image).map_err(broken)?;
+        if app.shared.cache.is_none() || self.keeps_loaded() {
+            app.guest.store(Some(Arc::new(guest)));
         }
+        Ok(app)
     }
 
     fn assemble(
