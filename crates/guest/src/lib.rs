@@ -36,6 +36,6 @@ mod store;
 
 pub use failure::{Failure, LoadError};
 pub use guest::{Guest, Invoked};
-pub use linker::Linkers;
+pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
 pub use setup::{Bounds, Directory, Level, Output, Setup, Stdio, Stream};

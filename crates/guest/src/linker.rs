@@ -17,22 +17,29 @@ pub struct Linkers {
     module: OnceLock<wasmtime::Linker<ModuleState>>,
 }
 
-/// Packages that components may import from.
-const PROVIDED: [&str; 10] = [
+/// What components may import: whole packages, ending in a slash, and interfaces of exactly one version.
+const PROVIDED: [&str; 12] = [
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:filesystem/",
     "wasi:http/",
     "wasi:io/",
-    "wasi:keyvalue/",
-    "wasi:logging/",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:logging/logging@0.1.0-draft",
     "wasi:random/",
     "wasi:sockets/",
 ];
 
+/// The only socket calls of WASI preview 1; other systems have added more under the same module name.
+const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
+
 /// What would provide imports that dhow does not, by their beginning.
-const HINTS: [(&str, &str); 12] = [
+const HINTS: [(&str, &str); 14] = [
+    ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft"),
+    ("wasi:logging/", "is another version of wasi:logging; dhow provides 0.1.0-draft"),
     ("wasi:nn/", "is machine-learning inference and not part of this version of dhow"),
     (
         "wasi:messaging/",
@@ -101,16 +108,27 @@ impl Linkers {
 
 /// Turns a linking error into one that names the import and what would provide it.
 pub(crate) fn explain(inspection: &Inspection, error: &wasmtime::Error) -> LoadError {
-    let unknown = inspection.imports.iter().find(|import| match inspection.kind {
-        Kind::Component => !PROVIDED.iter().any(|known| import.starts_with(known)),
-        Kind::Module => {
-            !import.starts_with("wasi_snapshot_preview1::")
-                || import.starts_with("wasi_snapshot_preview1::sock_")
-        }
-    });
+    let unknown = inspection.imports.iter().find(|import| !is_provided(inspection, import));
     match unknown {
         Some(import) => LoadError::UnknownImport { import: import.clone(), hint: hint(import) },
         None => LoadError::Mismatch(format!("{error:#}")),
+    }
+}
+
+/// Whether a module of this kind gets this import from dhow.
+pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
+    match inspection.kind {
+        Kind::Module => import
+            .strip_prefix("wasi_snapshot_preview1::")
+            .is_some_and(|function| !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)),
+        Kind::Component => {
+            let known = PROVIDED
+                .iter()
+                .any(|known| *known == import || known.ends_with('/') && import.starts_with(known));
+            // WASI 0.3 comes with the engine for concurrent calls, which only these two ABIs use.
+            let concurrent = matches!(inspection.abi, Abi::Http3 | Abi::Cli3);
+            known && (concurrent || !import.contains("@0.3."))
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a module may need, as its imports show it: grants, and interfaces that dhow does not have.
-//!
-//! The interfaces that are provided stand in `dhow_guest`'s linker; the two lists are kept equal by hand.
 
-use dhow_engine::{Abi, Inspection, Kind};
+use dhow_engine::Inspection;
+use dhow_guest::is_provided;
 
 /// Conclusions from the imports.
 #[derive(Debug, Default)]
@@ -74,23 +73,6 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Packages and interfaces that components may import.
-const COMPONENT_INTERFACES: &[&str] = &[
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:config/store@0.2.0-rc.1",
-    "wasi:filesystem/",
-    "wasi:http/",
-    "wasi:io/",
-    "wasi:keyvalue/",
-    "wasi:logging/",
-    "wasi:random/",
-    "wasi:sockets/",
-];
-
-/// The only socket calls of WASI preview 1; other systems have added more under the same module name.
-const PREVIEW1_SOCKETS: &[&str] = &["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
-
 // === impl Needs ===
 
 impl Needs {
@@ -102,20 +84,6 @@ impl Needs {
         });
         let not_provided = inspection.imports.iter().filter(|import| !is_provided(inspection, import));
         Needs { grants: grants.collect(), not_provided: not_provided.cloned().collect() }
-    }
-}
-
-fn is_provided(inspection: &Inspection, import: &str) -> bool {
-    match inspection.kind {
-        Kind::Module => import
-            .strip_prefix("wasi_snapshot_preview1::")
-            .is_some_and(|function| !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)),
-        Kind::Component => {
-            let known = COMPONENT_INTERFACES.iter().any(|known| import.starts_with(known));
-            // WASI 0.3 comes with the engine for concurrent calls, which only these two ABIs use.
-            let concurrent = matches!(inspection.abi, Abi::Http3 | Abi::Cli3);
-            known && (concurrent || !import.contains("@0.3."))
-        }
     }
 }
 
@@ -134,8 +102,9 @@ mod tests {
         let module = |name: &str| {
             format!("(module (import \"wasi_snapshot_preview1\" {name:?} (func)) (func (export \"_start\")))")
         };
-        let cases: [(String, &[&str], bool); 12] = [
-            (component("wasi:keyvalue/store@0.2.0-draft2"), &["state"], true),
+        let cases: [(String, &[&str], bool); 13] = [
+            (component("wasi:keyvalue/store@0.2.0-draft"), &["state"], true),
+            (component("wasi:keyvalue/store@0.2.0-draft2"), &["state"], false),
             (component("wasi:http/outgoing-handler@0.2.3"), &["http"], true),
             (component("wasi:http/types@0.2.3"), &[], true),
             (component("wasi:sockets/tcp@0.2.0"), &["connect", "listen"], true),
