@@ -319,6 +319,8 @@ impl Drop for Server {
         let kill = format!("kill -s KILL -- -{}", self.child.id());
         let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
+        // The shell may be gone before the server below it: its folder is free when its output is closed.
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
     }
 }
 
