@@ -13,6 +13,20 @@ pub struct Grants {
     pub state: Vec<NamePattern>,
     /// Apps that may be invoked.
     pub invoke: Vec<NamePattern>,
+    /// Topics that may be published to, as `component/topic`; a component alone stands for all its topics.
+    pub publish: Vec<NamePattern>,
+    /// Topics that may be received, as `component/topic`; a component alone stands for all its topics.
+    pub subscribe: Vec<NamePattern>,
+    /// Bindings, by component name, for operations and for events.
+    pub bindings: Vec<NamePattern>,
+    /// Secrets, as `component/secret`; a component alone stands for all its secrets.
+    pub secrets: Vec<NamePattern>,
+    /// Configuration stores, by component name.
+    pub configuration: Vec<NamePattern>,
+    /// Lock stores, by component name.
+    pub lock: Vec<NamePattern>,
+    /// Jobs, by name.
+    pub jobs: Vec<NamePattern>,
     /// Hosts that HTTP requests may go to.
     pub http: Vec<HostPattern>,
     /// TCP and UDP addresses that sockets may connect or send to.
@@ -28,6 +42,35 @@ pub enum Ask<'a> {
     State(&'a str),
     /// Invoke the app of this id.
     Invoke(&'a str),
+    /// Publish to a topic.
+    Publish {
+        /// Component.
+        pubsub: &'a str,
+        /// Topic.
+        topic: &'a str,
+    },
+    /// Receive from a topic.
+    Subscribe {
+        /// Component.
+        pubsub: &'a str,
+        /// Topic.
+        topic: &'a str,
+    },
+    /// Use the binding of this name.
+    Binding(&'a str),
+    /// Read a secret.
+    Secret {
+        /// Component.
+        store: &'a str,
+        /// Name of the secret.
+        name: &'a str,
+    },
+    /// Use the configuration store of this name.
+    Configuration(&'a str),
+    /// Use the lock store of this name.
+    Lock(&'a str),
+    /// Have the job of this name.
+    Job(&'a str),
     /// Send an HTTP request.
     Http {
         /// `http` or `https`.
@@ -59,7 +102,7 @@ pub enum Ask<'a> {
     "not granted: {kind} {name:?}; add it to `{kind}` under [apps.<id>.grants] or pass --grant {kind}={name}"
 )]
 pub struct Denied {
-    /// The kind of grant: `state`, `invoke`, `http`, `connect`, `listen`.
+    /// The kind of grant, as the manifest names it: `state`, `invoke`, `http`, …
     pub kind: &'static str,
     /// What was asked for, as a pattern that would allow it.
     pub name: String,
@@ -93,15 +136,55 @@ pub struct PatternError {
 impl Grants {
     /// Allows or refuses.
     pub fn check(&self, ask: Ask<'_>) -> Result<(), Denied> {
+        let named = |list: &[NamePattern], name: &str| list.iter().any(|pattern| pattern.matches(name));
         let allowed = match ask {
-            Ask::State(name) => self.state.iter().any(|p| p.matches(name)),
-            Ask::Invoke(name) => self.invoke.iter().any(|p| p.matches(name)),
+            Ask::State(name) => named(&self.state, name),
+            Ask::Invoke(name) => named(&self.invoke, name),
+            Ask::Publish { pubsub, topic } => within(&self.publish, pubsub, topic),
+            Ask::Subscribe { pubsub, topic } => within(&self.subscribe, pubsub, topic),
+            Ask::Binding(name) => named(&self.bindings, name),
+            Ask::Secret { store, name } => within(&self.secrets, store, name),
+            Ask::Configuration(name) => named(&self.configuration, name),
+            Ask::Lock(name) => named(&self.lock, name),
+            Ask::Job(name) => named(&self.jobs, name),
             Ask::Http { scheme, host, port } => self.http.iter().any(|p| p.matches(Some(scheme), host, port)),
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
             Ask::Listen { host, port } => self.listen.iter().any(|p| p.matches(None, host, port)),
         };
         if allowed { Ok(()) } else { Err(ask.denied()) }
     }
+
+    /// Everything: for a program outside, which this host does not confine.
+    pub fn everything() -> Grants {
+        let names = || vec![NamePattern::any()];
+        let hosts = || vec![HostPattern::any()];
+        Grants {
+            state: names(),
+            invoke: names(),
+            publish: names(),
+            subscribe: names(),
+            bindings: names(),
+            secrets: names(),
+            configuration: names(),
+            lock: names(),
+            jobs: names(),
+            http: hosts(),
+            connect: hosts(),
+            listen: hosts(),
+        }
+    }
+
+    /// Whether any secret of the store may be read.
+    pub fn secrets_of(&self, store: &str) -> bool {
+        self.secrets.iter().any(|pattern| pattern.may_match_within(store))
+    }
+}
+
+/// Whether a pattern allows `component/name`, or the whole component.
+fn within(patterns: &[NamePattern], component: &str, name: &str) -> bool {
+    patterns
+        .iter()
+        .any(|pattern| pattern.matches(component) || pattern.matches(&format!("{component}/{name}")))
 }
 
 // === impl Ask ===
@@ -114,6 +197,13 @@ impl Ask<'_> {
         let (kind, name) = match self {
             Ask::State(name) => ("state", name.to_owned()),
             Ask::Invoke(name) => ("invoke", name.to_owned()),
+            Ask::Publish { pubsub, topic } => ("publish", format!("{pubsub}/{topic}")),
+            Ask::Subscribe { pubsub, topic } => ("subscribe", format!("{pubsub}/{topic}")),
+            Ask::Binding(name) => ("bindings", name.to_owned()),
+            Ask::Secret { store, name } => ("secrets", format!("{store}/{name}")),
+            Ask::Configuration(name) => ("configuration", name.to_owned()),
+            Ask::Lock(name) => ("lock", name.to_owned()),
+            Ask::Job(name) => ("jobs", name.to_owned()),
             Ask::Http { scheme, host, port } => ("http", format!("{scheme}://{}", with_port(host, port))),
             Ask::Connect { host, port } => ("connect", with_port(host, port)),
             Ask::Listen { host, port } => ("listen", with_port(host, port)),
@@ -125,6 +215,20 @@ impl Ask<'_> {
 // === impl NamePattern ===
 
 impl NamePattern {
+    /// Matches every name.
+    pub fn any() -> NamePattern {
+        NamePattern("*".to_owned())
+    }
+
+    /// Whether the pattern matches the component, or something that begins with `component/`.
+    fn may_match_within(&self, component: &str) -> bool {
+        let inside = |text: &str| text.strip_prefix(component).is_some_and(|rest| rest.starts_with('/'));
+        match self.0.split_once('*') {
+            None => self.0 == component || inside(&self.0),
+            Some((start, _)) => self.matches(component) || inside(start) || component.starts_with(start),
+        }
+    }
+
     fn matches(&self, name: &str) -> bool {
         match self.0.split_once('*') {
             None => self.0 == name,
@@ -159,6 +263,11 @@ impl fmt::Display for NamePattern {
 // === impl HostPattern ===
 
 impl HostPattern {
+    /// Matches every host.
+    pub fn any() -> HostPattern {
+        HostPattern { scheme: None, host: "*".to_owned(), port: None }
+    }
+
     fn matches(&self, scheme: Option<&str>, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         let host_matches = match self.host.strip_prefix("*.") {

@@ -24,6 +24,16 @@ pub enum Trigger {
     App,
     /// The command line.
     Command,
+    /// A message of a topic.
+    Topic,
+    /// An event of an input binding.
+    Binding,
+    /// A job that is due.
+    Job,
+    /// A configuration value that changed.
+    Configuration,
+    /// The host itself: what the app subscribes to, whether it is well.
+    Host,
 }
 
 /// A request to an app.
@@ -126,6 +136,22 @@ pub enum InvokeError {
         app_id: String,
         /// Apps on the way.
         depth: u8,
+    },
+    /// The target failed lately, and its circuit breaker lets nothing through.
+    #[error("circuit breaker {breaker:?} of app {app_id:?} is open: the app failed lately")]
+    CircuitOpen {
+        /// The app.
+        app_id: String,
+        /// The circuit breaker's name in its resource.
+        breaker: String,
+    },
+    /// The app is a program outside, or on another host, and could not be reached.
+    #[error("app {app_id:?} cannot be reached: {reason}")]
+    Unreachable {
+        /// The app.
+        app_id: String,
+        /// What was tried, and what came of it.
+        reason: String,
     },
     /// The host is going down.
     #[error("the host is shutting down")]

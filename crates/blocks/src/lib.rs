@@ -6,16 +6,36 @@
 //! | file | subject |
 //! |---|---|
 //! | [`state`] | key-value state: the trait, its types and its errors |
+//! | [`pubsub`] | topics: publish, receive at least once |
+//! | [`binding`] | operations of outside systems, and their events |
+//! | [`secrets`] | named secrets |
+//! | [`configuration`] | values that operators change while apps run |
+//! | [`lock`] | mutual exclusion with expiry |
+//! | [`jobs`] | work that is due later |
+//! | [`events`] | what arrives by itself, and who handles it |
+//! | [`error`] | why a block other than state failed |
+//! | [`cloud_event`] | the envelope of messages |
+//! | [`policy`] | timeouts, retries, circuit breakers |
 //! | [`invoke`] | one invocation, its body and its reply, for every trigger |
 //! | [`trace`] | W3C trace context of an invocation |
 //! | [`grants`] | what a manifest allows an app; the one permission check |
 //! | [`scope`] | one app's view of the blocks: grants and key prefixes applied |
 //! | `conformance` | the tests that every provider of a block passes (feature `conformance`) |
 
+pub mod binding;
+pub mod cloud_event;
+pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod error;
+pub mod events;
 pub mod grants;
 pub mod invoke;
+pub mod jobs;
+pub mod lock;
+pub mod policy;
+pub mod pubsub;
 pub mod scope;
+pub mod secrets;
 pub mod state;
 pub mod trace;

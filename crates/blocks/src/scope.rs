@@ -1,15 +1,38 @@
 //! One app's view of the blocks.
 //!
 //! A guest interface never sees a provider: it sees the [`Scope`] of its app, which checks the grant,
-//! prefixes the key and passes the request on. Whatever has to happen on every use of a block happens here.
+//! prefixes the key, applies the policy, measures and passes the request on. Whatever has to happen on every
+//! use of a block happens here.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `bound` | a provider with its policy and its measurements |
+//! | `state` | keys with the app's prefix |
+//! | `pubsub` | topic rules, envelopes, publishing |
+//! | `secrets` | which secrets an app may read |
 
+mod bound;
+mod pubsub;
+mod secrets;
+mod state;
+
+pub use bound::{Bound, ComponentInfo, Meter};
+pub use pubsub::{Event, PubSubBinding, PublishError, TopicRules, is_true};
+pub use secrets::{SecretAccess, SecretBinding, SecretError};
+pub use state::State;
+
+use crate::binding::{Binding, BindingRequest, BindingResponse};
+use crate::configuration::ConfigurationStore;
+use crate::error::BlockError;
 use crate::grants::{Ask, Denied, Grants};
-use crate::invoke::{Invocation, InvokeError, Invoker, Reply};
-use crate::state::{
-    Delete, Item, KeyPage, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, Set, StateError, StateStore,
-};
+use crate::invoke::{Body, Invocation, InvokeError, Invoker, Reply};
+use crate::jobs::Jobs;
+use crate::lock::{LockStore, Unlock};
+use crate::policy::{Code, Policies, Resilient};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The store that a guest gets when it names none (Dapr's usual name).
 pub const DEFAULT_STATE_STORE: &str = "statestore";
@@ -17,29 +40,61 @@ pub const DEFAULT_STATE_STORE: &str = "statestore";
 /// Apps may call each other this many steps deep; more is taken for a circle.
 pub const MAX_INVOKE_DEPTH: u8 = 16;
 
+/// Largest body of an invocation that is kept to be sent again by a retry, in bytes. Larger ones are sent once.
+const MAX_REPEATED_BODY: u64 = 4 << 20;
+
 /// Everything outside itself that an app can reach.
 pub struct Scope {
     /// The app's identity.
     pub app_id: Arc<str>,
     /// What its manifest allows.
     pub grants: Grants,
-    /// State stores of this host that are not closed to this app by the component's own `scopes`.
-    pub state: HashMap<String, StateBinding>,
+    /// The components that are open to this app.
+    pub components: Providers,
     /// The app's configuration values, from its manifest.
     pub config: BTreeMap<String, String>,
     /// The host, which knows the other apps.
     pub invoker: Arc<dyn Invoker>,
+    /// Resiliency of invocations; none where no resource asks for any.
+    pub policies: Option<Arc<dyn Policies>>,
 }
 
-/// A state store as one app sees it.
-#[derive(Clone)]
-pub struct StateBinding {
-    /// The provider.
-    pub store: Arc<dyn StateStore>,
-    /// What stands before every key of this app, e.g. `orders||`; empty when the component shares its keys.
-    pub key_prefix: Arc<str>,
-    /// The component's type, e.g. `state.sqlite`.
-    pub component_type: Arc<str>,
+/// The components of a host that are open to one app, by name.
+#[derive(Clone, Default)]
+pub struct Providers {
+    /// State stores.
+    pub state: HashMap<String, State>,
+    /// Message brokers.
+    pub pubsub: HashMap<String, PubSubBinding>,
+    /// Bindings.
+    pub bindings: HashMap<String, Bound<dyn Binding>>,
+    /// Secret stores.
+    pub secrets: HashMap<String, SecretBinding>,
+    /// Configuration stores.
+    pub configuration: HashMap<String, Bound<dyn ConfigurationStore>>,
+    /// Lock stores, with what stands before each resource of this app.
+    pub locks: HashMap<String, (Bound<dyn LockStore>, Arc<str>)>,
+    /// The host's jobs.
+    pub jobs: Option<Arc<dyn Jobs>>,
+}
+
+/// A building block, as messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// State.
+    State,
+    /// Publish and subscribe.
+    PubSub,
+    /// Bindings.
+    Binding,
+    /// Secrets.
+    Secrets,
+    /// Configuration.
+    Configuration,
+    /// Locks.
+    Lock,
+    /// Jobs.
+    Jobs,
 }
 
 /// Why a scope did not hand out a block.
@@ -49,26 +104,30 @@ pub enum ScopeError {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// There is no component of that name for this app.
-    #[error("{block} {name:?} is not found")]
+    #[error("{block} {name} is not found")]
     NotFound {
-        /// Dapr's name of the block, e.g. "state store".
-        block: &'static str,
+        /// The block.
+        block: Block,
         /// The name asked for.
         name: String,
     },
     /// There is no component of this kind at all.
     #[error("{block} is not configured")]
     NotConfigured {
-        /// Dapr's name of the block.
-        block: &'static str,
+        /// The block.
+        block: Block,
     },
 }
 
-/// A state store with the app's prefix applied: keys go in and come out as the app knows them.
-#[derive(Clone)]
-pub struct State {
-    store: Arc<dyn StateStore>,
-    prefix: Arc<str>,
+/// Why an operation of a block was not carried out.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UseError {
+    /// The component is not there, or not for this app.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The provider failed.
+    #[error(transparent)]
+    Provider(#[from] BlockError),
 }
 
 // === impl Scope ===
@@ -76,14 +135,82 @@ pub struct State {
 impl Scope {
     /// The state store of that name.
     pub fn state(&self, name: &str) -> Result<State, ScopeError> {
-        if self.state.is_empty() {
-            return Err(ScopeError::NotConfigured { block: "state store" });
-        }
-        let Some(binding) = self.state.get(name) else {
-            return Err(ScopeError::NotFound { block: "state store", name: name.to_owned() });
-        };
+        let state = find(&self.components.state, Block::State, name)?;
         self.grants.check(Ask::State(name))?;
-        Ok(State { store: Arc::clone(&binding.store), prefix: Arc::clone(&binding.key_prefix) })
+        Ok(state.clone())
+    }
+
+    /// The message broker of that name; what may be done with it depends on the topic.
+    pub fn pubsub(&self, name: &str) -> Result<&PubSubBinding, ScopeError> {
+        find(&self.components.pubsub, Block::PubSub, name)
+    }
+
+    /// The configuration store of that name.
+    pub fn configuration(&self, name: &str) -> Result<&Bound<dyn ConfigurationStore>, ScopeError> {
+        let store = find(&self.components.configuration, Block::Configuration, name)?;
+        self.grants.check(Ask::Configuration(name))?;
+        Ok(store)
+    }
+
+    /// The host's jobs, if the app may have a job of that name.
+    pub fn jobs(&self, name: &str) -> Result<&Arc<dyn Jobs>, ScopeError> {
+        let jobs = self.components.jobs.as_ref();
+        let jobs = jobs.ok_or(ScopeError::NotConfigured { block: Block::Jobs })?;
+        self.grants.check(Ask::Job(name))?;
+        Ok(jobs)
+    }
+
+    /// Carries out one operation of an output binding.
+    pub async fn call_binding(
+        &self,
+        name: &str,
+        request: BindingRequest,
+    ) -> Result<BindingResponse, UseError> {
+        let bound = find(&self.components.bindings, Block::Binding, name)?;
+        self.grants.check(Ask::Binding(name)).map_err(ScopeError::from)?;
+        let provider = &bound.provider;
+        let operations = provider.operations();
+        if !operations.contains(&request.operation.as_str()) {
+            let reason = format!(
+                "binding {name} does not support operation {}. supported operations: {}",
+                request.operation,
+                operations.join(" ")
+            );
+            return Err(BlockError::invalid(reason).into());
+        }
+        Ok(bound.call("invoke", request, |request| provider.invoke(request)).await?)
+    }
+
+    /// Takes a lock for `expiry`; `false` when somebody holds it.
+    pub async fn try_lock(
+        &self,
+        store: &str,
+        resource: &str,
+        owner: &str,
+        expiry: Duration,
+    ) -> Result<bool, UseError> {
+        let (bound, resource) = self.lock(store, resource)?;
+        let (provider, resource) = (&bound.provider, resource.as_str());
+        // Not under the policy's retries: a lock that was taken without the answer arriving is not free.
+        Ok(bound.call("try_lock", (), |()| provider.try_lock(resource, owner, expiry)).await?)
+    }
+
+    /// Gives a lock back.
+    pub async fn unlock(&self, store: &str, resource: &str, owner: &str) -> Result<Unlock, UseError> {
+        let (bound, resource) = self.lock(store, resource)?;
+        let (provider, resource) = (&bound.provider, resource.as_str());
+        Ok(bound.call("unlock", (), |()| provider.unlock(resource, owner)).await?)
+    }
+
+    fn lock(&self, store: &str, resource: &str) -> Result<(&Bound<dyn LockStore>, String), ScopeError> {
+        let (bound, prefix) = find(&self.components.locks, Block::Lock, store)?;
+        self.grants.check(Ask::Lock(store))?;
+        Ok((bound, format!("{prefix}{resource}")))
+    }
+
+    /// Which secret store an app means; what may be read depends on the secret.
+    fn secret_store(&self, name: &str) -> Result<&SecretBinding, ScopeError> {
+        find(&self.components.secrets, Block::Secrets, name)
     }
 
     /// Allows or refuses an HTTP request to the outside.
@@ -91,7 +218,7 @@ impl Scope {
         self.grants.check(Ask::Http { scheme, host, port })
     }
 
-    /// Invokes another app of this host, or this one.
+    /// Invokes another app, or this one, under the resiliency policy of the target.
     pub async fn invoke(&self, app_id: &str, mut invocation: Invocation) -> Result<Reply, InvokeError> {
         if app_id != &*self.app_id && self.grants.check(Ask::Invoke(app_id)).is_err() {
             return Err(InvokeError::Denied { caller: self.app_id.to_string(), app_id: app_id.to_owned() });
@@ -100,108 +227,145 @@ impl Scope {
             return Err(InvokeError::TooDeep { app_id: app_id.to_owned(), depth: invocation.depth });
         }
         invocation.depth += 1;
-        self.invoker.invoke(app_id, invocation).await
+        let Some(policies) = &self.policies else { return self.invoker.invoke(app_id, invocation).await };
+        let policy = policies.app(app_id);
+        if policy.is_none() {
+            return self.invoker.invoke(app_id, invocation).await;
+        }
+        let attempt = |invocation: Invocation| async {
+            match self.invoker.invoke(app_id, invocation).await {
+                // What is no success counts as a failure for retries and circuit breakers.
+                Ok(reply) if reply.status().as_u16() >= 400 => Err(Attempt::Answered(reply)),
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(Attempt::Failed(error)),
+            }
+        };
+        let size = http_body::Body::size_hint(invocation.request.body()).upper();
+        let answer = if policy.repeats() && size.is_some_and(|size| size <= MAX_REPEATED_BODY) {
+            let (head, body) = invocation.request.into_parts();
+            let body = body.collect(MAX_REPEATED_BODY as usize).await;
+            let body = body.map_err(|error| InvokeError::GuestFailed {
+                app_id: self.app_id.to_string(),
+                reason: format!("its request broke off: {error}"),
+            })?;
+            let Invocation { trigger, trace, depth, .. } = invocation;
+            policy
+                .run((head, body), |(head, body)| {
+                    let request = http::Request::from_parts(head, Body::from(body));
+                    attempt(Invocation { request, trigger, trace, depth })
+                })
+                .await
+        } else {
+            let once = crate::policy::Policy { retry: None, ..policy };
+            let mut invocation = Some(invocation);
+            once.run((), |()| {
+                let invocation = invocation.take();
+                async {
+                    match invocation {
+                        Some(invocation) => attempt(invocation).await,
+                        None => Err(Attempt::Failed(InvokeError::ShuttingDown)),
+                    }
+                }
+            })
+            .await
+        };
+        match answer {
+            Ok(reply) | Err(Attempt::Answered(reply)) => Ok(reply),
+            Err(Attempt::Failed(error)) => Err(error),
+            Err(Attempt::TimedOut(limit)) => {
+                let seconds = limit.as_secs_f64();
+                Err(InvokeError::DeadlineExceeded { app_id: app_id.to_owned(), seconds })
+            }
+            Err(Attempt::Open(breaker)) => {
+                Err(InvokeError::CircuitOpen { app_id: app_id.to_owned(), breaker })
+            }
+        }
     }
 }
 
-impl std::fmt::Debug for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn find<'a, T>(map: &'a HashMap<String, T>, block: Block, name: &str) -> Result<&'a T, ScopeError> {
+    if map.is_empty() {
+        return Err(ScopeError::NotConfigured { block });
+    }
+    map.get(name).ok_or_else(|| ScopeError::NotFound { block, name: name.to_owned() })
+}
+
+/// How a try to invoke an app ended.
+enum Attempt {
+    Answered(Reply),
+    Failed(InvokeError),
+    TimedOut(Duration),
+    Open(String),
+}
+
+impl Resilient for Attempt {
+    fn timed_out(limit: Duration) -> Attempt {
+        Attempt::TimedOut(limit)
+    }
+
+    fn circuit_open(breaker: &str) -> Attempt {
+        Attempt::Open(breaker.to_owned())
+    }
+
+    fn may_pass(&self) -> bool {
+        !matches!(self, Attempt::Failed(InvokeError::Denied { .. } | InvokeError::TooDeep { .. }))
+    }
+
+    fn code(&self) -> Option<Code> {
+        match self {
+            Attempt::Answered(reply) => Some(Code::Http(reply.status().as_u16())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Configuration values may be secret: names only.
         f.debug_struct("Scope")
             .field("app_id", &self.app_id)
             .field("grants", &self.grants)
-            .field("state", &self.state.keys().collect::<Vec<_>>())
+            .field("components", &self.components)
             .field("config", &self.config.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
-// === impl State ===
+// === impl Providers ===
 
-impl State {
-    /// See [`StateStore::get`].
-    pub async fn get(&self, key: &str) -> Result<Option<Item>, StateError> {
-        self.store.get(&self.scoped(key)?).await
+impl Providers {
+    /// All components, by name.
+    pub fn list(&self) -> Vec<Arc<ComponentInfo>> {
+        let mut list: Vec<Arc<ComponentInfo>> = Vec::new();
+        list.extend(self.state.values().map(|state| Arc::clone(&state.bound.component)));
+        list.extend(self.pubsub.values().map(|pubsub| Arc::clone(&pubsub.bound.component)));
+        list.extend(self.bindings.values().map(|bound| Arc::clone(&bound.component)));
+        list.extend(self.secrets.values().map(|secrets| Arc::clone(&secrets.bound.component)));
+        list.extend(self.configuration.values().map(|bound| Arc::clone(&bound.component)));
+        list.extend(self.locks.values().map(|(bound, _)| Arc::clone(&bound.component)));
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        list
     }
+}
 
-    /// See [`StateStore::get_many`].
-    pub async fn get_many(&self, keys: &[String]) -> Vec<Result<Option<Item>, StateError>> {
-        let scoped: Result<Vec<String>, StateError> = keys.iter().map(|key| self.scoped(key)).collect();
-        match scoped {
-            Ok(scoped) => self.store.get_many(&scoped).await,
-            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-        }
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list().iter().map(|component| component.name.clone())).finish()
     }
+}
 
-    /// See [`StateStore::set`].
-    pub async fn set(&self, set: Set) -> Result<(), StateError> {
-        self.store.set(self.scoped_set(set)?).await
-    }
+// === impl Block ===
 
-    /// See [`StateStore::delete`].
-    pub async fn delete(&self, delete: Delete) -> Result<(), StateError> {
-        self.store.delete(self.scoped_delete(delete)?).await
-    }
-
-    /// See [`StateStore::transact`].
-    pub async fn transact(&self, operations: Vec<Operation>) -> Result<(), StateError> {
-        let scoped = operations.into_iter().map(|operation| {
-            Ok(match operation {
-                Operation::Set(set) => Operation::Set(self.scoped_set(set)?),
-                Operation::Delete(delete) => Operation::Delete(self.scoped_delete(delete)?),
-            })
-        });
-        self.store.transact(scoped.collect::<Result<_, StateError>>()?).await
-    }
-
-    /// See [`StateStore::list_keys`]; keys come back without the app's prefix.
-    pub async fn list_keys(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<KeyPage, StateError> {
-        let after = after.map(|key| self.scoped(key)).transpose()?;
-        let mut page = self.store.list_keys(&self.scoped(prefix)?, after.as_deref(), limit).await?;
-        for key in &mut page.keys {
-            key.drain(..self.prefix.len());
-        }
-        Ok(page)
-    }
-
-    /// See [`StateStore::increment`].
-    pub async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError> {
-        self.store.increment(&self.scoped(key)?, delta).await
-    }
-
-    /// Whether the store can do this.
-    pub fn can(&self, capability: crate::state::Capability) -> bool {
-        self.store.capabilities().contains(&capability)
-    }
-
-    fn scoped(&self, key: &str) -> Result<String, StateError> {
-        let length = self.prefix.len() + key.len();
-        if length > MAX_KEY_BYTES {
-            return Err(StateError::TooLarge { what: "key", actual: length, limit: MAX_KEY_BYTES });
-        }
-        let mut scoped = String::with_capacity(length);
-        scoped.push_str(&self.prefix);
-        scoped.push_str(key);
-        Ok(scoped)
-    }
-
-    fn scoped_set(&self, set: Set) -> Result<Set, StateError> {
-        if set.value.len() > MAX_VALUE_BYTES {
-            return Err(StateError::TooLarge {
-                what: "value",
-                actual: set.value.len(),
-                limit: MAX_VALUE_BYTES,
-            });
-        }
-        Ok(Set { key: self.scoped(&set.key)?, ..set })
-    }
-
-    fn scoped_delete(&self, delete: Delete) -> Result<Delete, StateError> {
-        Ok(Delete { key: self.scoped(&delete.key)?, ..delete })
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Block::State => "state store",
+            Block::PubSub => "pubsub",
+            Block::Binding => "output binding",
+            Block::Secrets => "secret store",
+            Block::Configuration => "configuration store",
+            Block::Lock => "lock store",
+            Block::Jobs => "jobs",
+        })
     }
 }

@@ -5,6 +5,10 @@
 //! an etag succeeds only while the key is absent; a write with an etag succeeds only while the stored etag
 //! is the same. Keys are opaque and already scoped to an app: no provider ever learns an app-id.
 
+mod query;
+
+pub use query::{Comparison, Filter, Found, MAX_LIMIT, Query, QueryPage, Sort};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
@@ -111,6 +115,8 @@ pub enum Capability {
     DeleteWithPrefix,
     /// Actors may keep their state here.
     Actor,
+    /// Values can be searched by their fields.
+    Query,
 }
 
 impl Capability {
@@ -122,6 +128,7 @@ impl Capability {
             Capability::Ttl => "TTL",
             Capability::DeleteWithPrefix => "DELETE_WITH_PREFIX",
             Capability::Actor => "ACTOR",
+            Capability::Query => "QUERY_API",
         }
     }
 }
@@ -219,6 +226,11 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// Adds `delta` to the decimal integer stored at `key` (absent counts as 0), atomically; returns the sum.
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StateError>;
+
+    /// Searches the values of keys that start with `prefix`.
+    async fn query(&self, _prefix: &str, _query: Query) -> Result<QueryPage, StateError> {
+        Err(StateError::NotSupported { feature: "queries" })
+    }
 
     /// Fails when the store could not answer a request now.
     async fn ping(&self) -> Result<(), StateError>;

@@ -5,8 +5,8 @@
 #![allow(clippy::print_stdout, reason = "the numbers are what this program is for")]
 
 use dhow_blocks::state::{Set, StateError, StateStore};
-use dhow_providers::registry::embedded_state;
 use dhow_providers::state::in_memory::InMemory;
+use dhow_providers::state::sqlite::embedded;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = folder.join(format!("dhow-state-latency-{}", std::process::id()));
     let stores: [(&str, Arc<dyn StateStore>); 2] =
-        [("state.in-memory", Arc::new(InMemory::new())), ("state.sqlite", embedded_state(&folder))];
+        [("state.in-memory", Arc::new(InMemory::new())), ("state.sqlite", embedded(&folder))];
     for (name, store) in stores {
         fill(&store).await?;
         for (what, keys) in [("any key", KEYS), ("hot keys", 1000)] {

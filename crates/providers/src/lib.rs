@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`state`] | state stores: in memory, SQLite |
+//! | [`task`] | a task that receives in the background |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
 //! | [`metadata`] | reading a component's metadata as Dapr does |
@@ -14,3 +15,4 @@ pub mod lazy;
 pub mod metadata;
 pub mod registry;
 pub mod state;
+pub mod task;

@@ -6,18 +6,98 @@
 pub use crate::metadata::{ComponentSpec, UnknownField};
 
 use crate::metadata::nearest;
-use crate::state::in_memory::InMemory;
-use dhow_blocks::state::{StateError, StateStore};
-use std::path::Path;
+use crate::state;
+use dhow_blocks::binding::Binding;
+use dhow_blocks::configuration::ConfigurationStore;
+use dhow_blocks::lock::LockStore;
+use dhow_blocks::pubsub::PubSub;
+use dhow_blocks::secrets::SecretStore;
+use dhow_blocks::state::StateStore;
+use futures::future::BoxFuture;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The file of the embedded state store, in the host's data folder.
-#[cfg(feature = "sqlite")]
-const EMBEDDED_STATE_FILE: &str = "state.db";
+/// All providers of this build.
+const PROVIDERS: &[Provider] = &[
+    state::in_memory::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    state::sqlite::PROVIDER,
+];
 
-/// Fields that Dapr's runtime reads from every state component; the host handles them.
-const COMMON_STATE_FIELDS: &[&str] =
-    &["keyPrefix", "actorStateStore", "outboxPublishPubsub", "outboxPublishTopic"];
+/// A type of component and how it is opened.
+pub struct Provider {
+    /// The type, e.g. `state.sqlite`.
+    pub component_type: &'static str,
+    /// The versions of the type; the first one is meant where a component names none.
+    pub versions: &'static [&'static str],
+    /// Metadata fields that the provider reads; fields that the host reads for it need not be here.
+    pub fields: &'static [&'static str],
+    /// The constructor, which also says which block this is a provider of.
+    pub open: Open,
+}
+
+/// Opens a component: connects, looks whether it works, and answers. The caller puts a deadline to it.
+pub type OpenFn<P> = fn(ComponentSpec, OpenContext) -> BoxFuture<'static, Result<Arc<P>, OpenError>>;
+
+/// The constructor of a provider.
+#[derive(Clone, Copy)]
+pub enum Open {
+    /// A state store.
+    State(OpenFn<dyn StateStore>),
+    /// A message broker.
+    PubSub(OpenFn<dyn PubSub>),
+    /// A binding.
+    Binding(OpenFn<dyn Binding>),
+    /// A secret store.
+    Secrets(OpenFn<dyn SecretStore>),
+    /// A configuration store.
+    Configuration(OpenFn<dyn ConfigurationStore>),
+    /// A lock store.
+    Lock(OpenFn<dyn LockStore>),
+}
+
+/// An open component.
+#[derive(Clone)]
+pub enum Opened {
+    /// A state store.
+    State(Arc<dyn StateStore>),
+    /// A message broker.
+    PubSub(Arc<dyn PubSub>),
+    /// A binding.
+    Binding(Arc<dyn Binding>),
+    /// A secret store.
+    Secrets(Arc<dyn SecretStore>),
+    /// A configuration store.
+    Configuration(Arc<dyn ConfigurationStore>),
+    /// A lock store.
+    Lock(Arc<dyn LockStore>),
+}
+
+/// What a constructor needs beside the component itself.
+#[derive(Clone, Debug, Default)]
+pub struct OpenContext {
+    /// Where an embedded provider keeps its files when the component names none. Files that a component does
+    /// name are looked up as Dapr does, from the current directory.
+    pub data_dir: PathBuf,
+}
+
+/// Fields that the host reads for the providers of a block, by the first part of the component type.
+const HOST_FIELDS: &[(&str, &[&str])] = &[
+    (
+        "state",
+        &[
+            "keyPrefix",
+            "actorStateStore",
+            "outboxPublishPubsub",
+            "outboxPublishTopic",
+            "outboxPubsub",
+            "outboxDiscardWhenMissingState",
+        ],
+    ),
+    ("pubsub", &["consumerID", "allowedTopics", "protectedTopics", "publishingScopes", "subscriptionScopes"]),
+    ("bindings", &["direction", "route"]),
+    ("lock", &["keyPrefix"]),
+];
 
 /// Why a component could not be opened.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -31,11 +111,11 @@ pub enum OpenError {
         component_type: String,
         /// A known type that looks like it.
         nearest: Option<&'static str>,
-        /// All types of this block.
+        /// The types of this block; all types if there are none.
         known: Vec<&'static str>,
     },
     /// The type is known, this version of it is not.
-    #[error("component {component:?}: type {component_type} has no version {version:?}; use v1")]
+    #[error("component {component:?}: type {component_type} has no version {version:?}; use {}", .known.join(" or "))]
     UnknownVersion {
         /// The component's name.
         component: String,
@@ -43,6 +123,8 @@ pub enum OpenError {
         component_type: String,
         /// The version as given.
         version: String,
+        /// The versions there are.
+        known: Vec<&'static str>,
     },
     /// A metadata field has a value that the provider cannot use. The value is left out, it may be secret.
     #[error("component {component:?}: metadata field {field} must be {expected}")]
@@ -55,92 +137,91 @@ pub enum OpenError {
         expected: &'static str,
     },
     /// The provider could not open its backend.
-    #[error("component {component:?}: {error}")]
-    Store {
+    #[error("component {component:?}: {reason}")]
+    Backend {
         /// The component's name.
         component: String,
-        /// What the provider said.
-        error: StateError,
+        /// What the backend said.
+        reason: String,
     },
 }
 
-type OpenState = fn(&ComponentSpec, &Path) -> Result<Arc<dyn StateStore>, OpenError>;
-
-/// A type of component and how it is opened.
-struct StateProvider {
-    component_type: &'static str,
-    /// Fields beside [`COMMON_STATE_FIELDS`].
-    fields: &'static [&'static str],
-    open: OpenState,
-}
-
-const STATE_PROVIDERS: &[StateProvider] = &[
-    StateProvider {
-        component_type: "state.in-memory",
-        fields: &[],
-        open: |_, _| Ok(Arc::new(InMemory::new())),
-    },
-    #[cfg(feature = "sqlite")]
-    StateProvider { component_type: "state.sqlite", fields: sqlite::FIELDS, open: sqlite::open },
-];
-
-/// Opens the state store that the component describes. May block while it opens files.
-///
-/// Files are looked up as Dapr does, from the current directory; `data_dir` is where a store keeps its file
-/// when the component names none. Unknown metadata fields are logged and ignored.
-pub fn open_state(component: &ComponentSpec, data_dir: &Path) -> Result<Arc<dyn StateStore>, OpenError> {
-    let provider = state_provider(component)?;
-    for unknown in unknown_state_fields(component)? {
+/// Opens the component. Unknown metadata fields are logged and ignored.
+pub async fn open(component: ComponentSpec, context: OpenContext) -> Result<Opened, OpenError> {
+    let provider = provider(&component)?;
+    for unknown in unknown_fields(&component)? {
         tracing::warn!("{unknown}");
     }
-    (provider.open)(component, data_dir)
+    Ok(match provider.open {
+        Open::State(open) => Opened::State(open(component, context).await?),
+        Open::PubSub(open) => Opened::PubSub(open(component, context).await?),
+        Open::Binding(open) => Opened::Binding(open(component, context).await?),
+        Open::Secrets(open) => Opened::Secrets(open(component, context).await?),
+        Open::Configuration(open) => Opened::Configuration(open(component, context).await?),
+        Open::Lock(open) => Opened::Lock(open(component, context).await?),
+    })
 }
 
 /// The component's metadata fields that its type does not know.
-pub fn unknown_state_fields(component: &ComponentSpec) -> Result<Vec<UnknownField>, OpenError> {
-    let provider = state_provider(component)?;
-    Ok(component.unknown_fields(&[provider.fields, COMMON_STATE_FIELDS].concat()))
+pub fn unknown_fields(component: &ComponentSpec) -> Result<Vec<UnknownField>, OpenError> {
+    let provider = provider(component)?;
+    let block = block_of(provider.component_type);
+    let host = HOST_FIELDS.iter().find(|(name, _)| *name == block).map_or(&[][..], |(_, fields)| *fields);
+    Ok(component.unknown_fields(&[provider.fields, host].concat()))
 }
 
-/// The types that [`open_state`] knows.
-pub fn state_types() -> impl Iterator<Item = &'static str> {
-    STATE_PROVIDERS.iter().map(|provider| provider.component_type)
+/// The types that [`open`] knows.
+pub fn types() -> impl Iterator<Item = &'static str> {
+    PROVIDERS.iter().map(|provider| provider.component_type)
 }
 
-/// The store that an app has without any configuration: SQLite in the data folder, opened on first use.
-#[cfg(feature = "sqlite")]
-pub fn embedded_state(data_dir: &Path) -> Arc<dyn StateStore> {
-    use crate::lazy::Lazy;
-    use crate::state::sqlite::{CAPABILITIES, Sqlite, SqliteOptions};
-    let options = SqliteOptions::new(data_dir.join(EMBEDDED_STATE_FILE));
-    Arc::new(Lazy::new(CAPABILITIES, move || Ok(Arc::new(Sqlite::open(options.clone())?))))
-}
-
-fn state_provider(component: &ComponentSpec) -> Result<&'static StateProvider, OpenError> {
+/// The provider that serves this component's type and version.
+pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenError> {
     let ComponentSpec { name, component_type, version, .. } = component;
-    let provider =
-        STATE_PROVIDERS.iter().find(|provider| provider.component_type.eq_ignore_ascii_case(component_type));
-    let Some(provider) = provider else {
+    let of_type = |provider: &&Provider| provider.component_type.eq_ignore_ascii_case(component_type);
+    if !PROVIDERS.iter().any(|provider| of_type(&provider)) {
+        let siblings: Vec<_> = types().filter(|known| block_of(known) == block_of(component_type)).collect();
         return Err(OpenError::UnknownType {
             component: name.clone(),
             component_type: component_type.clone(),
-            nearest: nearest(component_type, state_types()),
-            known: state_types().collect(),
-        });
-    };
-    if !version.is_empty() && !version.eq_ignore_ascii_case("v1") {
-        return Err(OpenError::UnknownVersion {
-            component: name.clone(),
-            component_type: component_type.clone(),
-            version: version.clone(),
+            nearest: nearest(component_type, types()),
+            known: if siblings.is_empty() { types().collect() } else { siblings },
         });
     }
-    Ok(provider)
+    let serves = |provider: &&Provider| {
+        let known = |known: &&str| known.eq_ignore_ascii_case(version);
+        of_type(provider) && (version.is_empty() || provider.versions.iter().any(|version| known(&version)))
+    };
+    let known = || PROVIDERS.iter().filter(of_type);
+    known().find(serves).ok_or_else(|| OpenError::UnknownVersion {
+        component: name.clone(),
+        component_type: component_type.clone(),
+        version: version.clone(),
+        known: known().flat_map(|provider| provider.versions).copied().collect(),
+    })
+}
+
+/// `state` of `state.sqlite`.
+fn block_of(component_type: &str) -> &str {
+    component_type.split('.').next().unwrap_or_default()
 }
 
 fn did_you_mean(nearest: &Option<&'static str>) -> String {
     nearest.map(|nearest| format!(", did you mean {nearest:?}?")).unwrap_or_default()
 }
 
-#[cfg(feature = "sqlite")]
-mod sqlite;
+// === impl Opened ===
+
+impl Opened {
+    /// Finishes what was accepted and lets go of files and connections.
+    pub async fn close(&self) {
+        match self {
+            Opened::State(provider) => provider.close().await,
+            Opened::PubSub(provider) => provider.close().await,
+            Opened::Binding(provider) => provider.close().await,
+            Opened::Secrets(provider) => provider.close().await,
+            Opened::Configuration(provider) => provider.close().await,
+            Opened::Lock(provider) => provider.close().await,
+        }
+    }
+}

@@ -7,7 +7,7 @@
     reason = "a test may fail"
 )]
 
-use dhow_providers::registry::{ComponentSpec, OpenError, open_state};
+use dhow_providers::registry::{ComponentSpec, OpenContext, OpenError, Opened, open, unknown_fields};
 use std::path::Path;
 
 fn component(component_type: &str, version: &str, metadata: &[(&str, &str)]) -> ComponentSpec {
@@ -19,12 +19,16 @@ fn component(component_type: &str, version: &str, metadata: &[(&str, &str)]) -> 
     }
 }
 
-fn error(component: &ComponentSpec) -> OpenError {
-    open_state(component, Path::new("unused")).err().unwrap()
+async fn open_in(component: &ComponentSpec, folder: &Path) -> Result<Opened, OpenError> {
+    open(component.clone(), OpenContext { data_dir: folder.to_owned() }).await
 }
 
-#[test]
-fn an_unknown_type_names_the_nearest() {
+async fn error(component: &ComponentSpec) -> OpenError {
+    open_in(component, Path::new("unused")).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn an_unknown_type_names_the_nearest() {
     for (component_type, expected) in [
         ("state.inmemory", Some("state.in-memory")),
         ("state.in_memory", Some("state.in-memory")),
@@ -32,7 +36,7 @@ fn an_unknown_type_names_the_nearest() {
         ("pubsub.kafka", None),
         ("🐪", None),
     ] {
-        match error(&component(component_type, "v1", &[])) {
+        match error(&component(component_type, "v1", &[])).await {
             OpenError::UnknownType { nearest, known, .. } => {
                 assert_eq!(nearest, expected, "{component_type}");
                 assert!(known.contains(&"state.in-memory"));
@@ -42,22 +46,21 @@ fn an_unknown_type_names_the_nearest() {
     }
 }
 
-#[test]
-fn versions() {
+#[tokio::test]
+async fn versions() {
     for version in ["", "v1", "V1"] {
         assert!(
-            open_state(&component("state.in-memory", version, &[]), Path::new("unused")).is_ok(),
+            open_in(&component("state.in-memory", version, &[]), Path::new("unused")).await.is_ok(),
             "{version}"
         );
     }
-    let error = error(&component("state.in-memory", "v9", &[]));
+    let error = error(&component("state.in-memory", "v9", &[])).await;
     assert!(matches!(error, OpenError::UnknownVersion { .. }), "{error}");
 }
 
 #[cfg(feature = "sqlite")]
-#[test]
-fn an_unknown_field_is_reported_and_ignored() {
-    use dhow_providers::registry::unknown_state_fields;
+#[tokio::test]
+async fn an_unknown_field_is_reported_and_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let fields = [
         ("conectionString", "x", Some("connectionString")),
@@ -66,17 +69,17 @@ fn an_unknown_field_is_reported_and_ignored() {
     ];
     for (field, value, nearest) in fields {
         let component = component("state.sqlite", "v1", &[(field, value), ("KEYPREFIX", "none")]);
-        let unknown = unknown_state_fields(&component).unwrap();
+        let unknown = unknown_fields(&component).unwrap();
         assert_eq!(unknown.len(), 1, "{unknown:?}");
         assert_eq!((unknown[0].field.as_str(), unknown[0].nearest), (field, nearest));
-        assert!(open_state(&component, folder.path()).is_ok());
+        assert!(open_in(&component, folder.path()).await.is_ok());
     }
     assert!(folder.path().join("store.db").is_file(), "without a path the file is named after the component");
 }
 
 #[cfg(feature = "sqlite")]
-#[test]
-fn a_bad_value_names_the_field_but_not_the_value() {
+#[tokio::test]
+async fn a_bad_value_names_the_field_but_not_the_value() {
     for (field, value, named) in [
         ("timeout", "hunter2", "timeout"),
         ("timeoutInSeconds", "hunter2", "timeout"),
@@ -88,7 +91,7 @@ fn a_bad_value_names_the_field_but_not_the_value() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let component = component("state.sqlite", "v1", &[(field, value)]);
-        let error = open_state(&component, folder.path()).err().unwrap();
+        let error = open_in(&component, folder.path()).await.err().unwrap();
         assert!(
             matches!(&error, OpenError::InvalidMetadata { field, .. } if field == named),
             "{field}: {error}"
@@ -98,11 +101,11 @@ fn a_bad_value_names_the_field_but_not_the_value() {
 }
 
 #[cfg(feature = "sqlite")]
-#[test]
-fn a_table_name_cannot_carry_sql() {
+#[tokio::test]
+async fn a_table_name_cannot_carry_sql() {
     for table in ["a b", "a\"; DROP TABLE state; --", "sqlite_schema", "ä", "a.b"] {
         let folder = tempfile::tempdir().unwrap();
-        let error = open_state(&component("state.sqlite", "v1", &[("tableName", table)]), folder.path());
-        assert!(matches!(error.err().unwrap(), OpenError::Store { .. }), "{table}");
+        let error = open_in(&component("state.sqlite", "v1", &[("tableName", table)]), folder.path()).await;
+        assert!(matches!(error.err().unwrap(), OpenError::Backend { .. }), "{table}");
     }
 }

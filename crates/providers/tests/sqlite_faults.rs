@@ -10,7 +10,7 @@
 )]
 
 use dhow_blocks::state::{Delete, Operation, Set, StateError, StateStore};
-use dhow_providers::registry::embedded_state;
+use dhow_providers::state::sqlite::embedded;
 use dhow_providers::state::sqlite::{Sqlite, SqliteOptions};
 use rusqlite::Connection;
 use std::fs;
@@ -232,7 +232,7 @@ async fn the_embedded_store_opens_when_it_can() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     fs::write(&data, "in the way").unwrap();
-    let store = embedded_state(&data);
+    let store = embedded(&data);
     match store.get("a").await {
         Err(StateError::Unavailable { reason }) => assert!(reason.contains("is a file"), "{reason}"),
         other => panic!("{other:?}"),

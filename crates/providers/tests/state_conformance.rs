@@ -12,7 +12,7 @@
 use dhow_blocks::conformance::{Runtime, state};
 use dhow_blocks::state::StateStore;
 use dhow_providers::lazy::Lazy;
-use dhow_providers::registry::{ComponentSpec, open_state};
+use dhow_providers::registry::{ComponentSpec, OpenContext, Opened, open};
 use dhow_providers::state::in_memory::InMemory;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,9 +31,16 @@ fn component(component_type: &str, metadata: &[(&str, &str)]) -> ComponentSpec {
     }
 }
 
+async fn open_state(component: &ComponentSpec, folder: &Path) -> Arc<dyn StateStore> {
+    match open(component.clone(), OpenContext { data_dir: folder.to_owned() }).await.unwrap() {
+        Opened::State(store) => store,
+        _ => panic!("{} is no state store", component.component_type),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn in_memory() {
-    let open = || async { open_state(&component("state.in-memory", &[]), Path::new("unused")).unwrap() };
+    let open = || async { open_state(&component("state.in-memory", &[]), Path::new("unused")).await };
     state::suite("state.in-memory", TOKIO, open).await.assert_passed();
 }
 
@@ -49,7 +56,7 @@ async fn lazy() {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::*;
-    use dhow_providers::registry::embedded_state;
+    use dhow_providers::state::sqlite::embedded as open_embedded;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn one_file_for_all_cases() {
@@ -57,7 +64,7 @@ mod sqlite {
         let path = folder.path().join("a folder/state?%20.db");
         let uri = path.to_str().unwrap().replace('%', "%25").replace('?', "%3f");
         let component = component("state.sqlite", &[("connectionString", &format!("file:{uri}"))]);
-        state::suite("state.sqlite", TOKIO, || async { open_state(&component, folder.path()).unwrap() })
+        state::suite("state.sqlite", TOKIO, || async { open_state(&component, folder.path()).await })
             .await
             .assert_passed();
         assert!(path.is_file());
@@ -68,7 +75,7 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn embedded() {
         let folder = tempfile::tempdir().unwrap();
-        state::suite("embedded", TOKIO, || async { embedded_state(folder.path()) }).await.assert_passed();
+        state::suite("embedded", TOKIO, || async { open_embedded(folder.path()) }).await.assert_passed();
         assert!(folder.path().join("state.db").is_file());
     }
 
@@ -84,7 +91,7 @@ mod sqlite {
         ];
         let component = component("state.sqlite", &metadata);
         state::suite("state.sqlite, rollback journal", TOKIO, || async {
-            open_state(&component, folder.path()).unwrap()
+            open_state(&component, folder.path()).await
         })
         .await
         .assert_passed();

@@ -9,6 +9,7 @@
 //! Whoever locks several shards locks them in ascending order.
 
 use super::{closed, sum};
+use crate::registry::{Open, Provider};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_blocks::state::{
@@ -23,6 +24,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
+
+/// The line in the registry.
+pub(crate) const PROVIDER: Provider = Provider {
+    component_type: "state.in-memory",
+    versions: &["v1"],
+    fields: &[],
+    open: Open::State(|_, _| Box::pin(async { Ok(Arc::new(InMemory::new()) as Arc<_>) })),
+};
 
 /// A power of two well above the number of threads that write at once.
 const SHARDS: usize = 32;

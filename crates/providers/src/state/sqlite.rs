@@ -20,6 +20,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `component` | from Dapr's metadata fields to [`SqliteOptions`] |
 //! | `connection` | opening files, pragmas, schema |
 //! | `error` | what SQLite's errors mean to a caller |
 //! | `row` | values and times as columns |
@@ -27,12 +28,16 @@
 //! | `reader` | the pool of reading connections |
 //! | `writer` | the writer thread and its queue |
 
+mod component;
 mod connection;
 mod error;
 mod reader;
 mod row;
 mod statements;
 mod writer;
+
+pub(crate) use component::PROVIDER;
+pub use component::embedded;
 
 use async_trait::async_trait;
 use dhow_blocks::state::{Capability, Delete, Item, KeyPage, Operation, Set, StateError, StateStore};

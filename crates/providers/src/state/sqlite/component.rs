@@ -1,15 +1,35 @@
 //! `state.sqlite`: from Dapr's metadata fields to [`SqliteOptions`].
 
-use super::OpenError;
-use crate::metadata::ComponentSpec;
+use super::{CAPABILITIES, Sqlite, SqliteOptions};
+use crate::lazy::Lazy;
+use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::state::in_memory::InMemory;
-use crate::state::sqlite::{Sqlite, SqliteOptions};
 use dhow_blocks::state::StateStore;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) const FIELDS: &[&str] = &[
+/// The line in the registry.
+pub(crate) const PROVIDER: Provider = Provider {
+    component_type: "state.sqlite",
+    versions: &["v1"],
+    fields: FIELDS,
+    open: Open::State(|component, context| {
+        Box::pin(async move {
+            let name = component.name.clone();
+            // Opening waits for the disk.
+            let opened = tokio::task::spawn_blocking(move || open(&component, &context.data_dir));
+            opened.await.unwrap_or_else(|error| {
+                Err(OpenError::Backend { component: name, reason: error.to_string() })
+            })
+        })
+    }),
+};
+
+/// The file of the embedded state store, in the host's data folder.
+const EMBEDDED_FILE: &str = "state.db";
+
+const FIELDS: &[&str] = &[
     "connectionString",
     "url",
     "timeout",
@@ -32,7 +52,13 @@ enum Location {
     File(PathBuf),
 }
 
-pub(super) fn open(component: &ComponentSpec, data_dir: &Path) -> Result<Arc<dyn StateStore>, OpenError> {
+/// The store that an app has without any configuration: SQLite in the data folder, opened on first use.
+pub fn embedded(data_dir: &Path) -> Arc<dyn StateStore> {
+    let options = SqliteOptions::new(data_dir.join(EMBEDDED_FILE));
+    Arc::new(Lazy::new(CAPABILITIES, move || Ok(Arc::new(Sqlite::open(options.clone())?))))
+}
+
+fn open(component: &ComponentSpec, data_dir: &Path) -> Result<Arc<dyn StateStore>, OpenError> {
     let path = match component.field(CONNECTION_STRING) {
         Some(text) => match location(text) {
             // Nobody can see the difference, and this one is faster.
@@ -62,7 +88,9 @@ pub(super) fn open(component: &ComponentSpec, data_dir: &Path) -> Result<Arc<dyn
     options.disable_wal = component.truthy(&["disableWAL"]);
     match Sqlite::open(options) {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(OpenError::Store { component: component.name.clone(), error }),
+        Err(error) => {
+            Err(OpenError::Backend { component: component.name.clone(), reason: error.to_string() })
+        }
     }
 }
 

@@ -1,0 +1,165 @@
+//! A server process: started, waited for, killed, started again.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A server has this long until its port answers.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a port: nothing tells when a foreign server listens.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A server on loopback. Dropping it kills the process and removes its folder.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    port: u16,
+    folder: TempDir,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    child: Option<Child>,
+}
+
+/// Why a server is not there.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl Process {
+    /// Prepares a server: finds its program (also where Debian keeps what is not for users), and gives it a
+    /// free port and an empty folder. Nothing runs yet.
+    pub fn prepare(name: &'static str, programs: &[&str], package: &str) -> Result<Process, StartError> {
+        let Some(program) = programs.iter().find_map(|program| find(program)) else {
+            return Err(StartError(format!(
+                "{} is not installed; `cargo xtask setup` installs the Debian package {package}",
+                programs.join(" or ")
+            )));
+        };
+        let failed = |error: io::Error| StartError(format!("{name}: {error}"));
+        Ok(Process {
+            name,
+            port: free_port().map_err(failed)?,
+            folder: tempfile::Builder::new().prefix("dhow-").tempdir().map_err(failed)?,
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            child: None,
+        })
+    }
+
+    /// The arguments it is started with.
+    pub fn args<A: Into<OsString>>(&mut self, args: impl IntoIterator<Item = A>) {
+        self.args = args.into_iter().map(Into::into).collect();
+    }
+
+    /// A variable of its environment.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.into(), value.into()));
+    }
+
+    /// Starts it, or starts it again with the same port and folder, and waits until the port answers.
+    pub fn start(&mut self) -> Result<(), StartError> {
+        self.kill();
+        let log = std::fs::File::create(self.folder.path().join("server.log"))
+            .and_then(|log| Ok((log.try_clone()?, log)))
+            .map_err(|error| StartError(format!("{}: {error}", self.name)))?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).envs(self.env.iter().cloned()).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(log.0).stderr(log.1);
+        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                // The server must not outlive a test that is killed.
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
+                    Ok(())
+                } else {
+                    Err(io::Error::last_os_error())
+                }
+            });
+        }
+        let child = command.spawn();
+        let child = child.map_err(|error| StartError(format!("{}: {error}", self.program.display())))?;
+        self.child = Some(child);
+        self.wait()
+    }
+
+    /// Kills it at once, as a loss of power would. The folder stays, for [`Process::start`].
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    fn wait(&mut self) -> Result<(), StartError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let deadline = Instant::now() + START_DEADLINE;
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(self.failed(&format!("ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed(&format!("did not listen on {address}")));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str) -> StartError {
+        let log = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+        StartError(format!("{} {what}; it said:\n{log}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A port that nobody listens on at this moment.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    places.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
