@@ -13,6 +13,7 @@
 //! | [`http_endpoint`] | a Dapr HTTP endpoint: a server outside, by name |
 //! | [`resiliency`] | Dapr's timeouts, retries and circuit breakers, and what they are for |
 //! | [`load`] | folders of Dapr resources |
+//! | [`multi_app`] | `dapr.yaml`: several apps at once |
 //! | [`error`] | one finding, and all findings of a load |
 //! | [`units`] | sizes (`64KiB`) and durations (`30s`) |
 //! | `text_file` | reading a file of bounded size |
@@ -30,6 +31,7 @@ pub mod error;
 pub mod http_endpoint;
 pub mod load;
 pub mod manifest;
+pub mod multi_app;
 mod object;
 pub mod resiliency;
 pub mod subscription;

@@ -4,11 +4,13 @@
 use dhow_resources::configuration;
 use dhow_resources::load::parse;
 use dhow_resources::manifest::Manifest;
+use dhow_resources::multi_app::MultiApp;
 use std::path::Path;
 
 const MANIFEST: &str = include_str!("data/full.toml");
 const RESOURCES: &str = include_str!("data/resources.yaml");
 const KINDS: &str = include_str!("data/kinds.yaml");
+const MULTI_APP: &str = include_str!("data/dapr.yaml");
 
 /// Pieces that mean something to a TOML or YAML parser, among them the classical troublemakers.
 const PIECES: &[&str] = &[
@@ -92,11 +94,12 @@ fn broken_files_never_panic() {
     let mut rng = fastrand::Rng::with_seed(2026);
     let (mut fine, mut wrong) = (0, 0);
     for round in 0..20_000 {
-        let text = mutate(&mut rng, [MANIFEST, RESOURCES, KINDS, KINDS][round % 4]);
+        let text = mutate(&mut rng, [MANIFEST, RESOURCES, KINDS, MULTI_APP][round % 4]);
         let lines = text.split('\n').count() + text.matches(['\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
         let file = Path::new("file");
         let own = match round % 4 {
             0 => Manifest::parse(&text, file).map(drop),
+            3 => MultiApp::parse(&text, file, None).map(drop),
             _ => parse(&text, file).map(drop),
         };
         // A file may be taken for another.
