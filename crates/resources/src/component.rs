@@ -2,8 +2,9 @@
 //!
 //! Format: Dapr documentation, "Component schema" (apiVersion `dapr.io/v1alpha1`).
 
-use crate::error::{nearest, quote};
-use crate::tree::{Findings, Node, Table, Value};
+use crate::error::quote;
+use crate::object::{self, NameIsFor, required_scalar, required_table};
+use crate::tree::{Findings, Node};
 use crate::units::parse_duration;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,6 @@ use std::time::Duration;
 
 /// The apiVersion of components.
 pub const API_VERSION: &str = "dapr.io/v1alpha1";
-
-/// Fields of a Kubernetes object's metadata that mean nothing here and are allowed nevertheless.
-const OBJECT_FIELDS: &[&str] = &[
-    "annotations",
-    "creationTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "managedFields",
-    "ownerReferences",
-    "resourceVersion",
-    "uid",
-];
 
 /// A component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +75,7 @@ impl Component {
 
     /// Whether an app may see this component.
     pub fn is_in_scope(&self, app_id: &str) -> bool {
-        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope == app_id)
+        object::is_in_scope(&self.scopes, app_id)
     }
 
     /// The component as one app gets it: in plain values `{appID}` is the app-id, `{namespace}` is
@@ -107,45 +95,21 @@ impl Component {
 
     /// Reads a document of this kind; what is wrong goes to the findings.
     pub(crate) fn read(findings: &mut Findings, document: &Node, file: &Path) -> Option<Component> {
-        let mut top = findings.table(document, String::new())?;
-        if let Some(node) = top.get("apiVersion")
-            && let Some(version) = findings.scalar(node, "apiVersion")
-            && version != API_VERSION
-        {
-            let message = format!("{} is not a version of Component", quote(&version));
-            findings.add(node.at, "apiVersion", message, format!("expected {API_VERSION}"));
-        }
-        if top.get("apiVersion").is_none() {
-            findings.add(
-                document.at,
-                "apiVersion",
-                "is missing",
-                format!("expected apiVersion: {API_VERSION}"),
-            );
-        }
-        top.get("kind");
-        let object = required_table(findings, &mut top, "metadata");
+        let (mut top, _) = object::open(findings, document, "Component", &[API_VERSION])?;
+        let object = object::metadata(findings, &mut top, NameIsFor::Apps);
         let spec = required_table(findings, &mut top, "spec");
-        let auth_secret_store = top.read(findings, "auth", |findings, node, path| {
-            let mut auth = findings.table(node, path.to_owned())?;
-            let store = auth.read(findings, "secretStore", Findings::scalar);
-            auth.finish(findings);
-            store.filter(|store| !store.is_empty())
-        });
-        let scopes = top.read(findings, "scopes", |findings, node, path| {
-            let nodes = findings.list(node, path, "a list of app-ids");
-            Some(nodes.iter().filter_map(|node| findings.scalar(node, path)).collect())
-        });
+        let auth_secret_store = object::secret_store(findings, &mut top);
+        let scopes = object::scopes(findings, &mut top);
         top.finish(findings);
 
-        let (name, namespace) = object.map(|table| object_metadata(findings, table))?;
+        let (name, namespace) = object?;
         let mut spec = spec?;
         let component_type =
             required_scalar(findings, &mut spec, "type", "expected a type such as state.sqlite");
         let version = spec.read(findings, "version", Findings::scalar).filter(|version| !version.is_empty());
         let ignore_errors = spec.read(findings, "ignoreErrors", Findings::boolean).unwrap_or(false);
         let init_timeout = spec.read(findings, "initTimeout", init_timeout);
-        let metadata = spec.read(findings, "metadata", metadata).unwrap_or_default();
+        let metadata = spec.optional(findings, "metadata", metadata).unwrap_or_default();
         spec.finish(findings);
         Some(Component {
             name: name?,
@@ -156,64 +120,15 @@ impl Component {
             init_timeout,
             metadata,
             auth_secret_store,
-            scopes: scopes.unwrap_or_default(),
+            scopes,
             file: file.to_owned(),
             line: document.at.line,
         })
     }
 }
 
-fn required_table<'a>(
-    findings: &mut Findings,
-    parent: &mut Table<'a>,
-    field: &'static str,
-) -> Option<Table<'a>> {
-    match parent.get(field) {
-        Some(node) => findings.table(node, parent.path_of(field)),
-        None => {
-            let near: Vec<&str> = parent.entries().iter().map(|entry| entry.key.as_str()).collect();
-            // A misspelt field is told where it stands, once.
-            if nearest(field, &near).is_none() {
-                findings.add(parent.at, &parent.path, format!("`{field}` is missing"), "");
-            }
-            None
-        }
-    }
-}
-
-fn required_scalar(
-    findings: &mut Findings,
-    parent: &mut Table<'_>,
-    field: &'static str,
-    hint: &str,
-) -> Option<String> {
-    let text = parent.read(findings, field, Findings::scalar);
-    let is_missing = match &text {
-        Some(text) => text.is_empty(),
-        None => parent.get(field).is_none(),
-    };
-    if is_missing {
-        findings.add(parent.at, &parent.path, format!("`{field}` is missing"), hint);
-    }
-    text.filter(|text| !text.is_empty())
-}
-
-fn object_metadata(findings: &mut Findings, mut table: Table<'_>) -> (Option<String>, Option<String>) {
-    let name = required_scalar(findings, &mut table, "name", "expected the name that apps ask for");
-    let namespace = table.read(findings, "namespace", Findings::scalar).filter(|text| !text.is_empty());
-    table.get("labels");
-    for field in OBJECT_FIELDS {
-        table.get(field);
-    }
-    table.finish(findings);
-    (name, namespace)
-}
-
 fn init_timeout(findings: &mut Findings, node: &Node, path: &str) -> Option<Duration> {
-    let text = findings.scalar(node, path)?;
-    if text.is_empty() {
-        return None;
-    }
+    let text = findings.scalar(node, path).filter(|text| !text.is_empty())?;
     match parse_duration(&text) {
         Ok(timeout) => Some(timeout),
         Err(expected) => {
@@ -223,10 +138,8 @@ fn init_timeout(findings: &mut Findings, node: &Node, path: &str) -> Option<Dura
     }
 }
 
-fn metadata(findings: &mut Findings, node: &Node, path: &str) -> Option<Vec<MetadataItem>> {
-    if matches!(node.value, Value::Null) {
-        return None;
-    }
+/// A list of `{name, value}`, each value written out, in a secret store or in an environment variable.
+pub(crate) fn metadata(findings: &mut Findings, node: &Node, path: &str) -> Option<Vec<MetadataItem>> {
     let nodes = findings.list(node, path, "a list of {name, value}");
     let items = nodes.iter().enumerate();
     Some(
@@ -254,7 +167,8 @@ fn metadata_item(findings: &mut Findings, node: &Node, path: String) -> Option<M
     Some(MetadataItem { name: name?, value })
 }
 
-fn secret_ref(findings: &mut Findings, node: &Node, path: &str) -> Option<MetadataValue> {
+/// `secretKeyRef: {name, key}`.
+pub(crate) fn secret_ref(findings: &mut Findings, node: &Node, path: &str) -> Option<MetadataValue> {
     let mut table = findings.table(node, path.to_owned())?;
     let name = required_scalar(findings, &mut table, "name", "expected {name, key}");
     let key = table.read(findings, "key", Findings::scalar);

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Longest piece of a file that a message repeats, in characters.
-const MAX_QUOTED: usize = 64;
+pub(crate) const MAX_QUOTED: usize = 64;
 
 /// No more findings than this are kept for one file; a file with more is not the file the user meant.
 pub(crate) const MAX_FINDINGS: usize = 50;
@@ -120,10 +120,18 @@ pub(crate) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     if wrong.is_empty() || wrong.chars().count() > MAX_QUOTED {
         return None;
     }
+    let length = wrong.chars().count();
     known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= (name.len().max(wrong.len()) / 3).max(1))
+        .filter_map(|name| {
+            let reach = (name.len().max(wrong.len()) / 3).max(1);
+            // What is much longer or shorter is not compared: files have many names, and long ones.
+            let is_comparable =
+                name.len() <= 4 * MAX_QUOTED && name.chars().count().abs_diff(length) <= reach;
+            let distance =
+                is_comparable.then(|| strsim::damerau_levenshtein(&wrong, &name.to_lowercase()))?;
+            (distance <= reach).then_some((distance, *name))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

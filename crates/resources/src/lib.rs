@@ -8,10 +8,17 @@
 //! |---|---|
 //! | [`manifest`] | `dhow.toml`: hosts, apps, limits, grants |
 //! | [`component`] | a Dapr component: its fields, secrets and templates |
+//! | [`subscription`] | a Dapr subscription: topics, routes, apps |
+//! | [`configuration`] | a Dapr configuration: traces, metrics, access; the file of `--config` |
+//! | [`http_endpoint`] | a Dapr HTTP endpoint: a server outside, by name |
+//! | [`resiliency`] | Dapr's timeouts, retries and circuit breakers, and what they are for |
 //! | [`load`] | folders of Dapr resources |
+//! | [`multi_app`] | `dapr.yaml`: several apps at once |
 //! | [`error`] | one finding, and all findings of a load |
 //! | [`units`] | sizes (`64KiB`) and durations (`30s`) |
 //! | `text_file` | reading a file of bounded size |
+//! | `object` | what the kinds of Dapr have in common |
+//! | `values` | the small kinds of values in Dapr's files |
 //! | `tree` | values with positions, and the checks that every field passes |
 //! | `toml_tree`, `yaml_tree` | the two languages, bounded, into that tree |
 //!
@@ -19,13 +26,20 @@
 //! that copy no more than a file may hold.
 
 pub mod component;
+pub mod configuration;
 pub mod error;
+pub mod http_endpoint;
 pub mod load;
 pub mod manifest;
+pub mod multi_app;
+mod object;
+pub mod resiliency;
+pub mod subscription;
 mod text_file;
 mod toml_tree;
 mod tree;
 pub mod units;
+mod values;
 mod yaml_tree;
 
 /// Largest manifest or resource file that is read.

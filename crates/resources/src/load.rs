@@ -4,7 +4,11 @@
 //! kinds passed over. Unlike Dapr, what is passed over is reported, and a wrong field is an error.
 
 use crate::component::Component;
+use crate::configuration::Configuration;
 use crate::error::{ResourceError, ResourceErrors, nearest, quote};
+use crate::http_endpoint::HttpEndpoint;
+use crate::resiliency::{Resiliency, unknown_policies};
+use crate::subscription::Subscription;
 use crate::text_file::{check_size, read_text};
 use crate::tree::{Entry, Findings, Node, Value};
 use crate::yaml_tree;
@@ -12,14 +16,24 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Kinds of Dapr that are kept for a later reader.
-const LATER: &[&str] =
-    &["Configuration", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"];
+const LATER: &[&str] = &["MCPServer", "WorkflowAccessPolicy"];
+
+/// Kinds of Dapr that are read.
+const READ: &[&str] = &["Component", "Configuration", "HTTPEndpoint", "Resiliency", "Subscription"];
 
 /// What the folders hold.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
     /// Components, in the order of files and documents. Their names differ.
     pub components: Vec<Component>,
+    /// Subscriptions. Their names differ.
+    pub subscriptions: Vec<Subscription>,
+    /// Configurations. Their names differ.
+    pub configurations: Vec<Configuration>,
+    /// HTTP endpoints. Their names differ.
+    pub http_endpoints: Vec<HttpEndpoint>,
+    /// Resiliency resources. Their names differ, and the policies that they name are there.
+    pub resiliencies: Vec<Resiliency>,
     /// Other kinds of Dapr, which are known and not read yet.
     pub later: Vec<LaterResource>,
     /// Documents that are not for Dapr.
@@ -52,12 +66,21 @@ pub struct IgnoredDocument {
     pub line: usize,
 }
 
+/// A field that Dapr knows and dhow has no use for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedField {
+    /// Its path, e.g. `spec.mtls`.
+    pub name: String,
+    /// Its line.
+    pub line: usize,
+}
+
 /// Reads one folder.
 pub fn load_dir(dir: &Path) -> Result<Resources, ResourceErrors> {
     load_dirs(&[dir])
 }
 
-/// Reads several folders as if they were one: component names differ across all of them.
+/// Reads several folders as if they were one: names differ across all of them.
 pub fn load_dirs<P: AsRef<Path>>(dirs: &[P]) -> Result<Resources, ResourceErrors> {
     let mut resources = Resources::default();
     let mut errors = Vec::new();
@@ -66,8 +89,8 @@ pub fn load_dirs<P: AsRef<Path>>(dirs: &[P]) -> Result<Resources, ResourceErrors
             Err(error) => errors.push(error),
             Ok(files) => {
                 for file in files {
-                    match read_text(&file).map_err(ResourceErrors::from).and_then(|text| parse(&text, &file))
-                    {
+                    let text = read_text(&file).map_err(ResourceErrors::from);
+                    match text.and_then(|text| documents(&text, &file)) {
                         Ok(found) => resources.add(found),
                         Err(found) => errors.extend(found.into_vec()),
                     }
@@ -75,13 +98,26 @@ pub fn load_dirs<P: AsRef<Path>>(dirs: &[P]) -> Result<Resources, ResourceErrors
             }
         }
     }
-    errors.extend(double_names(&resources.components));
+    // What a file that cannot be read would have held is not missed.
+    if errors.is_empty() {
+        errors.extend(unknown_policies(&resources.resiliencies));
+    }
+    errors.extend(resources.double_names());
     ResourceErrors::check(errors)?;
     Ok(resources)
 }
 
-/// Reads the documents of one text; `file` stands in the errors. Names of components are not compared here.
+/// Reads one text as if it were alone in a folder; `file` stands in the errors.
 pub fn parse(text: &str, file: &Path) -> Result<Resources, ResourceErrors> {
+    let resources = documents(text, file)?;
+    let mut errors = unknown_policies(&resources.resiliencies);
+    errors.extend(resources.double_names());
+    ResourceErrors::check(errors)?;
+    Ok(resources)
+}
+
+/// Reads the documents of a text, without a look from one to another.
+fn documents(text: &str, file: &Path) -> Result<Resources, ResourceErrors> {
     check_size(text.len(), file)?;
     let mut resources = Resources::default();
     let mut findings = Findings::new(file);
@@ -97,6 +133,10 @@ pub fn parse(text: &str, file: &Path) -> Result<Resources, ResourceErrors> {
 impl Resources {
     fn add(&mut self, other: Resources) {
         self.components.extend(other.components);
+        self.subscriptions.extend(other.subscriptions);
+        self.configurations.extend(other.configurations);
+        self.http_endpoints.extend(other.http_endpoints);
+        self.resiliencies.extend(other.resiliencies);
         self.later.extend(other.later);
         self.ignored.extend(other.ignored);
     }
@@ -111,11 +151,26 @@ impl Resources {
                 return;
             }
         };
-        let (file, line) = (file.to_owned(), document.at.line);
+        let line = document.at.line;
         let scalar = |name: &str| field(entries, name).and_then(Node::scalar).unwrap_or_default();
         let is_dapr = scalar("apiVersion").starts_with("dapr.io/");
-        match scalar("kind").as_str() {
-            "Component" => self.components.extend(Component::read(findings, document, &file)),
+        // The words for the other kinds are everybody's: an apiVersion that is not Dapr's makes them foreign.
+        let may_be_dapr = is_dapr || field(entries, "apiVersion").is_none();
+        let kind = scalar("kind");
+        match kind.as_str() {
+            "Component" => self.components.extend(Component::read(findings, document, file)),
+            "Configuration" if may_be_dapr => {
+                self.configurations.extend(Configuration::read(findings, document, file));
+            }
+            "HTTPEndpoint" if may_be_dapr => {
+                self.http_endpoints.extend(HttpEndpoint::read(findings, document, file));
+            }
+            "Resiliency" if may_be_dapr => {
+                self.resiliencies.extend(Resiliency::read(findings, document, file));
+            }
+            "Subscription" if may_be_dapr => {
+                self.subscriptions.extend(Subscription::read(findings, document, file));
+            }
             "" if is_dapr => {
                 let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
                 let (at, message) =
@@ -133,14 +188,32 @@ impl Resources {
                     _ => None,
                 });
                 let name = object.unwrap_or_default();
-                self.later.push(LaterResource { kind: kind.to_owned(), name, file, line });
+                self.later.push(LaterResource { kind: kind.to_owned(), name, file: file.to_owned(), line });
             }
             kind => {
-                let known: Vec<&'static str> = LATER.iter().copied().chain(["Component"]).collect();
+                let known: Vec<&'static str> = READ.iter().chain(LATER).copied().collect();
                 let nearest = if is_dapr { nearest(kind, &known) } else { None };
+                let file = file.to_owned();
                 self.ignored.push(IgnoredDocument { kind: kind.to_owned(), nearest, file, line });
             }
         }
+    }
+
+    fn double_names(&self) -> Vec<ResourceError> {
+        let components = self.components.iter().map(|c| (c.name.as_str(), c.file.as_path(), c.line));
+        let subscriptions = self.subscriptions.iter().map(|s| (s.name.as_str(), s.file.as_path(), s.line));
+        let configurations =
+            self.configurations.iter().filter_map(|c| Some((c.name.as_deref()?, c.file.as_path(), c.line)));
+        let endpoints = self.http_endpoints.iter().map(|e| (e.name.as_str(), e.file.as_path(), e.line));
+        let resiliencies = self.resiliencies.iter().map(|r| (r.name.as_str(), r.file.as_path(), r.line));
+        [
+            double_names("component", "a", components),
+            double_names("subscription", "a", subscriptions),
+            double_names("configuration", "a", configurations),
+            double_names("HTTP endpoint", "an", endpoints),
+            double_names("resiliency resource", "a", resiliencies),
+        ]
+        .concat()
     }
 }
 
@@ -148,27 +221,30 @@ fn field<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Node> {
     entries.iter().find(|entry| entry.key == name).map(|entry| &entry.node)
 }
 
-/// Components of one name: the error stands at the later one and names the earlier.
-fn double_names(components: &[Component]) -> Vec<ResourceError> {
-    let mut first: HashMap<&str, &Component> = HashMap::new();
+/// Resources of one kind and name: the error stands at the later one and names the earlier.
+fn double_names<'a>(
+    kind: &str,
+    article: &str,
+    resources: impl Iterator<Item = (&'a str, &'a Path, usize)>,
+) -> Vec<ResourceError> {
+    let mut first: HashMap<&str, (&Path, usize)> = HashMap::new();
     let mut errors = Vec::new();
-    for component in components {
-        match first.get(component.name.as_str()) {
+    for (name, file, line) in resources {
+        match first.get(name) {
             None => {
-                first.insert(&component.name, component);
+                first.insert(name, (file, line));
             }
-            Some(other) => errors.push(ResourceError {
-                file: component.file.clone(),
-                line: component.line,
+            Some((other, other_line)) => errors.push(ResourceError {
+                file: file.to_owned(),
+                line,
                 column: 1,
                 field: "metadata.name".to_owned(),
                 message: format!(
-                    "a component named {} is already in {}:{}",
-                    quote(&component.name),
-                    other.file.display(),
-                    other.line
+                    "{article} {kind} named {} is already in {}:{other_line}",
+                    quote(name),
+                    other.display(),
                 ),
-                hint: "expected every component to have its own name: rename or remove one".to_owned(),
+                hint: format!("expected every {kind} to have its own name: rename or remove one"),
             }),
         }
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod app;
-mod fields;
+pub(crate) mod fields;
 mod limits;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! Values that know where they stand, and the checks that every field passes.
 //!
-//! `toml_tree` and `yaml_tree` build a [`Node`]; `manifest` and `component` take it apart through
+//! `toml_tree` and `yaml_tree` build a [`Node`]; `manifest` and the kinds of Dapr take it apart through
 //! [`Findings`] and [`Table`]. A table collects the names it was asked for, so the list of known fields in an
 //! error is the list of fields that the code reads, and cannot fall behind it.
 
-use crate::error::{MAX_FINDINGS, ResourceError, nearest, quote};
+use crate::error::{MAX_FINDINGS, MAX_QUOTED, ResourceError, nearest, quote};
 use std::path::{Path, PathBuf};
 
 /// Deepest nesting of lists and maps in a file.
@@ -121,6 +121,11 @@ impl Findings {
         self.errors
     }
 
+    /// How many there are; equal numbers before and after a reading mean that nothing was wrong.
+    pub(crate) fn count(&self) -> usize {
+        self.errors.len()
+    }
+
     /// A finding about the type of a value.
     pub(crate) fn wrong_type(&mut self, node: &Node, path: &str, expected: &str) {
         self.add(node.at, path, format!("must be {expected}, found {}", node.kind()), "");
@@ -185,13 +190,16 @@ impl Findings {
 // === impl Table ===
 
 impl<'a> Table<'a> {
+    /// A map without fields, for a name with nothing behind it.
+    pub(crate) fn empty(path: String, at: Position) -> Table<'a> {
+        Table { path, at, entries: &[], known: Vec::new() }
+    }
+
     /// The path of a field of this map.
     pub(crate) fn path_of(&self, field: &str) -> String {
-        let shown = if field.contains(|c: char| c.is_control() || c == '.') {
-            quote(field)
-        } else {
-            field.to_owned()
-        };
+        let is_odd =
+            field.contains(|c: char| c.is_control() || c == '.') || field.chars().count() > MAX_QUOTED;
+        let shown = if is_odd { quote(field) } else { field.to_owned() };
         if self.path.is_empty() { shown } else { format!("{}.{shown}", self.path) }
     }
 
@@ -221,6 +229,18 @@ impl<'a> Table<'a> {
         read: impl FnOnce(&mut Findings, &'a Node, &str) -> Option<T>,
     ) -> Option<T> {
         let node = self.get(field)?;
+        read(findings, node, &self.path_of(field))
+    }
+
+    /// Reads a field like [`Table::read`]. A field with nothing behind it is as good as not there: so it is to
+    /// Dapr.
+    pub(crate) fn optional<T>(
+        &mut self,
+        findings: &mut Findings,
+        field: &'static str,
+        read: impl FnOnce(&mut Findings, &'a Node, &str) -> Option<T>,
+    ) -> Option<T> {
+        let node = self.get(field).filter(|node| !matches!(node.value, Value::Null))?;
         read(findings, node, &self.path_of(field))
     }
 

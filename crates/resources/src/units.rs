@@ -28,7 +28,7 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
 }
 
 /// Reads a duration: one or more numbers with the units `ns`, `us`, `ms`, `s`, `m`, `h`, largest first by
-/// custom: `30s`, `1m30s`, `1.5h`. A number without a unit is refused. The error says what was expected.
+/// custom: `30s`, `1m30s`, `1.5h`, `.5s`. A number without a unit is refused. The error says what was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration with its unit, such as \"500ms\", \"30s\", \"2m\", \"1h\"";
     let mut rest = text.trim();
@@ -57,9 +57,35 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     u64::try_from(total).map(Duration::from_nanos).map_err(|_| EXPECTED)
 }
 
+/// Reads a duration as Dapr does: like [`parse_duration`], and a bare integer is milliseconds. The error says what
+/// was expected. Source: Dapr's resiliency policies.
+pub fn parse_dapr_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str =
+        "expected a duration such as \"500ms\", \"30s\", \"1m30s\", or milliseconds as a number";
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().map(Duration::from_millis).map_err(|_| EXPECTED);
+    }
+    parse_duration(text).map_err(|_| EXPECTED)
+}
+
+/// Reads a quantity of bytes as Kubernetes and Dapr write it: `4Mi`, `512Ki` (powers of 1024), `4M`, `512k` (powers
+/// of 1000) or digits. The error says what was expected.
+pub fn parse_quantity(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected bytes as a number, or a quantity such as \"4Mi\", \"512Ki\", \"10M\"";
+    let has_unit = text.ends_with(['i', 'k', 'K', 'M', 'G']);
+    parse_size(&if has_unit { format!("{text}B") } else { text.to_owned() }).map_err(|_| EXPECTED)
+}
+
 /// A decimal number times a factor, without rounding surprises; `None` when it is not a number or too large.
 fn scale(number: &str, factor: u128) -> Option<u128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, fraction) = match number.split_once('.') {
+        None => (number, "0"),
+        // One side of the point may be left out, as Go's parser allows.
+        Some(("", fraction)) => ("0", fraction),
+        Some((whole, "")) => (whole, "0"),
+        Some(sides) => sides,
+    };
     let digits = |text: &str| -> Option<u128> {
         (!text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit()))
             .then(|| text.parse().ok())?
@@ -72,7 +98,7 @@ fn scale(number: &str, factor: u128) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration, parse_size};
+    use super::{parse_dapr_duration, parse_duration, parse_quantity, parse_size};
     use std::time::Duration;
 
     #[test]
@@ -111,6 +137,9 @@ mod tests {
             ("1h", Some(Duration::from_secs(3600))),
             ("1m30s", Some(Duration::from_secs(90))),
             ("1.5h", Some(Duration::from_secs(5400))),
+            (".5s", Some(Duration::from_millis(500))),
+            ("2.s", Some(Duration::from_secs(2))),
+            (".s", None),
             ("0s", Some(Duration::ZERO)),
             ("30", None),
             ("", None),
@@ -122,6 +151,45 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(parse_duration(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_of_dapr() {
+        let cases = [
+            ("5s", Some(5000)),
+            ("+1m30s", Some(90_000)),
+            ("250", Some(250)),
+            ("0", Some(0)),
+            ("-1s", None),
+            ("-1", None),
+            ("", None),
+            ("+", None),
+            ("5 potatoes", None),
+            ("99999999999999999999", None),
+        ];
+        for (text, milliseconds) in cases {
+            assert_eq!(parse_dapr_duration(text).ok(), milliseconds.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quantities() {
+        let cases = [
+            ("4Mi", Some(4 << 20)),
+            ("512Ki", Some(512 << 10)),
+            ("1.5Gi", Some(3 << 29)),
+            ("10M", Some(10_000_000)),
+            ("3k", Some(3000)),
+            ("4096", Some(4096)),
+            ("64KiB", Some(65_536)),
+            ("", None),
+            ("i", None),
+            ("-1", None),
+            ("4 é", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_quantity(text).ok(), expected, "{text:?}");
         }
     }
 }

@@ -31,6 +31,26 @@ pub(crate) fn parse(text: &str, file: &Path) -> Result<Vec<Node>, ResourceError>
     }
 }
 
+/// Reads a file of one document; `None` when there is nothing in it.
+pub(crate) fn parse_one(text: &str, file: &Path) -> Result<Option<Node>, ResourceError> {
+    let documents = parse(text, file)?;
+    // An empty document: three dashes at the end of a file make one.
+    let mut documents = documents.into_iter().filter(|node| !matches!(node.value, Value::Null));
+    let first = documents.next();
+    match (&first, documents.next()) {
+        (Some(first), Some(second)) => Err(ResourceError {
+            line: second.at.line,
+            column: second.at.column,
+            ..ResourceError::whole_file(
+                file,
+                format!("the file has a second document; the first is in line {}", first.at.line),
+                "expected one document: put the rest into other files",
+            )
+        }),
+        _ => Ok(first),
+    }
+}
+
 struct Failed {
     at: Position,
     message: String,

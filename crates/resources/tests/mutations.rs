@@ -1,12 +1,16 @@
 //! No input makes a parser panic or run away: valid files are broken at random, with a fixed seed, and every
 //! result is either a value or errors that point into the file.
 
+use dhow_resources::configuration;
 use dhow_resources::load::parse;
 use dhow_resources::manifest::Manifest;
+use dhow_resources::multi_app::MultiApp;
 use std::path::Path;
 
 const MANIFEST: &str = include_str!("data/full.toml");
 const RESOURCES: &str = include_str!("data/resources.yaml");
+const KINDS: &str = include_str!("data/kinds.yaml");
+const MULTI_APP: &str = include_str!("data/dapr.yaml");
 
 /// Pieces that mean something to a TOML or YAML parser, among them the classical troublemakers.
 const PIECES: &[&str] = &[
@@ -90,10 +94,21 @@ fn broken_files_never_panic() {
     let mut rng = fastrand::Rng::with_seed(2026);
     let (mut fine, mut wrong) = (0, 0);
     for round in 0..20_000 {
-        let text = mutate(&mut rng, if round % 2 == 0 { MANIFEST } else { RESOURCES });
+        let text = mutate(&mut rng, [MANIFEST, RESOURCES, KINDS, MULTI_APP][round % 4]);
         let lines = text.split('\n').count() + text.matches(['\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
         let file = Path::new("file");
-        let results = [Manifest::parse(&text, file).map(drop), parse(&text, file).map(drop)];
+        let own = match round % 4 {
+            0 => Manifest::parse(&text, file).map(drop),
+            3 => MultiApp::parse(&text, file, None).map(drop),
+            _ => parse(&text, file).map(drop),
+        };
+        // A file may be taken for another.
+        let other = if round % 8 < 4 {
+            parse(&text, file).map(drop)
+        } else {
+            configuration::parse(&text, file).map(drop)
+        };
+        let results = [own, other];
         for result in results {
             match result {
                 Ok(()) => fine += 1,
@@ -101,8 +116,10 @@ fn broken_files_never_panic() {
                     wrong += 1;
                     assert!(!errors.errors().is_empty());
                     for error in errors.errors() {
+                        // A file with nothing in it is told as a whole.
+                        let is_empty = error.line == 0 && error.message == "the file is empty";
                         assert!(
-                            error.line >= 1 && error.line <= lines + 1,
+                            is_empty || error.line >= 1 && error.line <= lines + 1,
                             "{error} of {lines} lines:\n{text}"
                         );
                     }

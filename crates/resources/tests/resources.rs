@@ -1,4 +1,4 @@
-//! Dapr resource files: what they mean, and what each mistake in them is answered with.
+//! Dapr components, and folders of all kinds of resources: what they mean, and what each mistake in them is answered with.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -53,7 +53,7 @@ fn every_field_is_read() {
     assert_eq!(component.metadata_value("user"), Some(&MetadataValue::EnvRef("REDIS_USER".into())));
 
     let [later] = resources.later.as_slice() else { panic!("{:?}", resources.later) };
-    assert_eq!((later.kind.as_str(), later.name.as_str(), later.line), ("Subscription", "orders", 44));
+    assert_eq!((later.kind.as_str(), later.name.as_str(), later.line), ("MCPServer", "tools", 44));
     let ignored: Vec<_> = resources.ignored.iter().map(|i| (i.kind.as_str(), i.nearest, i.line)).collect();
     assert_eq!(ignored, [("ConfigMap", None, 49), ("Componnet", Some("Component"), 53)]);
 }
@@ -261,4 +261,65 @@ fn a_folder_is_read_at_its_top_level_only() {
     assert!(shown.contains("b.yml:8"), "{shown}");
     assert!(shown.contains("d.yaml:1:1"), "{shown}");
     assert!(load_dirs(&[dir.path().join("missing")]).unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn names_differ_within_a_kind_and_not_between_kinds() {
+    let head = |kind: &str, spec: &str| {
+        format!("apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{name: same}}\nspec: {spec}\n---\n")
+    };
+    let kinds = [
+        ("a component", head("Component", "{type: state.x}")),
+        ("a subscription", head("Subscription", "{pubsubname: p, topic: t, route: /}")),
+        ("a configuration", head("Configuration", "{}")),
+        ("an HTTP endpoint", head("HTTPEndpoint", "{baseUrl: http://x}")),
+        ("a resiliency resource", head("Resiliency", "{}")),
+    ];
+    let all: String = kinds.iter().map(|(_, text)| text.as_str()).collect();
+    let resources = parse(&all, Path::new("r.yaml")).unwrap();
+    let counts = [
+        resources.components.len(),
+        resources.subscriptions.len(),
+        resources.configurations.len(),
+        resources.http_endpoints.len(),
+        resources.resiliencies.len(),
+    ];
+    assert_eq!((counts, resources.later.len(), resources.ignored.len()), ([1; 5], 0, 0));
+    for (kind, text) in kinds {
+        let noun = kind.split_once(' ').unwrap().1;
+        let told = parse(&format!("{text}{text}"), Path::new("r.yaml")).unwrap_err().to_string();
+        let expected = format!(
+            "r.yaml:6:1: metadata.name: {kind} named `same` is already in r.yaml:1; expected every {noun} to have its \
+             own name: rename or remove one"
+        );
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn kinds_are_told_apart_by_their_api_version() {
+    // What stands in a document, how many of Dapr it makes, and what is said of it otherwise.
+    let cases = [
+        ("apiVersion: apps.example/v1\nkind: Configuration", Ok((0, Some(("Configuration", None))))),
+        (
+            "apiVersion: dapr.io/v1alpha1\nkind: Configuraton",
+            Ok((0, Some(("Configuraton", Some("Configuration"))))),
+        ),
+        ("apiVersion: dapr.io/v1alpha1\nkind: Resilience", Ok((0, Some(("Resilience", Some("Resiliency")))))),
+        ("apiVersion: dapr.io/v1alpha1\nkind: Configuration", Ok((1, None))),
+        (
+            "kind: Configuration",
+            Err("r.yaml:1:1: apiVersion: is missing; expected apiVersion: dapr.io/v1alpha1"),
+        ),
+    ];
+    for (text, expected) in cases {
+        let found = parse(text, Path::new("r.yaml")).map_err(|errors| errors.to_string()).map(|resources| {
+            let ignored = resources.ignored.first().map(|other| (other.kind.clone(), other.nearest));
+            (resources.configurations.len(), ignored)
+        });
+        let expected = expected
+            .map(|(count, ignored)| (count, ignored.map(|(kind, nearest)| (kind.to_owned(), nearest))))
+            .map_err(str::to_owned);
+        assert_eq!(found, expected, "{text}");
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// An app-id as Dapr allows it.
-pub(super) fn app_id(findings: &mut Findings, at: Position, path: &str, id: &str) -> bool {
+pub(crate) fn app_id(findings: &mut Findings, at: Position, path: &str, id: &str) -> bool {
     let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let valid = id.len() <= 63
         && is_end(id.chars().next())
@@ -95,7 +95,7 @@ pub(super) fn args(findings: &mut Findings, node: &Node, path: &str) -> Option<V
 }
 
 /// Environment variables.
-pub(super) fn env(findings: &mut Findings, node: &Node, path: &str) -> Option<BTreeMap<String, String>> {
+pub(crate) fn env(findings: &mut Findings, node: &Node, path: &str) -> Option<BTreeMap<String, String>> {
     let env = values(findings, node, path)?;
     let table = findings.table(node, path.to_owned())?;
     for entry in table.entries() {
