@@ -5,6 +5,7 @@
 //! something or ends; a guest that ends before the head of the response is sent has its whole response
 //! written at once, with a content length.
 
+use crate::counted::{Counted, Early};
 use crate::failure::Failure;
 use crate::guest::Invoked;
 use crate::run::{InFlight, Run};
@@ -14,7 +15,8 @@ use bytes::{Bytes, BytesMut};
 use dhow_blocks::invoke::{Body, BodyError, Invocation, Reply};
 use dhow_engine::Engine;
 use http::header::{CONTENT_LENGTH, HOST};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -158,7 +160,10 @@ impl Http2 {
 }
 
 /// Checks the request against the app's limits and gives it the form that `wasi:http` wants.
-pub(crate) fn request(invocation: Invocation, setup: &Setup) -> Result<http::Request<RequestBody>, Failure> {
+pub(crate) fn request(
+    invocation: Invocation,
+    setup: &Setup,
+) -> Result<http::Request<impl http_body::Body<Data = Bytes, Error = HttpError> + use<>>, Failure> {
     let limit = setup.bounds.request_body;
     let mut request = invocation.request;
     if announced(request.headers()).is_some_and(|length| length > limit) {
@@ -170,58 +175,17 @@ pub(crate) fn request(invocation: Invocation, setup: &Setup) -> Result<http::Req
             .map_err(|_| Failure::Host("the app-id cannot be a host name".to_owned()))?;
         request.headers_mut().insert(HOST, name);
     }
-    Ok(request.map(|inner| RequestBody { inner, left: limit, limit }))
+    Ok(request.map(|body| {
+        Counted::new(body, limit).map_err(|early| match early {
+            Early::TooLarge(limit) => HttpError::HttpRequestBodySize(Some(limit)),
+            Early::Broken(error) => HttpError::InternalError(Some(error.to_string())),
+        })
+    }))
 }
 
 /// The length that a request says its body has.
 pub(crate) fn announced(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-// === impl RequestBody ===
-
-/// A request body that ends with an error where the app's limit is.
-pub(crate) struct RequestBody {
-    inner: Body,
-    left: u64,
-    limit: u64,
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else { return Poll::Pending };
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match self.left.checked_sub(length) {
-                    Some(left) => {
-                        self.left = left;
-                        Some(Ok(frame))
-                    }
-                    None => {
-                        self.inner = Body::Empty;
-                        Some(Err(HttpError::HttpRequestBodySize(Some(self.limit))))
-                    }
-                }
-            }
-            Some(Err(error)) => Some(Err(HttpError::InternalError(Some(error.to_string())))),
-            None => None,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }
 
 // === impl GuestBody ===
@@ -232,19 +196,18 @@ type Item = Option<Result<Frame<Bytes>, BodyError>>;
 /// A response body whose guest is still running; polling it runs the guest.
 struct GuestBody<W: Invoked> {
     flight: InFlight<W>,
-    body: HyperOutgoingBody,
+    body: Counted<HyperOutgoingBody>,
     /// Ready to be sent as it is, in order.
     ready: VecDeque<Item>,
     /// What ended a run of data: trailers, or an error. The body tells it only once.
     ahead: Option<Result<Frame<Bytes>, BodyError>>,
-    left: u64,
-    limit: u64,
     over: bool,
 }
 
 impl<W: Invoked> GuestBody<W> {
     fn new(flight: InFlight<W>, body: HyperOutgoingBody, limit: u64) -> GuestBody<W> {
-        GuestBody { flight, body, ready: VecDeque::new(), ahead: None, left: limit, limit, over: false }
+        let body = Counted::new(body, limit);
+        GuestBody { flight, body, ready: VecDeque::new(), ahead: None, over: false }
     }
 
     /// A plain body if the guest has ended and all of it is there, without trailers; else a stream.
@@ -287,7 +250,14 @@ impl<W: Invoked> GuestBody<W> {
             let frame = match self.ahead.take() {
                 Some(frame) => Poll::Ready(Some(frame)),
                 None if gathered >= GATHER => Poll::Pending,
-                None => Pin::new(&mut self.body).poll_frame(cx).map_err(BodyError::from),
+                None => Pin::new(&mut self.body).poll_frame(cx).map_err(|early| match early {
+                    Early::TooLarge(limit) => {
+                        let failure = Failure::ResponseTooLarge(limit);
+                        self.flight.fail(&failure);
+                        BodyError::from(failure)
+                    }
+                    Early::Broken(error) => BodyError::from(error),
+                }),
             };
             match frame {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -312,22 +282,7 @@ impl<W: Invoked> GuestBody<W> {
             let settled = self.ahead.is_some() || gathered >= GATHER || gathered == first.len() + more.len();
             if settled && first.len() + more.len() > 0 {
                 let data = if more.is_empty() { first } else { more.freeze() };
-                return Poll::Ready(Some(self.count(data)));
-            }
-        }
-    }
-
-    fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
-        match self.left.checked_sub(data.len() as u64) {
-            Some(left) => {
-                self.left = left;
-                Ok(Frame::data(data))
-            }
-            None => {
-                let failure = Failure::ResponseTooLarge(self.limit);
-                self.over = true;
-                self.flight.fail(&failure);
-                Err(Box::new(failure))
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Wasmtime's own `ProxyHandler` runs them: an instance may serve several requests at once when the manifest
 //! allows reuse, and takes another one only while all it has are waiting.
 
+use crate::counted::{Counted, Early};
 use crate::failure::Failure;
 use crate::guest::Invoked;
 use crate::http2::request;
@@ -80,8 +81,8 @@ impl Http3 {
         match answer {
             Ok(reply) => {
                 let (parts, body) = reply.into_parts();
-                let left = self.setup.bounds.response_body;
-                let body = Streamed { body, watch, left, limit: left, over: false, _running: running };
+                let body = Counted::new(body, self.setup.bounds.response_body);
+                let body = Streamed { body, watch, _running: running };
                 Ok(Reply::from_parts(parts, Body::stream(body)))
             }
             Err(failure) => {
@@ -184,13 +185,10 @@ impl WorkerExpiration for Expiration {
 
 // === impl Streamed ===
 
-/// A response body that is counted against the app's limit.
+/// A response body whose failure is told.
 struct Streamed<W: Invoked> {
-    body: WasiBody,
+    body: Counted<WasiBody>,
     watch: W,
-    left: u64,
-    limit: u64,
-    over: bool,
     _running: dhow_engine::Running,
 }
 
@@ -202,27 +200,19 @@ impl<W: Invoked> http_body::Body for Streamed<W> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else { return Poll::Pending };
-        let failure = match frame {
-            None => return Poll::Ready(None),
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match this.left.checked_sub(length) {
-                    Some(left) => {
-                        this.left = left;
-                        return Poll::Ready(Some(Ok(frame)));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|early| {
+                let failure = match early {
+                    Early::TooLarge(limit) => Failure::ResponseTooLarge(limit),
+                    Early::Broken(error) => {
+                        Failure::Trap { message: error.to_string(), backtrace: String::new() }
                     }
-                    None => Failure::ResponseTooLarge(this.limit),
-                }
-            }
-            Some(Err(error)) => Failure::Trap { message: error.to_string(), backtrace: String::new() },
-        };
-        this.over = true;
-        this.watch.failed(&failure);
-        Poll::Ready(Some(Err(Box::new(failure))))
+                };
+                this.watch.failed(&failure);
+                failure.into()
+            })
+        }))
     }
 }
