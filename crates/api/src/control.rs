@@ -81,13 +81,8 @@ impl Control {
         let logs = self.host.logs();
         // Subscribed before the tail is read: a line may come twice, none is lost.
         let news = follow.then(|| logs.follow());
-        let past: VecDeque<Arc<Line>> = logs.tail(app_id.as_deref(), tail).into();
-        let last = past.back().map(Arc::clone);
-        reply(
-            StatusCode::OK,
-            "application/x-ndjson",
-            Body::stream(Follow { past, last, app_id, news: news.map(receive) }),
-        )
+        let past = logs.tail(app_id.as_deref(), tail);
+        reply(StatusCode::OK, "application/x-ndjson", Body::stream(Follow::new(past, news, app_id)))
     }
 
     /// `/v1/invoke/<app-id>/<path>`: the request as it is, to the app.
@@ -127,9 +122,23 @@ fn receive(mut receiver: broadcast::Receiver<Arc<Line>>) -> Pin<Box<dyn Future<O
 /// Past lines, then new ones.
 struct Follow {
     past: VecDeque<Arc<Line>>,
-    last: Option<Arc<Line>>,
+    /// The number of the last of the past lines.
+    seen: u64,
     app_id: Option<String>,
     news: Option<Pin<Box<dyn Future<Output = News> + Send>>>,
+}
+
+// === impl Follow ===
+
+impl Follow {
+    fn new(
+        past: Vec<Arc<Line>>,
+        news: Option<broadcast::Receiver<Arc<Line>>>,
+        app_id: Option<String>,
+    ) -> Follow {
+        let seen = past.last().map_or(0, |line| line.number);
+        Follow { past: past.into(), seen, app_id, news: news.map(receive) }
+    }
 }
 
 impl http_body::Body for Follow {
@@ -149,8 +158,8 @@ impl http_body::Body for Follow {
             match line {
                 Ok(line) => {
                     self.news = Some(receive(receiver));
-                    let seen = self.last.as_ref().is_some_and(|last| line.time <= last.time);
-                    if !seen && self.app_id.as_deref().is_none_or(|app_id| *app_id == *line.app_id) {
+                    let is_new = line.number > self.seen;
+                    if is_new && self.app_id.as_deref().is_none_or(|app_id| *app_id == *line.app_id) {
                         return Poll::Ready(Some(Ok(frame(&line))));
                     }
                 }
@@ -166,4 +175,46 @@ fn frame(line: &Line) -> Frame<Bytes> {
     let millis = line.time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let line = json!({ "time": millis, "appId": &*line.app_id, "stream": line.stream, "line": line.text });
     Frame::data(Bytes::from(format!("{line}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, Follow, Line};
+    use serde_json::Value;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+    use tokio::sync::broadcast;
+
+    #[tokio::test]
+    async fn lines_at_the_seam_come_once_whatever_the_clock_says() {
+        let line = |number: u64, app_id: &str| {
+            let (time, text) = (SystemTime::UNIX_EPOCH, number.to_string());
+            Arc::new(Line { number, time, app_id: app_id.into(), stream: "stdout", text })
+        };
+        // Numbers of the lines that were kept, of those that came since the subscription, and what is shown.
+        let cases: [(&[u64], &[u64], &[u64]); 4] = [
+            (&[1, 2, 3], &[2, 3, 4, 5], &[1, 2, 3, 4, 5]),
+            (&[1, 2, 3], &[4], &[1, 2, 3, 4]),
+            (&[3], &[2, 3, 5, 4], &[3, 5, 4]),
+            (&[], &[7, 8], &[7, 8]),
+        ];
+        for (kept, came, shown) in cases {
+            let (sender, news) = broadcast::channel(16);
+            for number in came {
+                sender.send(line(*number, "a")).unwrap();
+                sender.send(line(100 + number, "other")).unwrap();
+            }
+            drop(sender);
+            let past = kept.iter().map(|number| line(*number, "a")).collect();
+            let body = Body::stream(Follow::new(past, Some(news), Some("a".to_owned())));
+            let body = body.collect(10_000).await.unwrap();
+            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let found: Vec<u64> = lines
+                .map(|line| {
+                    serde_json::from_slice::<Value>(line).unwrap()["line"].as_str().unwrap().parse().unwrap()
+                })
+                .collect();
+            assert_eq!(found, shown, "{kept:?} {came:?}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 pub const DEFAULT_LIMIT: u64 = 512 * 1024 * 1024;
 
 /// Where a module comes from.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A file.
     Path(PathBuf),

@@ -7,7 +7,7 @@ use crate::{Error, Global};
 use dhow_artifacts::Source;
 use dhow_blocks::grants::{HostPattern, NamePattern};
 use dhow_guest::{Directory, Stdio};
-use dhow_host::{AppSpec, Components};
+use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
 use dhow_resources::units::{parse_duration, parse_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ impl Run {
             _ => None,
         };
         let progress = spinner(&format!("Preparing {}", spec.source));
-        let app = host.prepare(spec.clone(), 1).await;
+        let app = prepare(&host, &spec, 1).await;
         progress.finish_and_clear();
         let app = app.map_err(|error| Error::before_guest(error.to_string()))?;
         if app.program.inspection.abi.is_command() {
@@ -137,7 +137,7 @@ impl Run {
                 loop {
                     changes.changed().await;
                     version += 1;
-                    match host.prepare(spec.clone(), version).await {
+                    match prepare(&host, &spec, version).await {
                         Ok(app) => {
                             host.replace(vec![app]);
                             tracing::info!("serving version {version} of {}", spec.source);
@@ -214,6 +214,11 @@ impl Run {
         }
         Ok(spec)
     }
+}
+
+async fn prepare(host: &Arc<Host>, spec: &AppSpec, version: u64) -> Result<Arc<App>, PrepareError> {
+    let module = Module::read(&spec.source).await.map(Arc::new);
+    host.prepare(spec.clone(), module, version).await
 }
 
 /// The file's name without its ending.

@@ -6,8 +6,7 @@ use crate::watch::Changes;
 use crate::{Error, Global};
 use dhow_api::dapr::Dapr;
 use dhow_artifacts::Source;
-use dhow_engine::{Digest, image};
-use dhow_host::{App, AppSpec, Components, Host};
+use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{Manifest, ModuleSource};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 /// Apps that are prepared at the same time. Compiling one uses all cores; this many keep them busy while
@@ -159,33 +158,40 @@ impl Fleet {
     /// Makes the host run what the manifest says; the answer is how many apps are new, changed or gone. If
     /// one app cannot be prepared, everything stays as it was.
     async fn update(&mut self, manifest: &Manifest) -> Result<usize, Error> {
-        let specs: Vec<AppSpec> = manifest
-            .apps
-            .iter()
-            .map(|(app_id, app)| AppSpec::from_manifest(app_id, app, &manifest.limits(app_id)))
-            .collect();
-        let progress = progress(specs.len());
+        let progress = progress(manifest.apps.len());
+        // Apps of one module come one after the other, so that no more modules are held than are at work.
+        let mut shares: BTreeMap<Source, Vec<AppSpec>> = BTreeMap::new();
+        for (app_id, app) in &manifest.apps {
+            let spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
+            shares.entry(spec.source.clone()).or_default().push(spec);
+        }
         let slots = Arc::new(Semaphore::new(AT_ONCE));
         let mut preparing = JoinSet::new();
-        for spec in specs {
-            let host = Arc::clone(&self.host);
-            let slots = Arc::clone(&slots);
-            let current = self.current.get(&spec.app_id).cloned();
-            let progress = progress.clone();
-            preparing.spawn(async move {
+        for (source, specs) in shares {
+            let shared = Arc::new(Shared { source, module: OnceCell::new() });
+            for spec in specs {
                 // The semaphore is never closed.
-                let _slot = slots.acquire().await;
-                let prepared = match current {
-                    Some((known, app)) if known == spec && unchanged(&app).await => Ok((spec, app, false)),
-                    known => {
-                        let version = known.map_or(1, |(_, app)| app.version + 1);
-                        progress.set_message(spec.app_id.clone());
-                        host.prepare(spec.clone(), version).await.map(|app| (spec, app, true))
-                    }
-                };
-                progress.inc(1);
-                prepared
-            });
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                let (host, shared) = (Arc::clone(&self.host), Arc::clone(&shared));
+                let current = self.current.get(&spec.app_id).cloned();
+                let progress = progress.clone();
+                preparing.spawn(async move {
+                    let _slot = slot;
+                    let prepared = match current {
+                        Some((known, app)) if known == spec && shared.is_still(&app).await => {
+                            Ok((spec, app, false))
+                        }
+                        known => {
+                            let version = known.map_or(1, |(_, app)| app.version + 1);
+                            progress.set_message(spec.app_id.clone());
+                            let module = shared.module().await;
+                            host.prepare(spec.clone(), module, version).await.map(|app| (spec, app, true))
+                        }
+                    };
+                    progress.inc(1);
+                    prepared
+                });
+            }
         }
         let mut next = BTreeMap::new();
         let mut failures = Vec::new();
@@ -212,6 +218,24 @@ impl Fleet {
     }
 }
 
+/// A module and the apps that share it: read when the first of them needs it, gone with the last.
+struct Shared {
+    source: Source,
+    module: OnceCell<Result<Arc<Module>, ModuleError>>,
+}
+
+impl Shared {
+    async fn module(&self) -> Result<Arc<Module>, ModuleError> {
+        self.module.get_or_init(async || Module::read(&self.source).await.map(Arc::new)).await.clone()
+    }
+
+    /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same.
+    async fn is_still(&self, app: &App) -> bool {
+        !matches!(self.source, Source::Path(_))
+            || self.module().await.is_ok_and(|module| module.program.digest == app.program.digest)
+    }
+}
+
 /// Files whose change means a reload.
 fn files(path: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     let modules = manifest.apps.values().filter_map(|app| match &app.module {
@@ -219,12 +243,6 @@ fn files(path: &Path, manifest: &Manifest) -> Vec<PathBuf> {
         ModuleSource::Url(_) => None,
     });
     std::iter::once(path.to_owned()).chain(modules).collect()
-}
-
-async fn unchanged(app: &App) -> bool {
-    let Source::Path(path) = &app.source else { return true };
-    let Ok(bytes) = tokio::fs::read(path).await else { return false };
-    image::binary(&bytes).is_ok_and(|wasm| Digest::of(&wasm) == app.program.digest)
 }
 
 fn load(path: &Path) -> Result<Manifest, Error> {

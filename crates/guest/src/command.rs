@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::run::Run;
 use crate::setup::{Setup, Stdio};
 use crate::store::{GuestState, Origin, command, interruptible, new_store};
-use dhow_engine::{Engine, Limiter};
+use dhow_engine::Limiter;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Store;
@@ -20,7 +20,6 @@ pub(crate) struct ModuleState {
 
 /// An app that is a program.
 pub(crate) struct Command {
-    engine: Engine,
     kind: CommandKind,
     pub(crate) setup: Arc<Setup>,
 }
@@ -44,8 +43,8 @@ impl CommandKind {
 // === impl Command ===
 
 impl Command {
-    pub(crate) fn new(engine: Engine, kind: CommandKind, setup: Arc<Setup>) -> Command {
-        Command { engine, kind, setup }
+    pub(crate) fn new(kind: CommandKind, setup: Arc<Setup>) -> Command {
+        Command { kind, setup }
     }
 
     /// Runs the program with these arguments behind its name; the answer is the exit code.
@@ -76,7 +75,7 @@ impl Command {
             let _ = sender.send(code);
             Ok(())
         });
-        Run::new(execution, deadline, self.engine.running()).await?;
+        Run::new(execution, deadline).await?;
         receiver.await.map_err(|_| Failure::NoAnswer)
     }
 

@@ -5,14 +5,20 @@ use crate::failure::{Failure, LoadError};
 use crate::http2::Http2;
 use crate::http3::Http3;
 use crate::linker::{self, Linkers};
+use crate::run::InFlight;
 use crate::setup::{Setup, Stdio};
+use crate::{cgi, ending};
 use dhow_blocks::invoke::{Invocation, Reply};
 use dhow_engine::{Abi, Code, Engine, Image, Inspection};
 use std::sync::Arc;
 
 /// A program, linked and ready to be instantiated for each invocation. Cheap to clone.
 #[derive(Clone)]
-pub struct Guest(Room);
+pub struct Guest {
+    engine: Engine,
+    room: Room,
+    setup: Arc<Setup>,
+}
 
 #[derive(Clone)]
 enum Room {
@@ -41,60 +47,52 @@ impl Guest {
             return Err(error);
         }
         let linked = || -> wasmtime::Result<Room> {
-            let engine = engine.clone();
+            let setup = Arc::clone(&setup);
             Ok(match (&image.code, inspection.abi) {
                 (Code::Component(component), abi) => {
-                    let pre = linkers.component(&engine, image.flavor)?.instantiate_pre(component)?;
+                    let pre = linkers.component(engine, image.flavor)?.instantiate_pre(component)?;
                     match abi {
-                        Abi::Http2 => Room::Http2(Arc::new(Http2::new(engine, pre, setup)?)),
-                        Abi::Http3 => Room::Http3(Arc::new(Http3::new(engine, pre, setup)?)),
-                        Abi::Cli3 => Room::Command(Arc::new(Command::new(
-                            engine,
-                            CommandKind::component3(pre)?,
-                            setup,
-                        ))),
-                        _ => Room::Command(Arc::new(Command::new(
-                            engine,
-                            CommandKind::component2(pre)?,
-                            setup,
-                        ))),
+                        Abi::Http2 => Room::Http2(Arc::new(Http2::new(pre, setup)?)),
+                        Abi::Http3 => Room::Http3(Arc::new(Http3::new(pre, setup)?)),
+                        Abi::Cli3 => {
+                            Room::Command(Arc::new(Command::new(CommandKind::component3(pre)?, setup)))
+                        }
+                        _ => Room::Command(Arc::new(Command::new(CommandKind::component2(pre)?, setup))),
                     }
                 }
                 (Code::Module(module), _) => {
-                    let pre = linkers.module(&engine)?.instantiate_pre(module)?;
-                    Room::Command(Arc::new(Command::new(engine, CommandKind::Module(pre), setup)))
+                    let pre = linkers.module(engine)?.instantiate_pre(module)?;
+                    Room::Command(Arc::new(Command::new(CommandKind::Module(pre), setup)))
                 }
             })
         };
-        linked().map(Guest).map_err(|error| linker::explain(inspection, &error))
+        match linked() {
+            Ok(room) => Ok(Guest { engine: engine.clone(), room, setup }),
+            Err(error) => Err(linker::explain(inspection, &error)),
+        }
     }
 
     /// Delivers one invocation; the answer is there when its head is.
-    pub async fn invoke<W: Invoked>(&self, invocation: Invocation, mut watch: W) -> Result<Reply, Failure> {
-        match &self.0 {
-            Room::Http2(room) => room.invoke(invocation, watch).await,
-            Room::Http3(room) => room.invoke(invocation, watch).await,
-            Room::Command(room) => {
-                let answer = crate::cgi::invoke(room, invocation).await;
-                if let Err(failure) = &answer {
-                    watch.failed(failure);
-                }
-                answer
-            }
+    pub async fn invoke<W: Invoked>(&self, invocation: Invocation, watch: W) -> Result<Reply, Failure> {
+        let mut flight = InFlight::new(watch, self.engine.running());
+        let limit = self.setup.bounds.response_body;
+        match &self.room {
+            Room::Http2(room) => ending::reply(room.invoke(invocation, &mut flight).await, flight, limit),
+            Room::Http3(room) => ending::reply(room.invoke(invocation).await, flight, limit),
+            Room::Command(room) => ending::reply(cgi::invoke(room, invocation).await, flight, limit),
         }
     }
 
     /// Runs a command to its end; the answer is its exit code. `None` if the guest is no command.
     pub async fn run(&self, args: &[String], stdio: Stdio) -> Option<Result<i32, Failure>> {
-        match &self.0 {
-            Room::Command(room) => Some(room.run(args, stdio).await),
-            Room::Http2(_) | Room::Http3(_) => None,
-        }
+        let Room::Command(room) = &self.room else { return None };
+        let _running = self.engine.running();
+        Some(room.run(args, stdio).await)
     }
 
     /// Lets go of instances that are kept for reuse and have been idle.
     pub fn sweep(&self) {
-        if let Room::Http2(room) = &self.0 {
+        if let Room::Http2(room) = &self.room {
             room.sweep();
         }
     }

@@ -4,14 +4,10 @@
 //! allows reuse, and takes another one only while all it has are waiting.
 
 use crate::failure::Failure;
-use crate::guest::Invoked;
 use crate::http2::request;
 use crate::setup::Setup;
 use crate::store::{GuestState, Origin, new_store, service};
-use bytes::Bytes;
-use dhow_blocks::invoke::{Body, BodyError, Invocation, Reply};
-use dhow_engine::Engine;
-use http_body::Frame;
+use dhow_blocks::invoke::Invocation;
 use http_body_util::BodyExt;
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +32,6 @@ const IDLE: Duration = Duration::from_secs(1);
 /// An app that exports `wasi:http/handler@0.3`.
 pub(crate) struct Http3 {
     handler: ProxyHandler<Service>,
-    engine: Engine,
     setup: Arc<Setup>,
 }
 
@@ -59,39 +54,15 @@ struct Expiration {
 // === impl Http3 ===
 
 impl Http3 {
-    pub(crate) fn new(
-        engine: Engine,
-        pre: InstancePre<GuestState>,
-        setup: Arc<Setup>,
-    ) -> wasmtime::Result<Http3> {
+    pub(crate) fn new(pre: InstancePre<GuestState>, setup: Arc<Setup>) -> wasmtime::Result<Http3> {
         let wasmtime = pre.engine().clone();
         let pre = ProxyPre::P3(ServicePre::new(pre)?);
         let handler = ProxyHandler::new(Service { pre, wasmtime, setup: Arc::clone(&setup) });
-        Ok(Http3 { handler, engine, setup })
+        Ok(Http3 { handler, setup })
     }
 
-    pub(crate) async fn invoke<W: Invoked>(
-        &self,
-        invocation: Invocation,
-        mut watch: W,
-    ) -> Result<Reply, Failure> {
-        let running = self.engine.running();
-        let answer = self.answer(invocation).await;
-        match answer {
-            Ok(reply) => {
-                let (parts, body) = reply.into_parts();
-                let left = self.setup.bounds.response_body;
-                let body = Streamed { body, watch, left, limit: left, over: false, _running: running };
-                Ok(Reply::from_parts(parts, Body::stream(body)))
-            }
-            Err(failure) => {
-                watch.failed(&failure);
-                Err(failure)
-            }
-        }
-    }
-
-    async fn answer(&self, invocation: Invocation) -> Result<http::Response<WasiBody>, Failure> {
+    /// Delivers one invocation; the instance works in a task of its own.
+    pub(crate) async fn invoke(&self, invocation: Invocation) -> Result<http::Response<WasiBody>, Failure> {
         let origin = Origin { trace: invocation.trace, depth: invocation.depth };
         let request = request(invocation, &self.setup)?.map(BodyExt::boxed_unsync);
         let deadline = self.setup.bounds.deadline;
@@ -179,50 +150,5 @@ impl WorkerExpiration for Expiration {
             Some((_, alarm)) => alarm.as_mut().poll(cx),
             None => Poll::Pending,
         }
-    }
-}
-
-// === impl Streamed ===
-
-/// A response body that is counted against the app's limit.
-struct Streamed<W: Invoked> {
-    body: WasiBody,
-    watch: W,
-    left: u64,
-    limit: u64,
-    over: bool,
-    _running: dhow_engine::Running,
-}
-
-impl<W: Invoked> http_body::Body for Streamed<W> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else { return Poll::Pending };
-        let failure = match frame {
-            None => return Poll::Ready(None),
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match this.left.checked_sub(length) {
-                    Some(left) => {
-                        this.left = left;
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                    None => Failure::ResponseTooLarge(this.limit),
-                }
-            }
-            Some(Err(error)) => Failure::Trap { message: error.to_string(), backtrace: String::new() },
-        };
-        this.over = true;
-        this.watch.failed(&failure);
-        Poll::Ready(Some(Err(Box::new(failure))))
     }
 }

@@ -10,6 +10,8 @@
 //! | `http2` | `wasi:http/incoming-handler@0.2` |
 //! | `http3` | `wasi:http/handler@0.3` |
 //! | `command` | programs with a start and an end: `wasi:cli/run`, WASI preview 1 |
+//! | `ending` | how an invocation ends: its reply, and who hears of its failure |
+//! | `counted` | bodies that end at a limit |
 //! | `cgi` | HTTP requests to programs that only know stdin and stdout (RFC 3875) |
 //! | `outbound` | HTTP requests of guests, to the world and to the runtime itself |
 //! | `keyvalue`, `config`, `logging` | the WASI interfaces of the same names |
@@ -21,6 +23,8 @@
 mod cgi;
 mod command;
 mod config;
+mod counted;
+mod ending;
 pub mod failure;
 pub mod guest;
 mod http2;

@@ -22,21 +22,28 @@ pub(crate) struct Run {
     limit: Duration,
     /// Made at the first pending poll: a guest that answers at once never costs a timer.
     alarm: Option<Pin<Box<Sleep>>>,
-    _running: Running,
 }
 
-/// A guest on its way and the one who watches it. When it is dropped before its end (the client went away,
-/// or the response is complete and the guest still works), the guest goes on by itself, under its deadline.
+/// An invocation on its way and the one who watches it. When it is dropped before the end of a guest that runs
+/// in it (the client went away, or the response is complete and the guest still works), the guest goes on by
+/// itself, under its deadline.
 pub(crate) struct InFlight<W: Invoked> {
     run: Option<Run>,
-    watch: Option<W>,
+    watch: Option<Watch<W>>,
+}
+
+/// Whoever hears of a failure, once; there as long as a guest may run.
+struct Watch<W> {
+    watch: W,
+    told: bool,
+    _running: Running,
 }
 
 // === impl Run ===
 
 impl Run {
-    pub(crate) fn new(execution: Execution, limit: Duration, running: Running) -> Run {
-        Run { execution, started: Instant::now(), limit, alarm: None, _running: running }
+    pub(crate) fn new(execution: Execution, limit: Duration) -> Run {
+        Run { execution, started: Instant::now(), limit, alarm: None }
     }
 }
 
@@ -59,8 +66,13 @@ impl Future for Run {
 // === impl InFlight ===
 
 impl<W: Invoked> InFlight<W> {
-    pub(crate) fn new(run: Run, watch: W) -> InFlight<W> {
-        InFlight { run: Some(run), watch: Some(watch) }
+    pub(crate) fn new(watch: W, running: Running) -> InFlight<W> {
+        InFlight { run: None, watch: Some(Watch { watch, told: false, _running: running }) }
+    }
+
+    /// Takes a guest that runs wherever this is polled.
+    pub(crate) fn start(&mut self, run: Run) {
+        self.run = Some(run);
     }
 
     /// Lets the guest run until it waits for something; `Ready` when it has ended, now or before.
@@ -74,8 +86,13 @@ impl<W: Invoked> InFlight<W> {
     /// Tells the watcher that the invocation failed; the guest is gone.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         self.run = None;
-        if let Some(mut watch) = self.watch.take() {
-            watch.failed(failure);
+        self.tell(failure);
+    }
+
+    /// Tells the watcher that the invocation failed; the guest goes on.
+    pub(crate) fn tell(&mut self, failure: &Failure) {
+        if let Some(watch) = &mut self.watch {
+            watch.tell(failure);
         }
     }
 
@@ -91,8 +108,18 @@ impl<W: Invoked> Drop for InFlight<W> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             if let Err(failure) = run.await {
-                watch.failed(&failure);
+                watch.tell(&failure);
             }
         });
+    }
+}
+
+// === impl Watch ===
+
+impl<W: Invoked> Watch<W> {
+    fn tell(&mut self, failure: &Failure) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.watch.failed(failure);
+        }
     }
 }

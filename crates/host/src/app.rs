@@ -4,6 +4,7 @@
 //! by its first invocation and let go when it has been idle, so a thousand registered apps cost little.
 
 use crate::metrics::AppMetrics;
+use crate::module::Module;
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::invoke::{Invocation, InvokeError, Reply};
@@ -55,7 +56,7 @@ pub struct App {
     /// Where the module came from.
     pub source: Source,
     /// What the module is.
-    pub program: Program,
+    pub program: Arc<Program>,
     /// Path prefixes that lead here.
     pub routes: Vec<String>,
     /// Host names that lead here.
@@ -152,16 +153,12 @@ impl App {
             return Ok(guest);
         }
         // The compiled code was evicted: compile again, if the module is still the same.
-        let module = dhow_artifacts::read_module(&self.source, dhow_artifacts::DEFAULT_LIMIT, |_, _| {});
-        let module = module.await.map_err(|error| error.to_string())?;
+        let module = Module::read(&self.source).await.map_err(|error| error.to_string())?;
+        if module.program.digest != self.program.digest {
+            return Err(format!("{} changed since the app was registered; reload the host", self.source));
+        }
         let app = Arc::clone(self);
-        let compiled = tokio::task::spawn_blocking(move || {
-            let wasm = dhow_engine::image::binary(&module).map_err(|error| error.to_string())?;
-            if dhow_engine::Digest::of(&wasm) != app.program.digest {
-                return Err(format!("{} changed since the app was registered; reload the host", app.source));
-            }
-            app.image(&wasm)
-        });
+        let compiled = tokio::task::spawn_blocking(move || app.image(&module.wasm));
         let image = compiled.await.map_err(|error| error.to_string())??;
         self.link(&image)
     }
@@ -175,8 +172,17 @@ impl App {
         Image::cached(&self.shared.engine, cache, &self.program).map_err(|error| format!("{error:#}"))
     }
 
+    /// The app's code as another app of the same module has it, or as [`App::image`] does.
+    pub(crate) fn shared_image(&self, module: &Module) -> Result<Image, String> {
+        if let Some(image) = module.image.get() {
+            return Ok(image.clone());
+        }
+        let image = self.image(&module.wasm)?;
+        Ok(module.image.get_or_init(|| image).clone())
+    }
+
     /// The app's code, out of the cache or compiled from its module; blocks while it compiles.
-    pub(crate) fn image(&self, wasm: &[u8]) -> Result<Image, String> {
+    fn image(&self, wasm: &[u8]) -> Result<Image, String> {
         if let Some(image) = self.cached()? {
             return Ok(image);
         }

@@ -70,7 +70,7 @@ impl Host {
             table: ArcSwap::default(),
             components: options.components,
             metrics,
-            logs: Arc::new(LogBook::new()),
+            logs: Arc::new(LogBook::default()),
             client: Arc::new(HttpClient::new()),
             runtime_api: OnceLock::new(),
             keep_loaded: options.keep_loaded,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`host`] | all apps of a process: register, replace, invoke, shut down |
 //! | [`app`] | one app: admission, lazy loading, invoking |
+//! | [`module`] | a module, read and recognised once for all apps that share it |
 //! | [`prepare`] | from a manifest entry to an app that can run |
 //! | [`components`] | from resources to open providers |
 //! | [`routes`] | which app answers a host name and a path |
@@ -17,6 +18,7 @@ pub mod components;
 pub mod host;
 pub mod log;
 pub mod metrics;
+pub mod module;
 pub mod prepare;
 pub mod routes;
 
@@ -24,5 +26,6 @@ pub use app::App;
 pub use components::{ComponentError, Components};
 pub use host::{Host, HostOptions};
 pub use log::LogBook;
+pub use module::{Module, ModuleError};
 pub use prepare::{AppSpec, PrepareError};
 pub use routes::Routes;

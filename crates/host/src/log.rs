@@ -16,6 +16,8 @@ const BEHIND: usize = 1024;
 /// One line of one app.
 #[derive(Clone, Debug)]
 pub struct Line {
+    /// Counts the lines of its book, from 1; times may be equal, or go back.
+    pub number: u64,
     /// When the host got it.
     pub time: SystemTime,
     /// Whose it is.
@@ -36,12 +38,6 @@ pub struct LogBook {
 // === impl LogBook ===
 
 impl LogBook {
-    /// An empty book.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> LogBook {
-        LogBook { lines: Mutex::new(VecDeque::new()), news: broadcast::Sender::new(BEHIND) }
-    }
-
     /// The last `count` lines of one app, or of all.
     pub fn tail(&self, app_id: Option<&str>, count: usize) -> Vec<Arc<Line>> {
         let lines = self.lines.lock();
@@ -51,14 +47,20 @@ impl LogBook {
         tail
     }
 
-    /// Lines from now on.
+    /// Lines from now on; by their numbers, those that a tail that is read later has, too.
     pub fn follow(&self) -> broadcast::Receiver<Arc<Line>> {
         self.news.subscribe()
     }
 
-    fn keep(&self, line: Line) {
-        let line = Arc::new(line);
+    fn keep(&self, app_id: &str, stream: &'static str, text: &str) {
         let mut lines = self.lines.lock();
+        let line = Arc::new(Line {
+            number: lines.back().map_or(1, |last| last.number + 1),
+            time: SystemTime::now(),
+            app_id: app_id.into(),
+            stream,
+            text: text.to_owned(),
+        });
         if lines.len() == KEPT {
             lines.pop_front();
         }
@@ -66,6 +68,12 @@ impl LogBook {
         drop(lines);
         // Nobody may be following.
         let _ = self.news.send(line);
+    }
+}
+
+impl Default for LogBook {
+    fn default() -> LogBook {
+        LogBook { lines: Mutex::default(), news: broadcast::Sender::new(BEHIND) }
     }
 }
 
@@ -89,11 +97,28 @@ impl Output for LogBook {
                 tracing::info!(target: "guest", app_id, stream = name, "{line}");
             }
         }
-        self.keep(Line {
-            time: SystemTime::now(),
-            app_id: app_id.into(),
-            stream: name,
-            text: line.to_owned(),
-        });
+        self.keep(app_id, name, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, LogBook};
+    use dhow_guest::{Output, Stream};
+
+    #[test]
+    fn numbers_join_what_was_kept_and_what_is_new() {
+        let book = LogBook::default();
+        let print = |count: usize| (0..count).for_each(|_| book.line("a", Stream::Stdout, "x"));
+        // More than are kept: numbers go on where lines are forgotten.
+        print(KEPT + 5);
+        let mut news = book.follow();
+        print(3);
+        let past: Vec<u64> = book.tail(Some("a"), 4).iter().map(|line| line.number).collect();
+        let last = KEPT as u64 + 8;
+        assert_eq!(past, [last - 3, last - 2, last - 1, last]);
+        print(2);
+        let new: Vec<u64> = std::iter::from_fn(|| news.try_recv().ok()).map(|line| line.number).collect();
+        assert_eq!(new, [last - 2, last - 1, last, last + 1, last + 2]);
     }
 }

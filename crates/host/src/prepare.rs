@@ -1,10 +1,11 @@
-//! From a manifest entry to an app that can run: fetch, recognise, compile, link once to see that it fits.
+//! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
 use crate::app::{Admission, App};
 use crate::components::ComponentError;
 use crate::host::Host;
+use crate::module::{Module, ModuleError};
 use arc_swap::ArcSwapOption;
-use dhow_artifacts::{DEFAULT_LIMIT, Source, error::FetchError};
+use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
 use dhow_blocks::scope::Scope;
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
@@ -49,24 +50,14 @@ pub struct AppSpec {
 /// Why an app cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The module cannot be had.
+    /// The module cannot be had, or cannot be run.
     #[error("app {app_id:?}: {error}")]
-    Fetch {
+    Module {
         /// The app.
         app_id: String,
         /// Why.
         #[source]
-        error: FetchError,
-    },
-    /// The module is there and cannot be run.
-    #[error("app {app_id:?}: {file}: {reason}")]
-    Module {
-        /// The app.
-        app_id: String,
-        /// The module's file or URL.
-        file: String,
-        /// What is wrong with it.
-        reason: String,
+        error: ModuleError,
     },
     /// A folder for the guest is not there.
     #[error("app {app_id:?}: folder {folder} cannot be given to the guest: {reason}")]
@@ -162,10 +153,15 @@ fn admission(limits: &LimitsConfig) -> Admission {
 }
 
 impl Host {
-    /// Makes an app out of its description: reads the module, compiles it unless the cache has it, and links
-    /// it once, so that what is wrong with it is known now and not at the first request. The app is not
-    /// registered yet.
-    pub async fn prepare(self: &Arc<Self>, spec: AppSpec, version: u64) -> Result<Arc<App>, PrepareError> {
+    /// Makes an app out of its description and its module: compiles it unless the cache has it, and links it
+    /// once, so that what is wrong with it is known now and not at the first request. The app is not registered
+    /// yet. A module that makes several apps is compiled once, for this host.
+    pub async fn prepare(
+        self: &Arc<Self>,
+        spec: AppSpec,
+        module: Result<Arc<Module>, ModuleError>,
+        version: u64,
+    ) -> Result<Arc<App>, PrepareError> {
         for dir in &spec.dirs {
             let failed = |reason: String| PrepareError::Directory {
                 app_id: spec.app_id.clone(),
@@ -177,31 +173,24 @@ impl Host {
                 return Err(failed("it is not a folder".to_owned()));
             }
         }
-        let module = dhow_artifacts::read_module(&spec.source, DEFAULT_LIMIT, |_, _| {}).await;
-        let module = module.map_err(|error| PrepareError::Fetch { app_id: spec.app_id.clone(), error })?;
-        let host = Arc::clone(self);
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
+        let module = module.map_err(|error| PrepareError::Module { app_id: app_id.clone(), error })?;
+        let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
         let prepared = tokio::task::spawn_blocking(move || host.compile(spec, &module, version)).await;
-        prepared.unwrap_or_else(|panicked| {
-            Err(PrepareError::Module { app_id, file, reason: panicked.to_string() })
-        })
+        prepared.unwrap_or_else(|panicked| Err(unusable(app_id, file, panicked.to_string())))
     }
 
     fn compile(
         self: &Arc<Self>,
         spec: AppSpec,
-        module: &[u8],
+        module: &Module,
         version: u64,
     ) -> Result<Arc<App>, PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
-        let broken =
-            |reason: String| PrepareError::Module { app_id: app_id.clone(), file: file.clone(), reason };
-        let wasm = dhow_engine::image::binary(module).map_err(|error| broken(error.to_string()))?;
-        let program = Program::recognise(&wasm).map_err(|error| broken(error.to_string()))?;
-        let app = self.assemble(spec, program, version)?;
-        let image = app.image(&wasm).map_err(broken)?;
-        let guest = app.link(&image).map_err(broken)?;
+        let app = self.assemble(spec, Arc::clone(&module.program), version)?;
+        let linked = app.shared_image(module).and_then(|image| app.link(&image));
+        let guest = linked.map_err(|reason| unusable(app_id, file, reason))?;
         if app.shared.cache.is_none() || self.keeps_loaded() {
             app.guest.store(Some(Arc::new(guest)));
         }
@@ -211,7 +200,7 @@ impl Host {
     fn assemble(
         self: &Arc<Self>,
         spec: AppSpec,
-        program: Program,
+        program: Arc<Program>,
         version: u64,
     ) -> Result<Arc<App>, PrepareError> {
         let app_id: Arc<str> = spec.app_id.as_str().into();
@@ -263,6 +252,10 @@ impl Host {
             born: Instant::now(),
         }))
     }
+}
+
+fn unusable(app_id: String, file: String, reason: String) -> PrepareError {
+    PrepareError::Module { app_id, error: ModuleError::Unusable { file, reason } }
 }
 
 /// Under which authorities a guest knows the Dapr API: the usual ones, and those that its environment names.

@@ -173,6 +173,29 @@ fn half_an_answer_does_not_look_like_a_whole_one() {
 }
 
 #[test]
+fn a_failure_is_counted_once_whatever_the_abi_is() {
+    let app = |id: &str| {
+        format!("[apps.{id}]\nmodule = `{id}`\nroutes = [\"/{id}\"]\nlimits = {{ response_body = 5 }}\n")
+    };
+    let apps = ["http-hello", "p3-http", "p1-command"];
+    let setting = Setting::with_manifest(&apps.map(app).concat());
+    let host = setting.up(&[]);
+    for app in apps {
+        // Of one whose head was on its way when it became too large, the client gets no whole answer.
+        let answer = http::try_send(host.addr, "GET", &format!("/{app}"), &[], b"");
+        assert!(answer.as_ref().map_or(true, |answer| answer.status == 500), "{app}: {answer:?}");
+        for (name, expected) in [
+            ("dhow_invocations_running", 0.0),
+            ("dhow_invocations_total", 1.0),
+            ("dhow_invocation_failures_total", 1.0),
+        ] {
+            eventually(name, || (host.metric(name, app) == expected).then_some(()));
+        }
+    }
+    host.stop();
+}
+
+#[test]
 fn requests_that_are_too_large_are_refused() {
     let setting = setting();
     let host = setting.up(&[]);

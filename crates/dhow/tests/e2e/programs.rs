@@ -134,26 +134,7 @@ fn modules_come_from_standard_input_and_from_the_web() {
     let piped = setting.run_with_input(&["run", "-", "--", "args", "x"], &module);
     assert_eq!((piped.code, piped.out.as_str()), (Some(0), "[\"args\",\"x\"]\n"), "{piped:?}");
 
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/tools/p1.wasm?version=1", server.local_addr().unwrap());
-    let serving = thread::spawn(move || {
-        for answer in [Some(module), None] {
-            let (mut stream, _) = server.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
-            match answer {
-                Some(module) => {
-                    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", module.len()).unwrap();
-                    stream.write_all(&module).unwrap();
-                }
-                None => stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap(),
-            }
-        }
-    });
+    let (url, serving) = serve_files(vec![Some(module), None]);
     let fetched = setting.run(&["run", &url, "--", "env"]);
     assert_eq!(fetched.code, Some(0), "{fetched:?}");
     assert_eq!(json_of(&fetched.out)["APP_ID"], "p1", "the app is named after the file");
@@ -161,6 +142,47 @@ fn modules_come_from_standard_input_and_from_the_web() {
     assert_eq!(missing.code, Some(125), "{missing:?}");
     assert!(missing.err.contains("404"), "{missing:?}");
     serving.join().unwrap();
+}
+
+#[test]
+fn a_module_that_apps_share_is_read_once() {
+    // Whoever asks a second time finds nothing.
+    let (url, serving) = serve_files(vec![Some(fs::read(guest("p1-command")).unwrap())]);
+    let app = |id: usize| {
+        format!("[apps.a{id}]\nmodule = \"{url}\"\nargs = [\"args\", \"{id}\"]\nroutes = [\"/{id}\"]\n")
+    };
+    let setting = Setting::with_manifest(&(0..20).map(app).collect::<String>());
+    let host = setting.up(&[]);
+    for id in 0..20 {
+        assert_eq!(host.get(&format!("/{id}")).json(), json!(["args", id.to_string()]));
+    }
+    host.stop();
+    serving.join().unwrap();
+}
+
+/// Answers one request after the other with these files, or with 404, and listens no longer after the last.
+fn serve_files(files: Vec<Option<Vec<u8>>>) -> (String, thread::JoinHandle<()>) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/tools/p1.wasm?version=1", server.local_addr().unwrap());
+    let serving = thread::spawn(move || {
+        for file in files {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            match file {
+                Some(file) => {
+                    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", file.len()).unwrap();
+                    stream.write_all(&file).unwrap();
+                }
+                None => stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap(),
+            }
+        }
+    });
+    (url, serving)
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! Bodies that end at a limit: of a request what the app accepts, of a response what the app may send.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A body that ends with an error at the frame that goes beyond its limit. After an error or its end it stays
+/// ended, whatever the inner one would do.
+pub(crate) struct Counted<B> {
+    /// Let go of at the end.
+    body: Option<B>,
+    left: u64,
+    limit: u64,
+}
+
+/// Why a counted body ended early.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Early<E> {
+    /// It has more bytes than this.
+    TooLarge(u64),
+    /// Whoever produces it gave up.
+    Broken(E),
+}
+
+// === impl Counted ===
+
+impl<B> Counted<B> {
+    /// A body of at most `limit` bytes of data.
+    pub(crate) fn new(body: B, limit: u64) -> Counted<B> {
+        Counted { body: Some(body), left: limit, limit }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
+    type Data = Bytes;
+    type Error = Early<B::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Poll::Pending };
+        let frame = frame.map(|frame| {
+            let frame = frame.map_err(Early::Broken)?;
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = self.left.checked_sub(length).ok_or(Early::TooLarge(self.limit))?;
+            Ok(frame)
+        });
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counted, Early};
+    use bytes::Bytes;
+    use http_body::{Body, Frame};
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// Has no end of its own: whoever asks it once more than it has answers for fails the test.
+    struct Frames(VecDeque<Option<Result<Frame<Bytes>, &'static str>>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop_front().expect("asked after the end"))
+        }
+    }
+
+    #[test]
+    fn a_body_ends_at_its_limit_its_error_or_its_end_and_stays_ended() {
+        let data = |text: &'static str| Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))));
+        let trailers = || Some(Ok(Frame::trailers(http::HeaderMap::new())));
+        // Frames, bytes let through, how it ended.
+        let cases = [
+            (vec![None], 0, None),
+            (vec![data("1234"), data("5"), None], 5, None),
+            (vec![data("12345"), data(""), trailers(), None], 5, None),
+            (vec![data("1234"), data("56")], 4, Some(Early::TooLarge(5))),
+            (vec![data("123456")], 0, Some(Early::TooLarge(5))),
+            (vec![data("1"), Some(Err("gone"))], 1, Some(Early::Broken("gone"))),
+        ];
+        for (frames, expected, end) in cases {
+            let mut body = Counted::new(Frames(frames.into()), 5);
+            let mut next = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+            let mut passed = 0;
+            let ended = loop {
+                match next() {
+                    Poll::Ready(Some(Ok(frame))) => passed += frame.data_ref().map_or(0, Bytes::len),
+                    Poll::Ready(end) => break end.and_then(Result::err),
+                    Poll::Pending => unreachable!(),
+                }
+            };
+            assert_eq!((passed, ended), (expected, end));
+            assert!(matches!(next(), Poll::Ready(None)));
+            assert!(body.is_end_stream());
+        }
+    }
+}

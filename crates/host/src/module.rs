@@ -1,0 +1,59 @@
+//! A module as apps are made of it: read and recognised once, for all apps that share it.
+
+use bytes::Bytes;
+use dhow_artifacts::error::FetchError;
+use dhow_artifacts::{DEFAULT_LIMIT, Source};
+use dhow_engine::{Image, Program};
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+/// A module that was read and recognised.
+pub struct Module {
+    /// What it is.
+    pub program: Arc<Program>,
+    /// In binary form.
+    pub(crate) wasm: Bytes,
+    /// Its code, as the host has it that makes apps of it; there from the first app on.
+    pub(crate) image: OnceLock<Image>,
+}
+
+/// Why a module cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// It cannot be had.
+    #[error(transparent)]
+    Fetch(Arc<FetchError>),
+    /// It is there and cannot be run.
+    #[error("{file}: {reason}")]
+    Unusable {
+        /// Its file or URL.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+// === impl Module ===
+
+impl Module {
+    /// Reads and recognises a module; what is compiled of it is compiled by the app that needs it first.
+    pub async fn read(source: &Source) -> Result<Module, ModuleError> {
+        let file = dhow_artifacts::read_module(source, DEFAULT_LIMIT, |_, _| {}).await;
+        let file = file.map_err(|error| ModuleError::Fetch(Arc::new(error)))?;
+        // A large module takes long to read through; the executor's threads have other work.
+        let recognised = tokio::task::spawn_blocking(move || Module::recognise(file)).await;
+        recognised
+            .unwrap_or_else(|panicked| Err(panicked.to_string()))
+            .map_err(|reason| ModuleError::Unusable { file: source.to_string(), reason })
+    }
+
+    fn recognise(file: Bytes) -> Result<Module, String> {
+        let text = match dhow_engine::image::binary(&file).map_err(|error| error.to_string())? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(wasm) => Some(Bytes::from(wasm)),
+        };
+        let wasm = text.unwrap_or(file);
+        let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
+        Ok(Module { program: Arc::new(program), wasm, image: OnceLock::new() })
+    }
+}
