@@ -5,28 +5,41 @@
 //! | [`path`] | how Dapr splits and unescapes paths |
 //! | `error` | the error bodies, one table |
 //! | `state` | `/v1.0/state` |
+//! | `publish` | `/v1.0/publish` |
+//! | `binding` | `/v1.0/bindings` |
+//! | `secret` | `/v1.0/secrets` |
+//! | `configuration` | `/v1.0/configuration` |
+//! | `lock` | `/v1.0-alpha1/lock` and `unlock` |
+//! | `job` | `/v1.0/jobs` |
 //! | `invoke` | `/v1.0/invoke` and the `dapr-app-id` header |
 //! | `metadata` | `/v1.0/metadata` and `/v1.0/healthz` |
 //!
 //! Facts: Dapr's HTTP API reference for 1.18. Routes of building blocks that this version does not have
 //! answer 501 with the name of the block.
 
-mod error;
+mod binding;
+pub(crate) mod configuration;
+pub(crate) mod error;
 mod invoke;
-mod metadata;
+pub(crate) mod job;
+pub(crate) mod lock;
+pub(crate) mod metadata;
 pub mod path;
-mod state;
+mod publish;
+mod secret;
+pub(crate) mod state;
 
-use crate::server::Face;
+use crate::server::{Face, Stop};
 use crate::text;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply, RuntimeApi, Trigger};
 use dhow_blocks::scope::Scope;
-use error::ApiError;
-use http::header::ORIGIN;
+use dhow_host::Host;
+use error::{ApiError, Grpc};
+use http::header::{HeaderMap, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
 use metadata::Metadata;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Largest request body of the API itself, in bytes; invocations pass theirs on and have the app's limit.
 const MAX_BODY: usize = 4 << 20;
@@ -35,9 +48,12 @@ const MAX_BODY: usize = 4 << 20;
 pub const DAPR_VERSION: &str = "1.18.3";
 
 /// The API, for all apps of a host.
-#[derive(Default)]
 pub struct Dapr {
-    metadata: Metadata,
+    host: Weak<Host>,
+    pub(crate) metadata: Metadata,
+    pub(crate) configuration: configuration::Subscriptions,
+    /// Ends the host when a program outside asks for it.
+    stop: Option<Stop>,
 }
 
 /// The API on a port, for programs outside; they act as one app.
@@ -48,6 +64,15 @@ pub struct DaprFace {
     pub scope: Arc<Scope>,
     /// What they have to send as `dapr-api-token`, if anything.
     pub token: Option<String>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// A guest of this host.
+    Guest,
+    /// A program that reached the port.
+    Outside,
 }
 
 impl Face for DaprFace {
@@ -63,24 +88,43 @@ impl Face for DaprFace {
                 return text(StatusCode::UNAUTHORIZED, "invalid api token");
             }
         }
-        self.api.call(&self.scope, Invocation::new(request, Trigger::App)).await
+        let invocation = Invocation::new(request, Trigger::App);
+        let answer = self.api.route(&self.scope, invocation, Caller::Outside).await;
+        answer.unwrap_or_else(|error| error.reply(&self.scope.app_id))
     }
 }
 
 #[async_trait]
 impl RuntimeApi for Dapr {
     async fn call(&self, scope: &Arc<Scope>, invocation: Invocation) -> Reply {
-        self.route(scope, invocation).await.unwrap_or_else(|error| error.reply(&scope.app_id))
+        let answer = self.route(scope, invocation, Caller::Guest).await;
+        answer.unwrap_or_else(|error| error.reply(&scope.app_id))
     }
 }
 
 impl Dapr {
-    async fn route(&self, scope: &Arc<Scope>, invocation: Invocation) -> Result<Reply, ApiError> {
+    /// The API of a host. `stop` is what a program outside may use to end it.
+    pub fn new(host: &Arc<Host>, stop: Option<Stop>) -> Arc<Dapr> {
+        Arc::new(Dapr {
+            host: Arc::downgrade(host),
+            metadata: Metadata::default(),
+            configuration: configuration::Subscriptions::default(),
+            stop,
+        })
+    }
+
+    async fn route(
+        &self,
+        scope: &Arc<Scope>,
+        invocation: Invocation,
+        caller: Caller,
+    ) -> Result<Reply, ApiError> {
         let uri = invocation.request.uri().clone();
         let segments = path::segments(uri.path());
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         let query = path::Query::parse(uri.query());
         let method = invocation.request.method().clone();
+        let trace = invocation.trace;
         let write = method == Method::POST || method == Method::PUT;
         match (method.as_str(), segments.as_slice()) {
             (_, ["v1.0", "state", store]) if write => {
@@ -96,55 +140,94 @@ impl Dapr {
             ("DELETE", ["v1.0", "state", store, key]) => {
                 state::delete(scope, store, key, invocation.request.headers()).await
             }
-            (_, ["v1.0-alpha1", "state", store, "query"]) if write => state::query(scope, store),
+            (_, ["v1.0-alpha1", "state", store, "query"]) if write => {
+                state::query(scope, store, body(invocation).await?).await
+            }
+            (_, ["v1.0" | "v1.0-alpha1", "publish", "bulk", pubsub, topic @ ..]) if write && !topic.is_empty() => {
+                let (headers, body) = head_and_body(invocation).await?;
+                publish::bulk(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
+            }
+            (_, ["v1.0", "publish", name @ ..]) if write => {
+                let (pubsub, topic) = name.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+                let (headers, body) = head_and_body(invocation).await?;
+                publish::publish(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
+            }
+            (_, ["v1.0", "bindings", name]) if write => {
+                binding::invoke(scope, name, trace, body(invocation).await?).await
+            }
+            ("GET", ["v1.0", "secrets", store, "bulk"]) => secret::bulk(scope, store, &query).await,
+            ("GET", ["v1.0", "secrets", store, name]) => secret::get(scope, store, name, &query).await,
+            ("GET", ["v1.0" | "v1.0-alpha1", "configuration", store]) => {
+                configuration::get(scope, store, &query).await
+            }
+            ("GET", ["v1.0" | "v1.0-alpha1", "configuration", store, "subscribe"]) => {
+                self.configuration.subscribe(scope, store, &query).await
+            }
+            ("GET", ["v1.0" | "v1.0-alpha1", "configuration", store, id, "unsubscribe"]) => {
+                self.configuration.unsubscribe(scope, store, id).await
+            }
+            ("POST", ["v1.0-alpha1", "lock", store]) => lock::lock(scope, store, &body(invocation).await?).await,
+            ("POST", ["v1.0-alpha1", "unlock", store]) => {
+                lock::unlock(scope, store, &body(invocation).await?).await
+            }
+            (_, ["v1.0" | "v1.0-alpha1", "jobs", name]) if write => {
+                job::schedule(scope, name, &body(invocation).await?).await
+            }
+            ("GET", ["v1.0" | "v1.0-alpha1", "jobs", name]) => job::get(scope, name).await,
+            ("DELETE", ["v1.0" | "v1.0-alpha1", "jobs", name]) => job::delete(scope, name).await,
             (_, ["v1.0", "invoke", ..]) => invoke::by_path(scope, invocation).await,
-            ("GET", ["v1.0", "metadata"]) => Ok(self.metadata.get(scope)),
+            ("GET", ["v1.0", "metadata"]) => Ok(self.metadata.get(scope, self.host.upgrade().as_deref())),
             ("PUT", ["v1.0", "metadata", key]) => {
                 let key = (*key).to_owned();
                 self.metadata.set(scope, key, &body(invocation).await?)
             }
             ("GET", ["v1.0", "healthz"]) => metadata::healthz(scope, query.get("appid")),
             ("GET", ["v1.0", "healthz", "outbound"]) => Ok(crate::empty(StatusCode::NO_CONTENT)),
-            (_, ["v1.0" | "v1.0-alpha1" | "v1.0-alpha2" | "v1.0-beta1", block, ..]) if is_block(block) => {
+            ("POST", ["v1.0", "shutdown"]) => self.shut_down(caller),
+            (_, ["v1.0" | "v1.0-alpha1" | "v1.0-alpha2" | "v1.0-beta1", block, ..]) if is_later(block) => {
                 Err(ApiError::not_implemented(block))
             }
             _ => invoke::by_header(scope, invocation).await,
         }
     }
+
+    /// Ends the host, if it is the asker's to end.
+    fn shut_down(&self, caller: Caller) -> Result<Reply, ApiError> {
+        match &self.stop {
+            Some(stop) if caller == Caller::Outside => {
+                stop.stop();
+                Ok(crate::empty(StatusCode::NO_CONTENT))
+            }
+            _ => Err(ApiError::denied("an app may not end the host that it shares with others")),
+        }
+    }
 }
 
 /// Building blocks of Dapr that this version answers with "not implemented".
-fn is_block(name: &str) -> bool {
-    matches!(
-        name,
-        "actors"
-            | "bindings"
-            | "configuration"
-            | "conversation"
-            | "crypto"
-            | "jobs"
-            | "lock"
-            | "publish"
-            | "secrets"
-            | "shutdown"
-            | "subtlecrypto"
-            | "unlock"
-            | "workflows"
-    )
+fn is_later(name: &str) -> bool {
+    matches!(name, "actors" | "conversation" | "crypto" | "subtlecrypto" | "workflows")
+}
+
+/// The `tracestate` of a request.
+pub(crate) fn trace_state(headers: &HeaderMap) -> &str {
+    headers.get("tracestate").and_then(|state| state.to_str().ok()).unwrap_or_default()
+}
+
+async fn head_and_body(invocation: Invocation) -> Result<(HeaderMap, bytes::Bytes), ApiError> {
+    let headers = invocation.request.headers().clone();
+    Ok((headers, body(invocation).await?))
 }
 
 async fn body(invocation: Invocation) -> Result<bytes::Bytes, ApiError> {
-    invocation.request.into_body().collect(MAX_BODY).await.map_err(|error| match error {
-        CollectError::TooLarge { limit } => ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "ERR_BODY_READ",
-            format!("failed to read request body: it has more than {limit} bytes"),
-        ),
-        CollectError::Broken(reason) => ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "ERR_BODY_READ",
-            format!("failed to read request body: {reason}"),
-        ),
+    invocation.request.into_body().collect(MAX_BODY).await.map_err(|error| {
+        let (status, reason) = match error {
+            CollectError::TooLarge { limit } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("it has more than {limit} bytes"))
+            }
+            CollectError::Broken(reason) => (StatusCode::BAD_REQUEST, reason),
+        };
+        let message = format!("failed to read request body: {reason}");
+        ApiError::new(status, Grpc::InvalidArgument, "ERR_BODY_READ", message)
     })
 }
 

@@ -53,6 +53,8 @@ fn error(error: &InvokeError) -> Reply {
         InvokeError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
         InvokeError::RequestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         InvokeError::Denied { .. } => StatusCode::FORBIDDEN,
+        InvokeError::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        InvokeError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         InvokeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut reply = text(status, error);

@@ -165,6 +165,13 @@ pub trait Invoker: Send + Sync + 'static {
     async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError>;
 }
 
+/// The way to an app that runs outside the host.
+#[async_trait]
+pub trait Channel: Send + Sync + 'static {
+    /// Delivers one invocation and waits for the head of the answer.
+    async fn invoke(&self, invocation: Invocation) -> Result<Reply, InvokeError>;
+}
+
 /// Answers HTTP requests that a guest addresses to its own runtime (`localhost:3500` and the like), under
 /// the identity of the app, without a socket.
 #[async_trait]
@@ -198,6 +205,16 @@ impl Body {
         Body::Stream(Box::pin(body.map_err(Into::into)))
     }
 
+    /// The same body, which keeps something alive until it has ended or is given up.
+    pub fn until_ended<G: Send + Unpin + 'static>(self, guard: G) -> Body {
+        match self {
+            // There is nothing left to wait for.
+            Body::Empty => Body::Empty,
+            Body::Full(bytes) => Body::Full(bytes),
+            Body::Stream(stream) => Body::Stream(Box::pin(Guarded { stream, guard: Some(guard) })),
+        }
+    }
+
     /// Reads the body to its end, at most `limit` bytes; trailers are dropped.
     pub async fn collect(mut self, limit: usize) -> Result<Bytes, CollectError> {
         match &mut self {
@@ -228,6 +245,36 @@ impl Body {
                 Ok(if rest.is_empty() { first } else { rest.freeze() })
             }
         }
+    }
+}
+
+/// A body and what lives as long as it.
+struct Guarded<G> {
+    stream: Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>,
+    guard: Option<G>,
+}
+
+impl<G: Send + Unpin> http_body::Body for Guarded<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = self.stream.as_mut().poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.guard = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
     }
 }
 

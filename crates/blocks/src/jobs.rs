@@ -1,5 +1,7 @@
 //! The jobs block: work that is due later, once or again and again, kept durably.
 
+mod json_value;
+
 use crate::error::BlockError;
 use crate::events::{Handler, Running};
 use async_trait::async_trait;
@@ -113,6 +115,25 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// Lets go of files.
     async fn close(&self) {}
+}
+
+/// The type of data that were given as JSON.
+const JSON_TYPE: &str = "type.googleapis.com/google.protobuf.Value";
+
+impl JobData {
+    /// Data given as JSON.
+    pub fn json(json: &serde_json::Value) -> JobData {
+        JobData { type_url: JSON_TYPE.to_owned(), value: json_value::encode(json).into() }
+    }
+
+    /// The data as a request's body, and its media type: JSON if they are JSON or text, else the message as
+    /// it is.
+    pub fn body(&self) -> (Bytes, &'static str) {
+        match json_value::decode(self.type_url.rsplit('/').next().unwrap_or_default(), &self.value) {
+            Some(json) => (json.to_string().into(), "application/json"),
+            None => (self.value.clone(), "application/octet-stream"),
+        }
+    }
 }
 
 impl Default for FailurePolicy {

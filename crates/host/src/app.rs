@@ -7,7 +7,8 @@ use crate::metrics::AppMetrics;
 use crate::module::Module;
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
-use dhow_blocks::invoke::{Invocation, InvokeError, Reply};
+use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
+use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::{Cache, Engine, Image, Program};
 use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio};
@@ -53,26 +54,43 @@ pub struct App {
     pub app_id: Arc<str>,
     /// Counts the versions of this app in this process, from 1.
     pub version: u64,
-    /// Where the module came from.
-    pub source: Source,
-    /// What the module is.
-    pub program: Arc<Program>,
+    /// What runs.
+    pub kind: Kind,
     /// Path prefixes that lead here.
     pub routes: Vec<String>,
     /// Host names that lead here.
     pub hosts: Vec<String>,
     /// How many invocations at once.
     pub admission: Admission,
-    pub(crate) setup: Arc<Setup>,
+    pub(crate) scope: Arc<Scope>,
+    /// From the beginning of an invocation to its end; of a program outside, to the head of its answer.
+    pub(crate) deadline: Duration,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: AppMetrics,
-    pub(crate) guest: ArcSwapOption<Guest>,
-    pub(crate) loading: Mutex<()>,
     pub(crate) turns: Semaphore,
     pub(crate) waiting: AtomicUsize,
     /// Seconds since `born` at the last invocation.
     pub(crate) last_used: AtomicU64,
     pub(crate) born: Instant,
+}
+
+/// What an app is made of.
+pub enum Kind {
+    /// A module that runs in this process.
+    Wasm(Wasm),
+    /// A program outside, which the host speaks with.
+    Native(Arc<dyn Channel>),
+}
+
+/// A module and what it is when it runs.
+pub struct Wasm {
+    /// Where the module came from.
+    pub source: Source,
+    /// What the module is.
+    pub program: Arc<Program>,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) guest: ArcSwapOption<Guest>,
+    pub(crate) loading: Mutex<()>,
 }
 
 /// Follows one invocation from admission to the last byte of its response.
@@ -89,21 +107,55 @@ impl App {
     /// reply.
     pub async fn invoke(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
         let since = Instant::now();
-        let deadline = self.setup.bounds.deadline;
         let trace = invocation.trace;
-        self.turn(deadline).await?;
+        self.turn(self.deadline).await?;
         let admitted = Admitted::new(Arc::clone(self), trace, since);
-        let guest = self.guest().await?;
-        self.metrics.invocations.inc();
-        match guest.invoke(invocation, admitted).await {
-            Ok(reply) => Ok(reply),
-            Err(failure) => Err(self.error(failure)),
+        match &self.kind {
+            Kind::Wasm(module) => {
+                let guest = self.guest(module).await?;
+                self.metrics.invocations.inc();
+                match guest.invoke(invocation, admitted).await {
+                    Ok(reply) => Ok(reply),
+                    Err(failure) => Err(self.error(failure)),
+                }
+            }
+            Kind::Native(channel) => {
+                self.metrics.invocations.inc();
+                let answer = tokio::time::timeout(self.deadline, channel.invoke(invocation)).await;
+                let answer = answer.unwrap_or_else(|_| {
+                    let seconds = self.deadline.as_secs_f64();
+                    Err(InvokeError::DeadlineExceeded { app_id: self.app_id.to_string(), seconds })
+                });
+                match answer {
+                    // The turn is given back with the last byte, as for a module.
+                    Ok(reply) => Ok(reply.map(|body| body.until_ended(admitted))),
+                    Err(error) => {
+                        self.metrics.failures.inc();
+                        let trace_id = format!("{:032x}", trace.trace_id);
+                        tracing::error!(app_id = &*self.app_id, trace_id, "invocation failed: {error}");
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Its view of the blocks.
+    pub fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    /// Its module; none for a program outside.
+    pub fn module(&self) -> Option<&Wasm> {
+        match &self.kind {
+            Kind::Wasm(module) => Some(module),
+            Kind::Native(_) => None,
         }
     }
 
     /// Runs a command with these arguments; `None` if the app is no command.
     pub async fn run(self: &Arc<Self>, args: &[String], stdio: Stdio) -> Option<Result<i32, InvokeError>> {
-        let guest = match self.guest().await {
+        let guest = match self.guest(self.module()?).await {
             Ok(guest) => guest,
             Err(error) => return Some(Err(error)),
         };
@@ -114,9 +166,9 @@ impl App {
         }))
     }
 
-    /// Whether its code is in memory.
+    /// Whether its code is in memory, or it runs outside.
     pub fn is_loaded(&self) -> bool {
-        self.guest.load().is_some()
+        self.module().is_none_or(|module| module.guest.load().is_some())
     }
 
     /// Invocations under way.
@@ -126,80 +178,28 @@ impl App {
 
     /// Lets go of idle instances, and of the code when the app was not used for `idle`.
     pub(crate) fn sweep(&self, idle: Duration) {
-        let Some(guest) = self.guest.load_full() else { return };
+        let Some(module) = self.module() else { return };
+        let Some(guest) = module.guest.load_full() else { return };
         guest.sweep();
         let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
         if unused > idle.as_secs() && self.running() == 0 {
-            self.guest.store(None);
+            module.guest.store(None);
         }
     }
 
     /// The loaded guest; loads it if it is not.
-    pub(crate) async fn guest(self: &Arc<Self>) -> Result<Arc<Guest>, InvokeError> {
-        if let Some(guest) = self.guest.load_full() {
+    async fn guest(&self, module: &Wasm) -> Result<Arc<Guest>, InvokeError> {
+        if let Some(guest) = module.guest.load_full() {
             return Ok(guest);
         }
-        let _one_at_a_time = self.loading.lock().await;
-        if let Some(guest) = self.guest.load_full() {
+        let _one_at_a_time = module.loading.lock().await;
+        if let Some(guest) = module.guest.load_full() {
             return Ok(guest);
         }
-        let guest = Arc::new(self.load().await.map_err(|reason| self.not_loadable(reason))?);
-        self.guest.store(Some(Arc::clone(&guest)));
+        let guest = module.load(&self.shared).await.map_err(|reason| self.not_loadable(reason))?;
+        let guest = Arc::new(guest);
+        module.guest.store(Some(Arc::clone(&guest)));
         Ok(guest)
-    }
-
-    async fn load(self: &Arc<Self>) -> Result<Guest, String> {
-        if let Some(guest) = self.load_cached()? {
-            return Ok(guest);
-        }
-        // The compiled code was evicted: compile again, if the module is still the same.
-        let module = Module::read(&self.source).await.map_err(|error| error.to_string())?;
-        if module.program.digest != self.program.digest {
-            return Err(format!("{} changed since the app was registered; reload the host", self.source));
-        }
-        let app = Arc::clone(self);
-        let compiled = tokio::task::spawn_blocking(move || app.image(&module.wasm));
-        let image = compiled.await.map_err(|error| error.to_string())??;
-        self.link(&image)
-    }
-
-    fn load_cached(&self) -> Result<Option<Guest>, String> {
-        self.cached()?.map(|image| self.link(&image)).transpose()
-    }
-
-    fn cached(&self) -> Result<Option<Image>, String> {
-        let Some(cache) = &self.shared.cache else { return Ok(None) };
-        Image::cached(&self.shared.engine, cache, &self.program).map_err(|error| format!("{error:#}"))
-    }
-
-    /// The app's code as another app of the same module has it, or as [`App::image`] does.
-    pub(crate) fn shared_image(&self, module: &Module) -> Result<Image, String> {
-        if let Some(image) = module.image.get() {
-            return Ok(image.clone());
-        }
-        let image = self.image(&module.wasm)?;
-        Ok(module.image.get_or_init(|| image).clone())
-    }
-
-    /// The app's code, out of the cache or compiled from its module; blocks while it compiles.
-    fn image(&self, wasm: &[u8]) -> Result<Image, String> {
-        if let Some(image) = self.cached()? {
-            return Ok(image);
-        }
-        let shared = &self.shared;
-        let _one_at_a_time = shared.compiling.lock();
-        if let Some(image) = self.cached()? {
-            return Ok(image);
-        }
-        Image::compile(&shared.engine, shared.cache.as_ref(), &self.program, wasm)
-            .map_err(|error| error.to_string())
-    }
-
-    pub(crate) fn link(&self, image: &Image) -> Result<Guest, String> {
-        let shared = &self.shared;
-        let setup = Arc::clone(&self.setup);
-        Guest::load(&shared.engine, &shared.linkers, image, &self.program.inspection, setup)
-            .map_err(|error| error.to_string())
     }
 
     /// Waits for a turn; `Ok` means that one was taken.
@@ -262,6 +262,62 @@ impl App {
             backtrace,
             "invocation failed: {failure}"
         );
+    }
+}
+
+// === impl Wasm ===
+
+impl Wasm {
+    async fn load(&self, shared: &Arc<Shared>) -> Result<Guest, String> {
+        if let Some(image) = shared.cached(&self.program)? {
+            return self.link(shared, &image);
+        }
+        // The compiled code was evicted: compile again, if the module is still the same.
+        let module = Module::read(&self.source).await.map_err(|error| error.to_string())?;
+        if module.program.digest != self.program.digest {
+            return Err(format!("{} changed since the app was registered; reload the host", self.source));
+        }
+        let compiler = Arc::clone(shared);
+        let compiled = tokio::task::spawn_blocking(move || compiler.image(&module));
+        let image = compiled.await.map_err(|error| error.to_string())??;
+        self.link(shared, &image)
+    }
+
+    pub(crate) fn link(&self, shared: &Shared, image: &Image) -> Result<Guest, String> {
+        let setup = Arc::clone(&self.setup);
+        Guest::load(&shared.engine, &shared.linkers, image, &self.program.inspection, setup)
+            .map_err(|error| error.to_string())
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn cached(&self, program: &Program) -> Result<Option<Image>, String> {
+        let Some(cache) = &self.cache else { return Ok(None) };
+        Image::cached(&self.engine, cache, program).map_err(|error| format!("{error:#}"))
+    }
+
+    /// The module's code: as another app of the same module has it, out of the cache, or compiled, which
+    /// blocks.
+    pub(crate) fn image(&self, module: &Module) -> Result<Image, String> {
+        if let Some(image) = module.image.get() {
+            return Ok(image.clone());
+        }
+        let image = match self.cached(&module.program)? {
+            Some(image) => image,
+            None => self.compile(module)?,
+        };
+        Ok(module.image.get_or_init(|| image).clone())
+    }
+
+    fn compile(&self, module: &Module) -> Result<Image, String> {
+        let _one_at_a_time = self.compiling.lock();
+        if let Some(image) = self.cached(&module.program)? {
+            return Ok(image);
+        }
+        Image::compile(&self.engine, self.cache.as_ref(), &module.program, &module.wasm)
+            .map_err(|error| error.to_string())
     }
 }
 

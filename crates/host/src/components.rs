@@ -1,22 +1,47 @@
-//! From resources to open providers: which state stores an app sees, and under which key prefix.
+//! From resources to open providers: which components an app sees, and how.
+//!
+//! A component is opened once, when the first app that sees it is prepared, and shared by all apps for which
+//! it looks the same once its templates (`{appID}` and the like) are filled in. Secret stores come first,
+//! because the metadata of others may refer to them.
 
-use dhow_blocks::scope::{DEFAULT_STATE_STORE, StateBinding};
-use dhow_blocks::state::StateStore;
-use dhow_providers::registry::{ComponentSpec, OpenError, embedded_state, open_state};
+use crate::metrics::Metrics;
+use crate::resiliency::{Direction, Resiliency};
+use dhow_blocks::binding::Binding;
+use dhow_blocks::events::Metadata;
+use dhow_blocks::jobs::Jobs;
+use dhow_blocks::scope::{
+    Bound, ComponentInfo, PubSubBinding, Providers, SecretAccess, SecretBinding, State, TopicRules,
+};
+use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
 use dhow_resources::component::{Component, MetadataValue};
 use dhow_resources::load::Resources;
+use dhow_resources::resiliency::ComponentBlock;
+use dhow_resources::subscription::Subscription;
+use futures::future::join_all;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// A component that does not say otherwise has this long to open (Dapr's default).
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The components of a host.
 pub struct Components {
     components: Vec<Component>,
     data_dir: PathBuf,
     namespace: String,
-    /// Stores that are open, by the component as it looks once its templates are filled in.
-    open: Mutex<HashMap<ComponentKey, Arc<dyn StateStore>>>,
+    resiliency: Arc<Resiliency>,
+    subscriptions: Vec<Subscription>,
+    secret_scopes: HashMap<String, SecretAccess>,
+    /// What every app has without any resource, as far as no component takes the name.
+    embedded: Vec<(ComponentInfo, Opened)>,
+    jobs: Option<Arc<dyn Jobs>>,
+    /// What is open, by the component as it looks once its templates are filled in.
+    open: Mutex<HashMap<ComponentKey, Arc<OnceCell<Opened>>>>,
+    failures: Mutex<BTreeMap<String, String>>,
 }
 
 type ComponentKey = (String, Vec<(String, String)>);
@@ -33,137 +58,316 @@ pub struct ComponentError {
     pub reason: String,
 }
 
+/// An input binding that an app may get events of.
+#[derive(Clone)]
+pub struct Input {
+    /// The binding.
+    pub bound: Bound<dyn Binding>,
+    /// The path that events go to: metadata `route`, else the component's name.
+    pub route: String,
+}
+
 // === impl Components ===
 
 impl Components {
     /// Takes the resources; opens nothing yet. `data_dir` is where the embedded providers keep their files.
     pub fn new(resources: Resources, data_dir: &Path) -> Components {
+        let resiliency = Arc::new(Resiliency::new(&resources));
+        let configuration = resources.configurations.first();
+        let scopes = configuration.map(|configuration| configuration.secret_scopes.as_slice());
+        let scopes = scopes.unwrap_or_default().iter().map(|scope| {
+            let access = SecretAccess {
+                deny_by_default: scope.deny_by_default,
+                allowed: scope.allowed_secrets.clone(),
+                denied: scope.denied_secrets.clone(),
+            };
+            (scope.store_name.clone(), access)
+        });
         Components {
+            secret_scopes: scopes.collect(),
             components: resources.components,
             data_dir: data_dir.to_owned(),
-            namespace: "default".to_owned(),
+            namespace: std::env::var("NAMESPACE").unwrap_or_else(|_| "default".to_owned()),
+            resiliency,
+            subscriptions: resources.subscriptions,
+            embedded: registry::embedded(data_dir),
+            jobs: registry::embedded_jobs(data_dir),
             open: Mutex::new(HashMap::new()),
+            failures: Mutex::new(BTreeMap::new()),
         }
     }
 
-    /// The state stores that this app may see, by name. A component that cannot be opened is an error,
-    /// unless it says `ignoreErrors`.
-    pub fn state(&self, app_id: &str) -> Result<HashMap<String, StateBinding>, ComponentError> {
-        let mut stores = HashMap::new();
-        for component in
-            self.components.iter().filter(|component| component.component_type.starts_with("state."))
-        {
-            if !component.is_in_scope(app_id) {
+    /// The components that this app may see. One that cannot be opened is an error, unless it says
+    /// `ignoreErrors`; then it is left out and [`Components::failures`] tells why.
+    pub async fn of_app(&self, app_id: &str, metrics: &Metrics) -> Result<Providers, ComponentError> {
+        let mut providers = Providers { jobs: self.jobs.clone(), ..Providers::default() };
+        let seen = self.components.iter().filter(|component| component.is_in_scope(app_id));
+        let opened = join_all(seen.map(|component| async move {
+            let opened = self.open(component, app_id).await;
+            (component, opened)
+        }));
+        for (component, opened) in opened.await {
+            match opened {
+                Ok((metadata, opened)) => {
+                    self.failures.lock().remove(&component.name);
+                    let view = View { components: self, app_id, metrics, metadata: &metadata };
+                    let info = info(component, &opened);
+                    view.add(&mut providers, info, opened).map_err(|reason| failed(component, reason))?;
+                }
+                Err(reason) => {
+                    self.failures.lock().insert(component.name.clone(), reason.clone());
+                    let error = failed(component, reason);
+                    if !component.ignore_errors {
+                        return Err(error);
+                    }
+                    tracing::warn!("ignored as told: {error}");
+                }
+            }
+        }
+        for (info, opened) in &self.embedded {
+            if self.components.iter().any(|component| component.name == info.name) {
                 continue;
             }
-            match self.bind(component, app_id) {
-                Ok(binding) => {
-                    stores.insert(component.name.clone(), binding);
-                }
-                Err(error) if component.ignore_errors => tracing::warn!("ignored as told: {error}"),
-                Err(error) => return Err(error),
-            }
+            let view = View { components: self, app_id, metrics, metadata: &[] };
+            let added = view.add(&mut providers, info.clone(), opened.clone());
+            debug_assert!(added.is_ok(), "{added:?}");
         }
-        let named = self.components.iter().any(|component| component.name == DEFAULT_STATE_STORE);
-        if !named {
-            let store = self
-                .store((DEFAULT_STATE_STORE.to_owned(), Vec::new()), || Ok(embedded_state(&self.data_dir)));
-            if let Ok(store) = store {
-                let key_prefix = format!("{app_id}||").into();
-                let binding = StateBinding { store, key_prefix, component_type: "state.sqlite".into() };
-                stores.insert(DEFAULT_STATE_STORE.to_owned(), binding);
-            }
-        }
-        Ok(stores)
+        Ok(providers)
     }
 
-    /// Components of types that this version has no provider for; an operator should hear of them.
-    pub fn unsupported(&self) -> impl Iterator<Item = &Component> {
-        self.components.iter().filter(|component| !component.component_type.starts_with("state."))
+    /// The resiliency of the host.
+    pub fn resiliency(&self) -> &Arc<Resiliency> {
+        &self.resiliency
     }
 
-    /// Closes every store that was opened; what was accepted is finished first.
+    /// The subscriptions that resources declare.
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
+    }
+
+    /// The input bindings that this app may get events of, out of what it sees.
+    pub fn inputs(&self, providers: &Providers) -> Vec<Input> {
+        let inputs = providers.bindings.values().filter(|bound| bound.provider.is_input());
+        let inputs = inputs.filter_map(|bound| {
+            let component = self.components.iter().find(|found| found.name == bound.component.name)?;
+            let plain = |name: &str| match component.metadata_value(name) {
+                Some(MetadataValue::Plain(value)) => Some(value.trim()).filter(|value| !value.is_empty()),
+                _ => None,
+            };
+            let direction = plain("direction").unwrap_or("input");
+            let is_input = direction.split(',').any(|part| part.trim().eq_ignore_ascii_case("input"));
+            let route = plain("route").unwrap_or(&component.name).trim_start_matches('/').to_owned();
+            is_input.then(|| Input { bound: bound.clone(), route })
+        });
+        inputs.collect()
+    }
+
+    /// Components that could not be opened, and why.
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.failures.lock().clone()
+    }
+
+    /// The host's jobs.
+    pub fn jobs(&self) -> Option<&Arc<dyn Jobs>> {
+        self.jobs.as_ref()
+    }
+
+    /// Closes everything that was opened; what was accepted is finished first.
     pub async fn close(&self) {
-        let stores: Vec<_> = self.open.lock().drain().map(|(_, store)| store).collect();
-        for store in stores {
-            store.close().await;
+        let open: Vec<_> = self.open.lock().drain().map(|(_, opened)| opened).collect();
+        join_all(open.iter().filter_map(|opened| opened.get()).map(Opened::close)).await;
+        join_all(self.embedded.iter().map(|(_, opened)| opened.close())).await;
+        if let Some(jobs) = &self.jobs {
+            jobs.close().await;
         }
     }
 
-    fn bind(&self, component: &Component, app_id: &str) -> Result<StateBinding, ComponentError> {
-        let failed = |reason: String| ComponentError {
-            file: component.file.display().to_string(),
-            line: component.line,
-            reason,
-        };
-        let expanded = component.expand(app_id, &self.namespace);
-        let metadata = metadata(&expanded).map_err(failed)?;
-        let prefix = key_prefix(&metadata, &component.name, &self.namespace, app_id).map_err(failed)?;
+    /// The component with its metadata as this app sees them, opened if it was not.
+    async fn open(
+        &self,
+        component: &Component,
+        app_id: &str,
+    ) -> Result<(Vec<(String, String)>, Opened), String> {
+        let metadata = self.metadata(component, app_id).await?;
+        let key = (component.name.clone(), metadata.clone());
+        let cell = Arc::clone(self.open.lock().entry(key).or_default());
         let spec = ComponentSpec {
             name: component.name.clone(),
             component_type: component.component_type.clone(),
             version: component.version.clone(),
             metadata: metadata.clone(),
         };
-        let store = self.store((component.name.clone(), metadata), || open_state(&spec, &self.data_dir));
-        let store = store.map_err(|error| failed(error.to_string()))?;
-        Ok(StateBinding {
-            store,
-            key_prefix: prefix.into(),
-            component_type: component.component_type.as_str().into(),
-        })
+        let context = OpenContext { data_dir: self.data_dir.clone() };
+        let limit = component.init_timeout.filter(|limit| !limit.is_zero()).unwrap_or(INIT_TIMEOUT);
+        let opened = cell.get_or_try_init(|| async {
+            match tokio::time::timeout(limit, registry::open(spec, context)).await {
+                Ok(opened) => opened.map_err(|error| error.to_string()),
+                Err(_) => Err(format!(
+                    "component {:?}: did not open within {limit:?}; is its backend running? (initTimeout)",
+                    component.name
+                )),
+            }
+        });
+        Ok((metadata, opened.await?.clone()))
     }
 
-    fn store(
-        &self,
-        key: ComponentKey,
-        open: impl FnOnce() -> Result<Arc<dyn StateStore>, OpenError>,
-    ) -> Result<Arc<dyn StateStore>, OpenError> {
-        let mut stores = self.open.lock();
-        if let Some(store) = stores.get(&key) {
-            return Ok(Arc::clone(store));
+    /// Values of a component's metadata, with templates filled in and references resolved.
+    async fn metadata(&self, component: &Component, app_id: &str) -> Result<Vec<(String, String)>, String> {
+        let expanded = component.expand(app_id, &self.namespace);
+        let mut values = Vec::with_capacity(expanded.metadata.len());
+        for item in expanded.metadata {
+            let value = match item.value {
+                MetadataValue::Plain(value) => value,
+                MetadataValue::EnvRef(name) => std::env::var(name).unwrap_or_default(),
+                MetadataValue::SecretRef { name, key } => {
+                    let secret = self.secret(component, &name, &key, app_id).await;
+                    secret.map_err(|reason| format!("metadata field {:?}: {reason}", item.name))?
+                }
+            };
+            values.push((item.name, value));
         }
-        let store = open()?;
-        stores.insert(key, Arc::clone(&store));
-        Ok(store)
+        Ok(values)
     }
-}
 
-/// Values of a component's metadata, with references resolved.
-fn metadata(component: &Component) -> Result<Vec<(String, String)>, String> {
-    let values = component.metadata.iter().map(|item| {
-        let value = match &item.value {
-            MetadataValue::Plain(value) => value.clone(),
-            MetadataValue::EnvRef(name) => std::env::var(name).unwrap_or_default(),
-            MetadataValue::SecretRef { name, .. } => {
+    /// The secret that a component refers to. Errors name it and never show a value.
+    async fn secret(
+        &self,
+        component: &Component,
+        name: &str,
+        key: &str,
+        app_id: &str,
+    ) -> Result<String, String> {
+        let store_name = match component.auth_secret_store.as_deref() {
+            Some(name) => name,
+            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => "kubernetes",
+            None => {
                 return Err(format!(
-                    "metadata field {:?} refers to secret {name:?}; secret stores are not part of this version: \
-                     use envRef or a plain value",
-                    item.name
+                    "secret {name:?} has no store; add auth.secretStore to component {:?}",
+                    component.name
                 ));
             }
         };
-        Ok((item.name.clone(), value))
-    });
-    values.collect()
+        let named = |found: &&Component| found.name == store_name;
+        let opened = match self.components.iter().find(named) {
+            // A secret store whose own metadata refer to secrets would be a circle.
+            Some(store) if std::ptr::eq(store, component) => {
+                return Err(format!("secret store {store_name:?} refers to itself"));
+            }
+            Some(store) if !store.component_type.starts_with("secretstores.") => {
+                return Err(format!("component {store_name:?} is no secret store"));
+            }
+            Some(store) => {
+                let refers = |item: &dhow_resources::component::MetadataItem| {
+                    matches!(item.value, MetadataValue::SecretRef { .. })
+                };
+                if store.metadata.iter().any(refers) {
+                    return Err(format!("secret store {store_name:?} may not refer to secrets itself"));
+                }
+                Box::pin(self.open(store, app_id)).await?.1
+            }
+            None => match self.embedded.iter().find(|(info, _)| info.name == store_name) {
+                Some((_, opened)) => opened.clone(),
+                None => return Err(format!("there is no secret store {store_name:?}")),
+            },
+        };
+        let Opened::Secrets(store) = opened else {
+            return Err(format!("component {store_name:?} is no secret store"));
+        };
+        let secret = tokio::time::timeout(INIT_TIMEOUT, store.get(name, &Metadata::new())).await;
+        let secret = secret.map_err(|_| format!("secret store {store_name:?} did not answer"))?;
+        let secret = secret.map_err(|error| format!("secret store {store_name:?}: {error}"))?;
+        let key = if key.is_empty() { name } else { key };
+        let value = secret.and_then(|mut secret| secret.0.remove(key));
+        value.ok_or_else(|| format!("secret store {store_name:?} has no secret {name:?} with key {key:?}"))
+    }
 }
 
-/// What stands before each key, by Dapr's `keyPrefix` strategies.
-fn key_prefix(
-    metadata: &[(String, String)],
-    component: &str,
-    namespace: &str,
-    app_id: &str,
-) -> Result<String, String> {
-    let strategy = metadata.iter().find(|(name, _)| name.eq_ignore_ascii_case("keyPrefix"));
-    Ok(match strategy.map(|(_, value)| value.trim()) {
-        None | Some("" | "appid") => format!("{app_id}||"),
-        Some("name") => format!("{component}||"),
-        Some("namespace") => format!("{namespace}.{app_id}||"),
-        Some("none") => String::new(),
-        Some(literal) if literal.contains("||") => {
-            return Err(format!("keyPrefix {literal:?} must not contain ||"));
+fn failed(component: &Component, reason: String) -> ComponentError {
+    ComponentError { file: component.file.display().to_string(), line: component.line, reason }
+}
+
+fn info(component: &Component, opened: &Opened) -> ComponentInfo {
+    ComponentInfo {
+        name: component.name.clone(),
+        component_type: component.component_type.clone(),
+        version: component.version.clone(),
+        capabilities: opened.capabilities(),
+    }
+}
+
+/// How one app sees one component.
+struct View<'a> {
+    components: &'a Components,
+    app_id: &'a str,
+    metrics: &'a Metrics,
+    metadata: &'a [(String, String)],
+}
+
+impl View<'_> {
+    fn add(&self, providers: &mut Providers, info: ComponentInfo, opened: Opened) -> Result<(), String> {
+        let name = info.name.clone();
+        match opened {
+            Opened::State(store) => {
+                let prefix = self.key_prefix(&name)?;
+                let bound = self.bind("state", ComponentBlock::Statestore, info, store);
+                providers.state.insert(name, State { bound, prefix: prefix.into() });
+            }
+            Opened::PubSub(broker) => {
+                let consumer = self.field("consumerID").unwrap_or(self.app_id).to_owned();
+                let topics = TopicRules::new(self.metadata, self.app_id);
+                let bound = self.bind("pubsub_egress", ComponentBlock::Pubsub, info, broker);
+                providers.pubsub.insert(name, PubSubBinding { bound, topics, consumer });
+            }
+            Opened::Binding(binding) => {
+                providers.bindings.insert(name, self.bind("output_binding", ComponentBlock::Binding, info, binding));
+            }
+            Opened::Secrets(store) => {
+                let access = self.components.secret_scopes.get(&name).cloned().unwrap_or_default();
+                let bound = self.bind("secret", ComponentBlock::Secretstore, info, store);
+                providers.secrets.insert(name, SecretBinding { bound, access });
+            }
+            Opened::Configuration(store) => {
+                let bound = self.bind("configuration", ComponentBlock::Configuration, info, store);
+                providers.configuration.insert(name, bound);
+            }
+            Opened::Lock(store) => {
+                let prefix = format!("lock||{}", self.key_prefix(&name)?);
+                let bound = self.bind("lock", ComponentBlock::Lock, info, store);
+                providers.locks.insert(name, (bound, prefix.into()));
+            }
         }
-        Some(literal) => format!("{literal}||"),
-    })
+        Ok(())
+    }
+
+    fn bind<P: ?Sized>(
+        &self,
+        metric: &'static str,
+        block: ComponentBlock,
+        info: ComponentInfo,
+        provider: Arc<P>,
+    ) -> Bound<P> {
+        let policy = self.components.resiliency.component(self.app_id, &info.name, block, Direction::Outbound);
+        let meter = self.metrics.component(metric, self.app_id, &info.name);
+        Bound { provider, component: Arc::new(info), policy, meter: Some(meter) }
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let found = self.metadata.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// What stands before each key, by Dapr's `keyPrefix` strategies.
+    fn key_prefix(&self, component: &str) -> Result<String, String> {
+        let Components { namespace, .. } = self.components;
+        Ok(match self.field("keyPrefix") {
+            None | Some("appid") => format!("{}||", self.app_id),
+            Some("name") => format!("{component}||"),
+            Some("namespace") => format!("{namespace}.{}||", self.app_id),
+            Some("none") => String::new(),
+            Some(literal) if literal.contains("||") => {
+                return Err(format!("keyPrefix {literal:?} must not contain ||"));
+            }
+            Some(literal) => format!("{literal}||"),
+        })
+    }
 }

@@ -5,9 +5,10 @@ use crate::components::Components;
 use crate::log::LogBook;
 use crate::metrics::Metrics;
 use crate::routes::Routes;
+use crate::triggers::Triggers;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi};
+use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
 use dhow_engine::{Cache, Engine};
 use dhow_guest::{HttpClient, Linkers, Output};
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub struct Host {
     shared: Arc<Shared>,
     table: ArcSwap<Table>,
     components: Components,
+    triggers: Triggers,
     metrics: Metrics,
     logs: Arc<LogBook>,
     client: Arc<HttpClient>,
@@ -68,6 +70,7 @@ impl Host {
                 under_way: UnderWay::default(),
             }),
             table: ArcSwap::default(),
+            triggers: Triggers::new(options.components.subscriptions().to_vec()),
             components: options.components,
             metrics,
             logs: Arc::new(LogBook::default()),
@@ -102,6 +105,24 @@ impl Host {
         }
         self.table.store(Arc::new(table));
         self.ready.store(true, Ordering::Release);
+        if let Some(host) = self.this.upgrade() {
+            tokio::spawn(async move {
+                host.triggers.settle(&host).await;
+                // Programs outside are asked when they are up: `listen_for`.
+                let apps = host.apps().into_iter().filter(|app| app.module().is_some());
+                host.triggers.refresh(&host, &apps.collect::<Vec<_>>()).await;
+            });
+        }
+    }
+
+    /// Begins to receive what this app wants: its topics, the events of its bindings.
+    pub async fn listen_for(self: &Arc<Self>, app: &Arc<App>) {
+        self.triggers.refresh(self, std::slice::from_ref(app)).await;
+    }
+
+    /// What starts invocations by itself.
+    pub fn triggers(&self) -> &Triggers {
+        &self.triggers
     }
 
     /// The app that answers a request from outside.
@@ -130,6 +151,7 @@ impl Host {
     /// answer is how many invocations were cut off.
     pub async fn shut_down(&self, grace: Duration) -> usize {
         self.stopping.store(true, Ordering::SeqCst);
+        let _ = tokio::time::timeout(grace, self.triggers.stop()).await;
         let _ = tokio::time::timeout(grace, self.shared.under_way.ended()).await;
         let cut_off = self.shared.under_way.count();
         self.components.close().await;
@@ -200,7 +222,9 @@ impl Host {
 impl Invoker for Host {
     async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
         // An invocation that an app under way makes is part of that one, and finished with it.
-        if self.is_stopping() && invocation.depth == 0 {
+        // So is an event that was taken from its broker already.
+        let taken = matches!(invocation.trigger, Trigger::Topic | Trigger::Binding | Trigger::Job);
+        if self.is_stopping() && invocation.depth == 0 && !taken {
             return Err(InvokeError::ShuttingDown);
         }
         match self.app(app_id) {

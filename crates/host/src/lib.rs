@@ -7,6 +7,9 @@
 //! | [`module`] | a module, read and recognised once for all apps that share it |
 //! | [`prepare`] | from a manifest entry to an app that can run |
 //! | [`components`] | from resources to open providers |
+//! | [`resiliency`] | from resources to the policies of targets |
+//! | [`triggers`] | what starts invocations by itself: topics, bindings, jobs |
+//! | `expression` | CEL |
 //! | [`routes`] | which app answers a host name and a path |
 //! | [`log`] | what guests print, kept for those who ask later |
 //! | [`metrics`] | numbers for Prometheus |
@@ -15,14 +18,17 @@
 
 pub mod app;
 pub mod components;
+mod expression;
 pub mod host;
 pub mod log;
 pub mod metrics;
 pub mod module;
 pub mod prepare;
+pub mod resiliency;
 pub mod routes;
+pub mod triggers;
 
-pub use app::App;
+pub use app::{App, Kind};
 pub use components::{ComponentError, Components};
 pub use host::{Host, HostOptions};
 pub use log::LogBook;

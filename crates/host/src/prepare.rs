@@ -1,13 +1,14 @@
 //! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
-use crate::app::{Admission, App};
+use crate::app::{Admission, App, Kind, Wasm};
 use crate::components::ComponentError;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
-use dhow_blocks::scope::Scope;
+use dhow_blocks::invoke::Channel;
+use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
 use dhow_engine::{Limits, Program};
 use dhow_guest::{Bounds, Directory, Setup};
@@ -15,7 +16,7 @@ use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
 /// What an app is to be; comes from a manifest or a command line.
@@ -152,6 +153,12 @@ fn admission(limits: &LimitsConfig) -> Admission {
     }
 }
 
+/// A program outside takes as many requests at once as it likes, within what a process can hold.
+const UNLIMITED: usize = 100_000;
+
+/// A program outside has this long for the head of an answer.
+const NATIVE_DEADLINE: Duration = Duration::from_secs(3600);
+
 impl Host {
     /// Makes an app out of its description and its module: compiles it unless the cache has it, and links it
     /// once, so that what is wrong with it is known now and not at the first request. The app is not registered
@@ -173,26 +180,32 @@ impl Host {
                 return Err(failed("it is not a folder".to_owned()));
             }
         }
+        let components = self.components().of_app(&spec.app_id, self.metrics()).await?;
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let module = module.map_err(|error| PrepareError::Module { app_id: app_id.clone(), error })?;
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared = tokio::task::spawn_blocking(move || host.compile(spec, &module, version)).await;
-        prepared.unwrap_or_else(|panicked| Err(unusable(app_id, file, panicked.to_string())))
+        let prepared = tokio::task::spawn_blocking(move || host.compile(spec, components, &module, version));
+        prepared.await.unwrap_or_else(|panicked| Err(unusable(app_id, file, panicked.to_string())))
     }
 
     fn compile(
         self: &Arc<Self>,
         spec: AppSpec,
+        components: Providers,
         module: &Module,
         version: u64,
     ) -> Result<Arc<App>, PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
-        let app = self.assemble(spec, Arc::clone(&module.program), version)?;
-        let linked = app.shared_image(module).and_then(|image| app.link(&image));
-        let guest = linked.map_err(|reason| unusable(app_id, file, reason))?;
-        if app.shared.cache.is_none() || self.keeps_loaded() {
-            app.guest.store(Some(Arc::new(guest)));
+        let shared = self.shared();
+        let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
+        let image = shared.image(module).map_err(broken)?;
+        let app = self.assemble(spec, components, Arc::clone(&module.program), version);
+        if let Kind::Wasm(wasm) = &app.kind {
+            let guest = wasm.link(&shared, &image).map_err(broken)?;
+            if shared.cache.is_none() || self.keeps_loaded() {
+                wasm.guest.store(Some(Arc::new(guest)));
+            }
         }
         Ok(app)
     }
@@ -200,9 +213,10 @@ impl Host {
     fn assemble(
         self: &Arc<Self>,
         spec: AppSpec,
+        components: Providers,
         program: Arc<Program>,
         version: u64,
-    ) -> Result<Arc<App>, PrepareError> {
+    ) -> Arc<App> {
         let app_id: Arc<str> = spec.app_id.as_str().into();
         let mut args = vec![spec.app_id.clone()];
         args.extend(spec.args);
@@ -216,13 +230,14 @@ impl Host {
         env.extend(spec.env);
         let scope = Arc::new(Scope {
             app_id: Arc::clone(&app_id),
-            state: self.components().state(&spec.app_id)?,
+            components,
             grants: spec.grants,
             config: spec.config,
             invoker: self.invoker(),
+            policies: self.components().resiliency().of_app(&spec.app_id),
         });
         let setup = Setup {
-            scope,
+            scope: Arc::clone(&scope),
             args,
             runtime_authorities: runtime_authorities(&env),
             env,
@@ -233,23 +248,70 @@ impl Host {
             runtime_api: api,
             client: self.client(),
         };
-        Ok(Arc::new(App {
+        let deadline = spec.bounds.deadline;
+        let wasm = Wasm {
+            source: spec.source,
+            program,
+            setup: Arc::new(setup),
+            guest: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
+        };
+        Arc::new(App {
             metrics: self.metrics().app(&app_id),
             app_id,
             version,
-            source: spec.source,
-            program,
+            kind: Kind::Wasm(wasm),
             routes: spec.routes,
             hosts: spec.hosts,
             admission: spec.admission,
-            setup: Arc::new(setup),
+            scope,
+            deadline,
             shared: self.shared(),
-            guest: ArcSwapOption::empty(),
-            loading: Mutex::new(()),
             turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
             waiting: AtomicUsize::new(0),
             last_used: AtomicU64::new(0),
             born: Instant::now(),
+        })
+    }
+
+    /// Makes an app out of a program that runs outside. It may use everything that the resources show it, as
+    /// it would with a sidecar; `running` is how many requests it takes at once.
+    pub async fn prepare_native(
+        self: &Arc<Self>,
+        app_id: &str,
+        channel: Arc<dyn Channel>,
+        running: Option<usize>,
+    ) -> Result<Arc<App>, ComponentError> {
+        let app_id: Arc<str> = app_id.into();
+        let scope = self.outside_scope(&app_id).await?;
+        let running = running.unwrap_or(UNLIMITED).clamp(1, UNLIMITED);
+        Ok(Arc::new(App {
+            metrics: self.metrics().app(&app_id),
+            app_id,
+            version: 1,
+            kind: Kind::Native(channel),
+            routes: Vec::new(),
+            hosts: Vec::new(),
+            admission: Admission { running, queued: UNLIMITED },
+            scope,
+            deadline: NATIVE_DEADLINE,
+            shared: self.shared(),
+            turns: Semaphore::new(running),
+            waiting: AtomicUsize::new(0),
+            last_used: AtomicU64::new(0),
+            born: Instant::now(),
+        }))
+    }
+
+    /// What a program outside may use under this app-id: everything that the resources show it.
+    pub async fn outside_scope(self: &Arc<Self>, app_id: &str) -> Result<Arc<Scope>, ComponentError> {
+        Ok(Arc::new(Scope {
+            app_id: app_id.into(),
+            grants: Grants::everything(),
+            components: self.components().of_app(app_id, self.metrics()).await?,
+            config: BTreeMap::new(),
+            invoker: self.invoker(),
+            policies: self.components().resiliency().of_app(app_id),
         }))
     }
 }

@@ -9,12 +9,14 @@ use crate::metadata::nearest;
 use crate::state;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
+use dhow_blocks::jobs::Jobs;
 use dhow_blocks::lock::LockStore;
 use dhow_blocks::pubsub::PubSub;
+use dhow_blocks::scope::ComponentInfo;
 use dhow_blocks::secrets::SecretStore;
 use dhow_blocks::state::StateStore;
 use futures::future::BoxFuture;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// All providers of this build.
@@ -162,6 +164,26 @@ pub async fn open(component: ComponentSpec, context: OpenContext) -> Result<Open
     })
 }
 
+/// What stands ready without any component, under Dapr's usual names. Nothing is opened before it is used.
+pub fn embedded(data_dir: &Path) -> Vec<(ComponentInfo, Opened)> {
+    let mut embedded = Vec::new();
+    #[cfg(feature = "sqlite")]
+    {
+        let mut add = |name: &str, component_type: &str, opened: Opened| {
+            let (name, component_type) = (name.to_owned(), component_type.to_owned());
+            let capabilities = opened.capabilities();
+            embedded.push((ComponentInfo { name, component_type, version: "v1".to_owned(), capabilities }, opened));
+        };
+        add("statestore", "state.sqlite", Opened::State(state::sqlite::embedded(data_dir)));
+    }
+    embedded
+}
+
+/// The host's jobs, kept in its data folder; opened when the first one is scheduled.
+pub fn embedded_jobs(_data_dir: &Path) -> Option<Arc<dyn Jobs>> {
+    None
+}
+
 /// The component's metadata fields that its type does not know.
 pub fn unknown_fields(component: &ComponentSpec) -> Result<Vec<UnknownField>, OpenError> {
     let provider = provider(component)?;
@@ -213,6 +235,21 @@ fn did_you_mean(nearest: &Option<&'static str>) -> String {
 // === impl Opened ===
 
 impl Opened {
+    /// What the provider can do, in the words of Dapr's metadata API.
+    pub fn capabilities(&self) -> Vec<&'static str> {
+        match self {
+            Opened::State(store) => store.capabilities().iter().map(|found| found.name()).collect(),
+            Opened::PubSub(broker) => broker.features().iter().map(|found| found.name()).collect(),
+            Opened::Secrets(store) if store.has_multiple_values() => vec!["MULTIPLE_KEY_VALUES_PER_SECRET"],
+            Opened::Binding(binding) => {
+                let input = binding.is_input().then_some("INPUT_BINDING");
+                let output = (!binding.operations().is_empty()).then_some("OUTPUT_BINDING");
+                input.into_iter().chain(output).collect()
+            }
+            Opened::Secrets(_) | Opened::Configuration(_) | Opened::Lock(_) => Vec::new(),
+        }
+    }
+
     /// Finishes what was accepted and lets go of files and connections.
     pub async fn close(&self) {
         match self {

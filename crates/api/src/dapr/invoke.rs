@@ -1,9 +1,9 @@
 //! `/v1.0/invoke`, and any other path with a `dapr-app-id`.
 
-use super::error::ApiError;
+use super::error::{ApiError, Grpc};
 use super::path::decode;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use dhow_blocks::invoke::{Invocation, InvokeError, Reply, Trigger};
+use dhow_blocks::invoke::{Invocation, Reply, Trigger};
 use dhow_blocks::scope::Scope;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
@@ -50,6 +50,7 @@ pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<R
     let Some(app_id) = named.or_else(|| basic_auth(headers)).filter(|id| !id.is_empty()) else {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
+            Grpc::NotFound,
             "ERR_DIRECT_INVOKE",
             "failed getting app id either from the URL path or the header dapr-app-id",
         ));
@@ -66,29 +67,40 @@ async fn call(
 ) -> Result<Reply, ApiError> {
     // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
     let app_id = app_id.strip_suffix(".default").unwrap_or(app_id);
-    let failed = |status, error: &dyn std::fmt::Display| {
-        ApiError::new(status, "ERR_DIRECT_INVOKE", format!("failed to invoke, id: {app_id}, err: {error}"))
+    let bad = |error: &dyn std::fmt::Display| {
+        let message = format!("failed to invoke, id: {app_id}, err: {error}");
+        ApiError::new(StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "ERR_DIRECT_INVOKE", message)
     };
-    let uri = path.parse::<Uri>().map_err(|error| failed(StatusCode::BAD_REQUEST, &error))?;
+    let uri = path.parse::<Uri>().map_err(|error| bad(&error))?;
+    let forwarded_host = host_of(&invocation);
     *invocation.request.uri_mut() = uri;
     let headers = invocation.request.headers_mut();
     for name in NOT_PASSED_ON {
         headers.remove(name);
     }
-    let names = [("dapr-caller-app-id", &*scope.app_id), ("dapr-callee-app-id", app_id)];
+    let names = [
+        ("dapr-caller-app-id", &*scope.app_id),
+        ("dapr-caller-namespace", "default"),
+        ("dapr-callee-app-id", app_id),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-host", &forwarded_host),
+        ("forwarded", &format!("for=127.0.0.1;by=127.0.0.1;host={forwarded_host}")),
+    ];
     for (name, value) in names {
-        let value = HeaderValue::try_from(value).map_err(|error| failed(StatusCode::BAD_REQUEST, &error))?;
+        let value = HeaderValue::try_from(value).map_err(|error| bad(&error))?;
         headers.insert(HeaderName::from_static(name), value);
     }
     invocation.trigger = Trigger::App;
     invocation.trace = invocation.trace.child();
     let answer = scope.invoke(app_id, invocation).await;
-    answer.map_err(|error| match error {
-        InvokeError::Denied { .. } => {
-            ApiError::new(StatusCode::FORBIDDEN, "ERR_PERMISSION_DENIED", error.to_string())
-        }
-        error => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
-    })
+    answer.map_err(|error| ApiError::invoke(app_id, &error))
+}
+
+/// The host that the caller addressed, for the callee to see.
+fn host_of(invocation: &Invocation) -> String {
+    let authority = invocation.request.uri().authority().map(|authority| authority.as_str());
+    let header = || invocation.request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    authority.or_else(header).unwrap_or("localhost").to_owned()
 }
 
 fn basic_auth(headers: &HeaderMap) -> Option<String> {

@@ -4,48 +4,113 @@ use super::DAPR_VERSION;
 use super::error::ApiError;
 use crate::{empty, reply};
 use dhow_blocks::invoke::Reply;
-use dhow_blocks::scope::Scope;
+use dhow_blocks::scope::{ComponentInfo, Scope};
+use dhow_host::Host;
+use dhow_host::triggers::subscription::{Origin, Subscription};
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Entries that one app may set.
 const ENTRIES: usize = 100;
 
 /// What apps said about themselves.
 #[derive(Default)]
-pub(super) struct Metadata(Mutex<HashMap<String, BTreeMap<String, String>>>);
+pub(crate) struct Metadata(Mutex<HashMap<String, BTreeMap<String, String>>>);
+
+/// What the metadata API tells, for both faces.
+pub(crate) struct Description {
+    pub(crate) id: String,
+    pub(crate) components: Vec<Arc<ComponentInfo>>,
+    pub(crate) extended: BTreeMap<String, String>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) resiliencies: Vec<String>,
+}
+
+impl Description {
+    /// Parts that are empty are left out.
+    fn json(&self) -> Value {
+        let components = self.components.iter().map(|component| {
+            json!({
+                "name": component.name,
+                "type": component.component_type,
+                "version": component.version,
+                "capabilities": component.capabilities,
+            })
+        });
+        let mut body = json!({
+            "id": self.id,
+            "runtimeVersion": DAPR_VERSION,
+            "components": components.collect::<Vec<_>>(),
+            "extended": self.extended,
+        });
+        if !self.subscriptions.is_empty() {
+            body["subscriptions"] = self.subscriptions.iter().map(subscription).collect();
+        }
+        if !self.resiliencies.is_empty() {
+            let names = self.resiliencies.iter().map(|name| json!({ "name": name }));
+            body["resiliencies"] = names.collect();
+        }
+        body
+    }
+}
+
+fn subscription(subscription: &Subscription) -> Value {
+    let mut json = json!({
+        "pubsubname": subscription.pubsub,
+        "topic": subscription.topic,
+        "rules": rules(subscription)
+            .map(|(condition, path)| match condition {
+                "" => json!({ "path": path }),
+                condition => json!({ "match": condition, "path": path }),
+            })
+            .collect::<Vec<_>>(),
+        "type": match subscription.origin {
+            Origin::Declarative => "DECLARATIVE",
+            Origin::Programmatic => "PROGRAMMATIC",
+            Origin::Streaming => "STREAMING",
+        },
+    });
+    if !subscription.metadata.is_empty() {
+        json["metadata"] = json!(subscription.metadata);
+    }
+    if let Some(topic) = &subscription.dead_letter {
+        json["deadLetterTopic"] = topic.as_str().into();
+    }
+    json
+}
+
+/// Conditions and paths, the default last, with an empty condition.
+pub(crate) fn rules(subscription: &Subscription) -> impl Iterator<Item = (&str, &str)> {
+    let rules = subscription.routes.rules.iter().map(|rule| (rule.source.as_str(), rule.path.as_str()));
+    rules.chain(subscription.routes.default.iter().map(|path| ("", path.as_str())))
+}
 
 impl Metadata {
-    pub(super) fn get(&self, scope: &Scope) -> Reply {
-        let mut components: Vec<Value> = scope
-            .state
-            .iter()
-            .map(|(name, binding)| {
-                let capabilities = binding.store.capabilities().iter().map(|capability| capability.name());
-                json!({
-                    "name": name,
-                    "type": &*binding.component_type,
-                    "version": "v1",
-                    "capabilities": capabilities.collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        components.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
+    /// What an app and its host are.
+    pub(crate) fn describe(&self, scope: &Scope, host: Option<&Host>) -> Description {
         let mut extended = self.0.lock().get(&*scope.app_id).cloned().unwrap_or_default();
         extended.insert("daprRuntimeVersion".to_owned(), DAPR_VERSION.to_owned());
         extended.insert("dhowVersion".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        let body = json!({
-            "id": &*scope.app_id,
-            "runtimeVersion": DAPR_VERSION,
-            "components": components,
-            "extended": extended,
-        });
-        reply(StatusCode::OK, "application/json", body.to_string())
+        Description {
+            id: scope.app_id.to_string(),
+            components: scope.components.list(),
+            extended,
+            subscriptions: host.map(|host| host.triggers().subscriptions(&scope.app_id)).unwrap_or_default(),
+            resiliencies: host
+                .map(|host| host.components().resiliency().names().map(str::to_owned).collect())
+                .unwrap_or_default(),
+        }
     }
 
-    pub(super) fn set(&self, scope: &Scope, key: String, value: &[u8]) -> Result<Reply, ApiError> {
+    pub(super) fn get(&self, scope: &Scope, host: Option<&Host>) -> Reply {
+        let description = self.describe(scope, host);
+        reply(StatusCode::OK, "application/json", description.json().to_string())
+    }
+
+    pub(crate) fn set(&self, scope: &Scope, key: String, value: &[u8]) -> Result<Reply, ApiError> {
         let value = String::from_utf8_lossy(value).into_owned();
         let mut apps = self.0.lock();
         let entries = apps.entry(scope.app_id.to_string()).or_default();
@@ -60,11 +125,9 @@ impl Metadata {
 /// An app that can ask is served by a host that is ready.
 pub(super) fn healthz(scope: &Scope, app_id: Option<&str>) -> Result<Reply, ApiError> {
     match app_id {
-        Some(app_id) if app_id != &*scope.app_id => Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "ERR_HEALTH_APPID_NOT_MATCH",
-            "dapr app-id does not match",
-        )),
+        Some(app_id) if app_id != &*scope.app_id => {
+            Err(ApiError::internal("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match"))
+        }
         _ => Ok(empty(StatusCode::NO_CONTENT)),
     }
 }

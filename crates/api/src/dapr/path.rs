@@ -1,6 +1,7 @@
 //! How Dapr splits and unescapes paths: double slashes are one, a trailing slash is none, and a segment is
 //! unescaped after the split, so that `%2F` stays inside it.
 
+use dhow_blocks::events::Metadata;
 use std::borrow::Cow;
 
 /// The parts of a path.
@@ -35,6 +36,16 @@ impl Query {
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of that name, in order.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// Request metadata as a map; of a name that is there twice the last value counts.
+    pub fn metadata_map(&self) -> Metadata {
+        self.metadata().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// Request metadata: parameters whose names begin with `metadata.`, without that.

@@ -1,12 +1,14 @@
 //! `/v1.0/state`.
 
-use super::error::ApiError;
-use super::path::Query;
+use super::error::{ApiError, Grpc};
+use super::path::Query as Parameters;
 use crate::{empty, reply};
 use bytes::Bytes;
 use dhow_blocks::invoke::Reply;
 use dhow_blocks::scope::{Scope, State};
-use dhow_blocks::state::{Capability, Concurrency, Delete, Item, Operation, Set, StateError, Ttl};
+use dhow_blocks::state::{
+    Capability, Concurrency, Delete, Item, Operation, Query, QueryPage, Set, StateError, Ttl,
+};
 use futures::future::try_join_all;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use http::{Response, StatusCode};
@@ -57,7 +59,7 @@ struct Step {
     request: Entry,
 }
 
-pub(super) async fn save(scope: &Scope, store: &str, query: &Query, body: Bytes) -> Result<Reply, ApiError> {
+pub(super) async fn save(scope: &Scope, store: &str, query: &Parameters, body: Bytes) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
     let entries: Vec<Entry> = parse(&body)?;
     let what = format!("failed saving state in state store {store}");
@@ -120,7 +122,7 @@ pub(super) async fn bulk(scope: &Scope, store: &str, body: Bytes) -> Result<Repl
 pub(super) async fn transaction(
     scope: &Scope,
     store: &str,
-    query: &Query,
+    query: &Parameters,
     body: Bytes,
 ) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
@@ -138,24 +140,45 @@ pub(super) async fn transaction(
         "delete" => Ok(Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) })),
         other => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
+            Grpc::Unimplemented,
             "ERR_NOT_SUPPORTED_STATE_OPERATION",
             format!("operation type {other} not supported"),
         )),
     });
     let done = state.transact(operations.collect::<Result<_, _>>()?).await;
-    done.map_err(|error| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ERR_STATE_TRANSACTION", format!("{what}: {error}"))
-    })?;
+    done.map_err(|error| ApiError::internal("ERR_STATE_TRANSACTION", format!("{what}: {error}")))?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-pub(super) fn query(scope: &Scope, store: &str) -> Result<Reply, ApiError> {
-    open(scope, store)?;
-    Err(ApiError::state_not_supported(store, "querying", "DAPR_STATE_QUERYING_NOT_SUPPORTED"))
+/// `/v1.0-alpha1/state/<store>/query`
+pub(super) async fn query(scope: &Scope, store: &str, body: Bytes) -> Result<Reply, ApiError> {
+    let page = find(scope, store, &body).await?;
+    if page.results.is_empty() {
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
+    let results = page.results.into_iter().map(|found| {
+        serde_json::json!({ "key": found.key, "data": data(&found.value), "etag": found.etag })
+    });
+    let mut body = serde_json::json!({ "results": results.collect::<Vec<_>>() });
+    if !page.token.is_empty() {
+        body["token"] = page.token.into();
+    }
+    Ok(reply(StatusCode::OK, "application/json", body.to_string()))
+}
+
+/// Searches a store.
+pub(crate) async fn find(scope: &Scope, store: &str, query: &[u8]) -> Result<QueryPage, ApiError> {
+    let state = open(scope, store)?;
+    if !state.can(Capability::Query) {
+        let reason = "DAPR_STATE_QUERYING_NOT_SUPPORTED";
+        return Err(ApiError::state_not_supported(store, "querying", reason));
+    }
+    let query = Query::parse(query).map_err(|reason| ApiError::malformed(format!("failed to parse query: {reason}")))?;
+    state.query(query).await.map_err(|error| ApiError::state_query(store, &error.to_string()))
 }
 
 fn open(scope: &Scope, store: &str) -> Result<State, ApiError> {
-    scope.state(store).map_err(ApiError::state_scope)
+    scope.state(store).map_err(|error| ApiError::scope(&error))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
@@ -181,16 +204,13 @@ fn etag(etag: Option<String>) -> Option<String> {
 }
 
 /// `query` overrides the entry's own metadata, which overrides that of the whole request.
-fn set(entry: Entry, common: Option<&Metadata>, query: &Query, what: &str) -> Result<Set, ApiError> {
+fn set(entry: Entry, common: Option<&Metadata>, query: &Parameters, what: &str) -> Result<Set, ApiError> {
     let concurrency = match entry.options.as_ref().and_then(|options| options.concurrency.as_deref()) {
         Some("first-write") => Concurrency::FirstWrite,
         None | Some("" | "last-write") => Concurrency::LastWrite,
         Some(other) => {
-            return Err(ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "ERR_STATE_SAVE",
-                format!("{what}: unrecognized concurrency value '{other}'"),
-            ));
+            let message = format!("{what}: unrecognized concurrency value '{other}'");
+            return Err(ApiError::internal("ERR_STATE_SAVE", message));
         }
     };
     let own = entry.metadata.as_ref();
@@ -225,8 +245,7 @@ fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
     match text.trim().parse::<i64>() {
         Ok(-1) => Ok(Ttl::Forever),
         Ok(seconds) if seconds > 0 => Ok(Ttl::After(Duration::from_secs(seconds.unsigned_abs()))),
-        _ => Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
+        _ => Err(ApiError::internal(
             "ERR_STATE_SAVE",
             format!(
                 "{what}: ttlInSeconds must be a positive number of seconds, or -1 for none; found {text:?}"

@@ -1,0 +1,149 @@
+//! `/v1.0/configuration`: read, and subscribe by HTTP.
+//!
+//! An app that subscribed by HTTP gets each change as a POST to `/configuration/<store>/<key>`.
+
+use super::error::ApiError;
+use super::path::Query;
+use crate::{empty, reply};
+use async_trait::async_trait;
+use dhow_blocks::cloud_event::uuid;
+use dhow_blocks::configuration::Items;
+use dhow_blocks::events::{Handler, Outcome, Running};
+use dhow_blocks::invoke::{Body, Invocation, Invoker, Reply, Trigger};
+use dhow_blocks::scope::Scope;
+use dhow_blocks::trace::TraceContext;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// Most subscriptions of one app.
+const MAX_SUBSCRIPTIONS: usize = 1000;
+
+/// The subscriptions of all apps of a host, by app-id and subscription id.
+#[derive(Default)]
+pub(crate) struct Subscriptions(Mutex<HashMap<(String, String), Box<dyn Running>>>);
+
+/// Hands changes to an app.
+struct ToApp {
+    invoker: Arc<dyn Invoker>,
+    app_id: String,
+    store: String,
+    id: String,
+}
+
+/// Items as JSON has them.
+pub(crate) fn json_items(items: &Items) -> Value {
+    let items = items.iter().map(|(key, item)| {
+        let mut json = json!({ "value": item.value });
+        if !item.version.is_empty() {
+            json["version"] = item.version.as_str().into();
+        }
+        if !item.metadata.is_empty() {
+            json["metadata"] = json!(item.metadata);
+        }
+        (key.clone(), json)
+    });
+    Value::Object(items.collect())
+}
+
+/// `/v1.0/configuration/<store>`
+pub(super) async fn get(scope: &Scope, store: &str, query: &Query) -> Result<Reply, ApiError> {
+    let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
+    let (keys, metadata, provider) = (query.all("key"), query.metadata_map(), &bound.provider);
+    let (keys, metadata) = (&keys, &metadata);
+    let items = bound.call("get", (), |()| provider.get(keys, metadata)).await.map_err(|error| {
+        let what = format!("failed to get {} from Configuration store {store}", keys.join(","));
+        ApiError::configuration("ERR_CONFIGURATION_GET", &what, &error)
+    })?;
+    if items.is_empty() {
+        return Ok(empty(StatusCode::NO_CONTENT));
+    }
+    Ok(reply(StatusCode::OK, "application/json", json_items(&items).to_string()))
+}
+
+impl Subscriptions {
+    /// `/v1.0/configuration/<store>/subscribe`
+    pub(super) async fn subscribe(
+        &self,
+        scope: &Scope,
+        store: &str,
+        query: &Query,
+    ) -> Result<Reply, ApiError> {
+        let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
+        let keys = query.all("key");
+        let what = format!("failed to subscribe {} from Configuration store {store}", keys.join(","));
+        let app_id = scope.app_id.to_string();
+        let of_app = self.0.lock().await.keys().filter(|key| key.0 == app_id).count();
+        if of_app >= MAX_SUBSCRIPTIONS {
+            let message = format!("{what}: an app may have {MAX_SUBSCRIPTIONS} subscriptions");
+            return Err(ApiError::internal("ERR_CONFIGURATION_SUBSCRIBE", message));
+        }
+        let id = uuid();
+        let handler = ToApp {
+            invoker: Arc::clone(&scope.invoker),
+            app_id: app_id.clone(),
+            store: store.to_owned(),
+            id: id.clone(),
+        };
+        let metadata = query.metadata_map();
+        let running = bound.provider.subscribe(&keys, &metadata, Arc::new(handler)).await;
+        let running = running
+            .map_err(|error| ApiError::configuration("ERR_CONFIGURATION_SUBSCRIBE", &what, &error))?;
+        self.0.lock().await.insert((app_id, id.clone()), running);
+        Ok(reply(StatusCode::OK, "application/json", json!({ "id": id }).to_string()))
+    }
+
+    /// `/v1.0/configuration/<store>/<id>/unsubscribe`
+    pub(super) async fn unsubscribe(&self, scope: &Scope, store: &str, id: &str) -> Result<Reply, ApiError> {
+        scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
+        let body = match self.end(scope, id).await {
+            true => json!({ "ok": true }),
+            false => json!({ "ok": false, "message": format!("subscription with id {id} does not exist") }),
+        };
+        Ok(reply(StatusCode::OK, "application/json", body.to_string()))
+    }
+
+    /// Ends a subscription; `false` if the app has none of that id.
+    pub(crate) async fn end(&self, scope: &Scope, id: &str) -> bool {
+        let key = (scope.app_id.to_string(), id.to_owned());
+        let running = self.0.lock().await.remove(&key);
+        match running {
+            Some(running) => {
+                running.stop().await;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Handler<Items> for ToApp {
+    async fn handle(&self, items: Items) -> Outcome {
+        let body = json!({ "id": self.id, "items": json_items(&items) }).to_string();
+        for key in items.keys() {
+            let mut request = Request::new(Body::from(body.clone()));
+            *request.method_mut() = Method::POST;
+            let segment: String = key.split('/').collect::<Vec<_>>().join("%2F");
+            let Ok(uri) = format!("/configuration/{}/{segment}", self.store).parse() else { continue };
+            *request.uri_mut() = uri;
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let trace = TraceContext::new();
+            let invocation = Invocation { request, trigger: Trigger::Configuration, trace, depth: 0 };
+            match self.invoker.invoke(&self.app_id, invocation).await {
+                Ok(reply) if reply.status().is_success() => {}
+                Ok(reply) => {
+                    let (app_id, status) = (&self.app_id, reply.status());
+                    tracing::warn!(app_id, key, "a configuration update was answered {status}");
+                }
+                Err(error) => {
+                    tracing::warn!(app_id = self.app_id, key, "a configuration update was not taken: {error}");
+                }
+            }
+        }
+        Outcome::Done
+    }
+}

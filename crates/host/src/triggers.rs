@@ -1,0 +1,421 @@
+//! What starts invocations by itself: topics, input bindings, jobs.
+//!
+//! Each app that is there is asked what it wants ([`Triggers::refresh`]); what it wants and may have is
+//! received from then on, and what it wants no longer is not. Messages go to whatever version of the app is
+//! registered when they come, so a reload interrupts nothing.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`subscription`] | what an app subscribes to |
+//! | [`delivery`] | one message on its way to its app |
+//! | `bulk` | several messages in one request |
+//! | `binding` | events of input bindings |
+//! | `job` | jobs that are due |
+
+mod binding;
+mod bulk;
+pub mod delivery;
+mod job;
+pub mod subscription;
+
+use crate::app::App;
+use crate::host::Host;
+use binding::Events;
+use delivery::{Delivery, Sink};
+use dhow_blocks::events::Running;
+use dhow_blocks::grants::Ask;
+use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger};
+use dhow_blocks::pubsub::Subscribe;
+use dhow_blocks::scope::ScopeError;
+use dhow_blocks::trace::TraceContext;
+use dhow_resources::resiliency::{ComponentBlock, Direction};
+use dhow_resources::subscription as resource;
+use futures::future::join_all;
+use http::{Request, StatusCode};
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use subscription::{Origin, Subscription};
+use tokio::sync::Mutex;
+
+/// An app has this long to say what it subscribes to.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An app has this long to say whether it wants the events of a binding (Dapr's default).
+pub const BINDING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Between two tries to begin what could not begin, at first and at most.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// An app, wherever its current version is; does not keep the host alive.
+#[derive(Clone)]
+pub(crate) struct Target {
+    host: Weak<Host>,
+    app_id: Arc<str>,
+}
+
+/// What an app's status says about an event.
+enum Taken {
+    /// 2xx.
+    Yes,
+    /// 404: it has no such path.
+    Unknown,
+    /// Anything else.
+    No,
+}
+
+/// Everything that is received for the apps of a host.
+#[derive(Default)]
+pub struct Triggers {
+    declared: Vec<resource::Subscription>,
+    running: Mutex<HashMap<Key, Box<dyn Running>>>,
+    jobs: Mutex<Option<(Vec<String>, Box<dyn Running>)>>,
+    /// For the metadata API.
+    subscriptions: RwLock<BTreeMap<Arc<str>, Vec<Subscription>>>,
+    /// Apps that are not well: they get nothing until they are.
+    unwell: RwLock<HashSet<Arc<str>>>,
+}
+
+/// What tells one received thing from another: the app, and what exactly it gets.
+type Key = (Arc<str>, String);
+
+/// Something that an app is to receive.
+enum Wanted {
+    Topic(Box<Subscription>),
+    Binding { name: String, path: String },
+}
+
+/// Why a subscription did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// The component is not there, or not for this app.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The component's topic rules.
+    #[error("topic {topic} is not allowed for app id {app_id}")]
+    Forbidden {
+        /// The topic.
+        topic: String,
+        /// The app.
+        app_id: String,
+    },
+    /// The broker refused.
+    #[error("{0}")]
+    Provider(#[from] dhow_blocks::error::BlockError),
+}
+
+// === impl Triggers ===
+
+impl Triggers {
+    /// Nothing is received yet.
+    pub fn new(declared: Vec<resource::Subscription>) -> Triggers {
+        Triggers { declared, ..Triggers::default() }
+    }
+
+    /// The subscriptions in force of an app.
+    pub fn subscriptions(&self, app_id: &str) -> Vec<Subscription> {
+        self.subscriptions.read().get(app_id).cloned().unwrap_or_default()
+    }
+
+    /// Asks these apps what they want, begins what is new and ends what is not wanted any more. What cannot
+    /// begin, because a broker is away, is tried again until it can.
+    pub async fn refresh(&self, host: &Arc<Host>, apps: &[Arc<App>]) {
+        let mut delay = FIRST_DELAY;
+        while !self.try_refresh(host, apps).await && !host.is_stopping() {
+            // Not all at once, where many hosts wait for the same broker.
+            tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+            let current = apps.iter().all(|app| {
+                host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app))
+            });
+            if !current {
+                // A later version of the apps has its own refresh.
+                return;
+            }
+        }
+    }
+
+    /// One try; `false` when something could not begin.
+    async fn try_refresh(&self, host: &Arc<Host>, apps: &[Arc<App>]) -> bool {
+        let wanted = join_all(apps.iter().map(|app| self.wanted(host, app))).await;
+        let mut running = self.running.lock().await;
+        let mut late = false;
+        for (app, wanted) in apps.iter().zip(wanted) {
+            let keep: HashSet<Key> =
+                wanted.iter().map(|wanted| (Arc::clone(&app.app_id), wanted.fingerprint())).collect();
+            let of_app = running.keys().filter(|key| key.0 == app.app_id && !keep.contains(*key));
+            let ended: Vec<_> = of_app.cloned().collect();
+            join_all(ended.iter().filter_map(|key| running.remove(key)).map(|running| running.stop())).await;
+            let mut in_force = Vec::new();
+            for wanted in wanted {
+                let key = (Arc::clone(&app.app_id), wanted.fingerprint());
+                let began = match running.contains_key(&key) {
+                    true => Ok(None),
+                    false => self.begin(host, app, &wanted).await.map(Some),
+                };
+                match began {
+                    Ok(began) => {
+                        if let Some(began) = began {
+                            running.insert(key, began);
+                        }
+                        if let Wanted::Topic(subscription) = wanted {
+                            in_force.push(*subscription);
+                        }
+                    }
+                    Err(error @ SubscribeError::Provider(_)) => {
+                        late = true;
+                        tracing::error!(app_id = &*app.app_id, "{wanted} cannot begin yet: {error}");
+                    }
+                    Err(error) => tracing::error!(app_id = &*app.app_id, "{wanted} is refused: {error}"),
+                }
+            }
+            let mut subscriptions = self.subscriptions.write();
+            let of_app = subscriptions.entry(Arc::clone(&app.app_id)).or_default();
+            of_app.retain(|subscription| subscription.origin == Origin::Streaming);
+            of_app.extend(in_force);
+        }
+        !late
+    }
+
+    /// Ends what apps receive that are not there any more, and begins the jobs of those that are.
+    pub async fn settle(&self, host: &Arc<Host>) {
+        let apps = host.apps();
+        let here: HashSet<&Arc<str>> = apps.iter().map(|app| &app.app_id).collect();
+        let mut running = self.running.lock().await;
+        let gone: Vec<Key> = running.keys().filter(|key| !here.contains(&key.0)).cloned().collect();
+        join_all(gone.iter().filter_map(|key| running.remove(key)).map(|running| running.stop())).await;
+        drop(running);
+        self.subscriptions.write().retain(|app_id, _| here.contains(app_id));
+        let owners = apps.iter().filter(|app| !app.scope().grants.jobs.is_empty());
+        let owners: Vec<String> = owners.map(|app| app.app_id.to_string()).collect();
+        let mut jobs = self.jobs.lock().await;
+        if jobs.as_ref().is_some_and(|(running, _)| *running == owners) {
+            return;
+        }
+        if let Some((_, running)) = jobs.take() {
+            running.stop().await;
+        }
+        let Some(store) = host.components().jobs().filter(|_| !owners.is_empty()) else { return };
+        let handler = job::DueJobs { host: Arc::downgrade(host), metrics: host.metrics().clone() };
+        match store.start(owners.clone(), Arc::new(handler)).await {
+            Ok(running) => *jobs = Some((owners, running)),
+            Err(error) => tracing::error!("jobs are not triggered: {error}"),
+        }
+    }
+
+    /// Says whether an app is well. One that is not receives nothing until it is.
+    pub async fn set_well(&self, host: &Arc<Host>, app: &Arc<App>, well: bool) {
+        let changed = match well {
+            true => self.unwell.write().remove(&app.app_id),
+            false => self.unwell.write().insert(Arc::clone(&app.app_id)),
+        };
+        if changed {
+            self.refresh(host, std::slice::from_ref(app)).await;
+        }
+    }
+
+    /// Begins a subscription that lives as long as what is returned, and not longer than its app.
+    pub async fn stream(
+        &self,
+        host: &Arc<Host>,
+        app: &Arc<App>,
+        subscription: Subscription,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Box<dyn Running>, SubscribeError> {
+        let running = self.subscribe(host, app, &subscription, sink).await?;
+        self.subscriptions.write().entry(Arc::clone(&app.app_id)).or_default().push(subscription);
+        Ok(running)
+    }
+
+    /// A stream ended: it is not shown any more.
+    pub fn stream_ended(&self, app_id: &str, pubsub: &str, topic: &str) {
+        if let Some(subscriptions) = self.subscriptions.write().get_mut(app_id) {
+            let is_it = |found: &Subscription| {
+                found.origin == Origin::Streaming && found.pubsub == pubsub && found.topic == topic
+            };
+            if let Some(index) = subscriptions.iter().position(is_it) {
+                subscriptions.remove(index);
+            }
+        }
+    }
+
+    /// Ends everything. Events under way are finished.
+    pub async fn stop(&self) {
+        let running: Vec<_> = self.running.lock().await.drain().map(|(_, running)| running).collect();
+        join_all(running.into_iter().map(|running| running.stop())).await;
+        if let Some((_, jobs)) = self.jobs.lock().await.take() {
+            jobs.stop().await;
+        }
+        self.subscriptions.write().clear();
+    }
+
+    async fn wanted(&self, host: &Arc<Host>, app: &Arc<App>) -> Vec<Wanted> {
+        if self.unwell.read().contains(&app.app_id) {
+            return Vec::new();
+        }
+        let target = Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) };
+        let scope = app.scope();
+        let mut wanted = Vec::new();
+        for resource in self.declared.iter().filter(|resource| resource.is_in_scope(&app.app_id)) {
+            match Subscription::declarative(resource) {
+                Ok(subscription) => wanted.push(Wanted::Topic(Box::new(subscription))),
+                Err(reason) => {
+                    let (file, line) = (resource.file.display(), resource.line);
+                    tracing::error!("{file}:{line}: {reason}");
+                }
+            }
+        }
+        // An app that may not receive anything is not asked: asking would start it.
+        if !scope.grants.subscribe.is_empty() {
+            match ask(&target).await {
+                Ok((subscriptions, problems)) => {
+                    for problem in problems {
+                        tracing::error!(app_id = &*app.app_id, "{problem}");
+                    }
+                    wanted.extend(subscriptions.into_iter().map(|found| Wanted::Topic(Box::new(found))));
+                }
+                Err(reason) => tracing::error!(app_id = &*app.app_id, "{reason}"),
+            }
+        }
+        for input in host.components().inputs(&scope.components) {
+            let (name, path) = (input.bound.component.name.clone(), format!("/{}", input.route));
+            let may = scope.grants.check(Ask::Binding(&name)).is_ok();
+            if may && binding::wants(&target, &path, BINDING_TIMEOUT).await {
+                wanted.push(Wanted::Binding { name, path });
+            }
+        }
+        wanted
+    }
+
+    async fn begin(
+        &self,
+        host: &Arc<Host>,
+        app: &Arc<App>,
+        wanted: &Wanted,
+    ) -> Result<Box<dyn Running>, SubscribeError> {
+        let target = Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) };
+        match wanted {
+            Wanted::Topic(subscription) => {
+                let Subscription { pubsub, topic, bulk, .. } = &**subscription;
+                let sink = bulk::sink(target, pubsub, topic, *bulk);
+                self.subscribe(host, app, subscription, sink).await
+            }
+            Wanted::Binding { name, path } => {
+                let scope = app.scope();
+                let Some(bound) = scope.components.bindings.get(name) else {
+                    let block = dhow_blocks::scope::Block::Binding;
+                    return Err(ScopeError::NotFound { block, name: name.clone() }.into());
+                };
+                let resiliency = host.components().resiliency();
+                let events = Events {
+                    target,
+                    scope: Arc::clone(scope),
+                    name: name.clone(),
+                    path: path.clone(),
+                    policy: resiliency.component(
+                        &app.app_id,
+                        name,
+                        ComponentBlock::Binding,
+                        Direction::Inbound,
+                    ),
+                    meter: Some(host.metrics().component("input_binding", &app.app_id, name)),
+                };
+                Ok(bound.provider.read(Arc::new(events)).await?)
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        host: &Arc<Host>,
+        app: &Arc<App>,
+        subscription: &Subscription,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Box<dyn Running>, SubscribeError> {
+        let Subscription { pubsub, topic, .. } = subscription;
+        let scope = app.scope();
+        let binding = scope.pubsub(pubsub)?;
+        scope.grants.check(Ask::Subscribe { pubsub, topic }).map_err(ScopeError::from)?;
+        if !binding.topics.may_subscribe(topic) {
+            let (topic, app_id) = (topic.clone(), app.app_id.to_string());
+            return Err(SubscribeError::Forbidden { topic, app_id });
+        }
+        let resiliency = host.components().resiliency();
+        let delivery = Delivery {
+            target: Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) },
+            broker: Arc::clone(&binding.bound.provider),
+            policy: resiliency.component(&app.app_id, pubsub, ComponentBlock::Pubsub, Direction::Inbound),
+            sink,
+            meter: Some(host.metrics().component("pubsub_ingress", &app.app_id, pubsub)),
+            subscription: subscription.clone(),
+        };
+        let subscribe = Subscribe {
+            topic: topic.clone(),
+            consumer: binding.consumer.clone(),
+            metadata: subscription.metadata.clone(),
+        };
+        Ok(binding.bound.provider.subscribe(subscribe, Arc::new(delivery)).await?)
+    }
+}
+
+/// Asks an app what it subscribes to.
+async fn ask(target: &Target) -> Result<(Vec<Subscription>, Vec<String>), String> {
+    let mut request = Request::new(Body::Empty);
+    *request.uri_mut() = http::Uri::from_static("/dapr/subscribe");
+    let asked = async {
+        let reply = target.invoke(request, Trigger::Host, TraceContext::new()).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        match reply.status() {
+            StatusCode::OK => {
+                let body = reply.into_body().collect(4 << 20).await;
+                subscription::programmatic(&body.map_err(|error| error.to_string())?)
+            }
+            // Most apps have no such path, and some answer that in their own way.
+            _ => Ok((Vec::new(), Vec::new())),
+        }
+    };
+    let answer = tokio::time::timeout(ASK_TIMEOUT, asked).await;
+    answer.unwrap_or_else(|_| Err(format!("it did not answer /dapr/subscribe within {ASK_TIMEOUT:?}")))
+}
+
+// === impl Target ===
+
+impl Target {
+    async fn invoke(
+        &self,
+        request: Request<Body>,
+        trigger: Trigger,
+        trace: TraceContext,
+    ) -> Result<Reply, InvokeError> {
+        let Some(host) = self.host.upgrade() else { return Err(InvokeError::ShuttingDown) };
+        host.invoke(&self.app_id, Invocation { request, trigger, trace, depth: 0 }).await
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.host.upgrade().is_none_or(|host| host.is_stopping())
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn fingerprint(&self) -> String {
+        match self {
+            Wanted::Topic(subscription) => subscription.fingerprint(),
+            Wanted::Binding { name, path } => format!("binding {name} {path}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wanted::Topic(subscription) => {
+                write!(f, "the subscription to topic {} of {}", subscription.topic, subscription.pubsub)
+            }
+            Wanted::Binding { name, .. } => write!(f, "the input binding {name}"),
+        }
+    }
+}
