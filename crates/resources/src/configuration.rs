@@ -235,7 +235,9 @@ impl Configuration {
             findings.table(node, path.to_owned()).map(drop)
         });
         for field in ["mtls", "wasm", "workflow"] {
-            if let Some(entry) = spec.entry(field).filter(|entry| !matches!(entry.node.value, Value::Null)) {
+            if spec.has(field)
+                && let Some(entry) = spec.entry(field)
+            {
                 self.unused.push(UnusedField { name: spec.path_of(field), line: entry.at.line });
             }
         }
@@ -253,7 +255,9 @@ fn handler(findings: &mut Findings, table: &mut Table<'_>, unused: &mut Vec<Unus
     let handler_type =
         required_scalar(findings, table, "type", "expected a type such as middleware.http.ratelimit");
     let version = table.optional(findings, "version", values::name);
-    if let Some(entry) = table.entry("selector") {
+    if table.has("selector")
+        && let Some(entry) = table.entry("selector")
+    {
         unused.push(UnusedField { name: table.path_of("selector"), line: entry.at.line });
     }
     Some(Handler {

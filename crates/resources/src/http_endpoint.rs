@@ -168,7 +168,7 @@ fn client_tls(findings: &mut Findings, table: &mut Table<'_>) -> Option<ClientTl
     let certificate = table.optional(findings, "certificate", values::table(pem));
     let private_key = table.optional(findings, "privateKey", values::table(pem));
     let renegotiation = table.optional(findings, "renegotiation", values::word(RENEGOTIATIONS));
-    if table.get("certificate").is_some() != table.get("privateKey").is_some() {
+    if table.has("certificate") != table.has("privateKey") {
         let message = "has only one of `certificate` and `privateKey`";
         findings.add(table.at, &table.path, message, "expected both or none");
     }
@@ -178,7 +178,7 @@ fn client_tls(findings: &mut Findings, table: &mut Table<'_>) -> Option<ClientTl
 fn pem(findings: &mut Findings, table: &mut Table<'_>) -> Option<MetadataValue> {
     let plain = table.optional(findings, "value", values::name);
     let secret = table.optional(findings, "secretKeyRef", component::secret_ref);
-    let count = match (table.get("value").is_some(), table.get("secretKeyRef").is_some()) {
+    let count = match (table.has("value"), table.has("secretKeyRef")) {
         (true, true) => "more than one value",
         (false, false) => "no value",
         _ => return secret.or(plain.map(MetadataValue::Plain)),

@@ -216,6 +216,11 @@ impl<'a> Table<'a> {
         self.entries.iter().find(|entry| entry.key == field)
     }
 
+    /// Whether there is something behind a field, which from now on is a known one.
+    pub(crate) fn has(&mut self, field: &'static str) -> bool {
+        self.get(field).is_some_and(|node| !matches!(node.value, Value::Null))
+    }
+
     /// All fields, for maps whose names the user chooses.
     pub(crate) fn entries(&self) -> &'a [Entry] {
         self.entries

@@ -164,6 +164,11 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "    certificate:\n      value: PEM\n",
+            "    certificate:\n",
+            "e.yaml:16:5: spec.clientTLS: has only one of `certificate` and `privateKey`; expected both or none",
+        ),
+        (
+            "    certificate:\n      value: PEM\n",
             "",
             "e.yaml:16:5: spec.clientTLS: has only one of `certificate` and `privateKey`; expected both or none",
         ),

@@ -364,6 +364,11 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             "        circuitBreakerScope: type\n",
+            "        circuitBreakerScope:\n",
+            "r.yaml:32:9: spec.targets.actors.Cart: `circuitBreakerScope` is missing; expected type or id or both: which actors share the circuit breaker",
+        ),
+        (
+            "        circuitBreakerScope: type\n",
             "",
             "r.yaml:32:9: spec.targets.actors.Cart: `circuitBreakerScope` is missing; expected type or id or both: which actors share the circuit breaker",
         ),

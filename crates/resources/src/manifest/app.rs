@@ -166,6 +166,13 @@ fn grants(findings: &mut Findings, node: &Node, path: &str) -> Option<Grants> {
     let grants = Grants {
         state: table.read(findings, "state", fields::patterns).unwrap_or_default(),
         invoke: table.read(findings, "invoke", fields::patterns).unwrap_or_default(),
+        publish: table.read(findings, "publish", fields::patterns).unwrap_or_default(),
+        subscribe: table.read(findings, "subscribe", fields::patterns).unwrap_or_default(),
+        bindings: table.read(findings, "bindings", fields::patterns).unwrap_or_default(),
+        secrets: table.read(findings, "secrets", fields::patterns).unwrap_or_default(),
+        configuration: table.read(findings, "configuration", fields::patterns).unwrap_or_default(),
+        lock: table.read(findings, "lock", fields::patterns).unwrap_or_default(),
+        jobs: table.read(findings, "jobs", fields::patterns).unwrap_or_default(),
         http: table.read(findings, "http", fields::patterns).unwrap_or_default(),
         connect: table.read(findings, "connect", fields::socket_patterns).unwrap_or_default(),
         listen: table.read(findings, "listen", fields::socket_patterns).unwrap_or_default(),

@@ -50,12 +50,28 @@ fn every_field_is_read() {
     let allowed = [
         Ask::State("statestore"),
         Ask::Invoke("recommend"),
+        Ask::Publish { pubsub: "pubsub", topic: "orders" },
+        Ask::Subscribe { pubsub: "pubsub", topic: "anything" },
+        Ask::Binding("mail-out"),
+        Ask::Secret { store: "vault", name: "db-password" },
+        Ask::Configuration("configstore"),
+        Ask::Lock("lockstore"),
+        Ask::Job("nightly"),
         Ask::Http { scheme: "https", host: "api.example.com", port: 443 },
         Ask::Connect { host: "127.0.0.1", port: 5432 },
         Ask::Listen { host: "127.0.0.1", port: 0 },
     ];
     for ask in allowed {
         assert_eq!(front.grants.check(ask), Ok(()));
+    }
+    let refused = [
+        Ask::Publish { pubsub: "pubsub", topic: "other" },
+        Ask::Binding("post"),
+        Ask::Secret { store: "vault", name: "api-key" },
+        Ask::Job("hourly"),
+    ];
+    for ask in refused {
+        assert!(front.grants.check(ask).is_err(), "{ask:?}");
     }
     let build = front.build.as_ref().unwrap();
     assert_eq!(build.command, "cargo build --release --target wasm32-wasip2");
@@ -133,6 +149,14 @@ fn every_mistake_is_told_with_its_place() {
         ("limits = { concurrency = 1.5 }", "3:26: apps.a.limits.concurrency: must be an integer", "decimal"),
         ("limits = { memroy = 1 }", "3:12: apps.a.limits: unknown field `memroy`", "did you mean `memory`?"),
         ("grants = { stat = [] }", "3:12: apps.a.grants: unknown field `stat`", "did you mean `state`?"),
+        (
+            "grants = { publsh = [] }",
+            "3:12: apps.a.grants: unknown field `publsh`",
+            "did you mean `publish`?",
+        ),
+        ("grants = { secrets = ['a*b*'] }", "3:23: apps.a.grants.secrets[0]", "more than one *"),
+        ("grants = { jobs = 'x' }", "3:19: apps.a.grants.jobs: must be a list of strings", "a string"),
+        ("grants = { lock = [''] }", "3:20: apps.a.grants.lock[0]", "it is empty"),
         ("grants = { http = ['ftp://x'] }", "3:20: apps.a.grants.http[0]", "scheme must be http"),
         ("grants = { connect = ['http://x:1'] }", "3:23: apps.a.grants.connect", "`x:1`"),
         ("build = { watch = [] }", "3:9: apps.a.build: `command` is missing", ""),

@@ -114,7 +114,9 @@ pub(super) fn read(findings: &mut Findings, table: &mut Table<'_>, place: Place<
 /// Remembers fields that nobody has a use for.
 pub(super) fn unused(table: &mut Table<'_>, fields: &[&'static str], unused: &mut Vec<UnusedField>) {
     for field in fields {
-        if let Some(entry) = table.entry(field) {
+        if table.has(field)
+            && let Some(entry) = table.entry(field)
+        {
             unused.push(UnusedField { name: table.path_of(field), line: entry.at.line });
         }
     }

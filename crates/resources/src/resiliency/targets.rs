@@ -53,8 +53,9 @@ fn actor(
     references: &mut Vec<Reference>,
 ) -> Option<ActorTarget> {
     let policies = names(findings, table, references);
+    let before = findings.count();
     let scope = table.optional(findings, "circuitBreakerScope", word(SCOPES));
-    if policies.circuit_breaker.is_some() && table.get("circuitBreakerScope").is_none() {
+    if policies.circuit_breaker.is_some() && scope.is_none() && findings.count() == before {
         let hint = "expected type or id or both: which actors share the circuit breaker";
         findings.add(table.at, &table.path, "`circuitBreakerScope` is missing", hint);
     }
