@@ -37,8 +37,8 @@ pub trait Face: Send + Sync + 'static {
     fn answer(self: Arc<Self>, request: Request<Body>) -> impl Future<Output = Reply> + Send;
 }
 
-/// Tells all servers to finish.
-#[derive(Clone, Debug)]
+/// Tells all servers to finish; nothing stops yet where it is made.
+#[derive(Clone, Debug, Default)]
 pub struct Stop(watch::Sender<bool>);
 
 /// Where a face listens.
@@ -52,12 +52,6 @@ pub enum Listener {
 // === impl Stop ===
 
 impl Stop {
-    /// Nothing stops yet.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Stop {
-        Stop(watch::Sender::new(false))
-    }
-
     /// Ends all servers: no new connections, requests under way are finished.
     pub fn stop(&self) {
         self.0.send_replace(true);

@@ -90,7 +90,7 @@ pub(crate) fn cache_dir() -> PathBuf {
 
 impl Serving {
     pub(crate) fn new(host: Arc<Host>) -> Serving {
-        Serving { host, stop: Stop::new(), servers: JoinSet::new(), _announced: None }
+        Serving { host, stop: Stop::default(), servers: JoinSet::new(), _announced: None }
     }
 
     /// Serves the apps; the answer is the address with the port that the system chose.

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use wasmtime::component;
 
 /// Linkers of both flavors, made when first needed.
+#[derive(Default)]
 pub struct Linkers {
     plain: OnceLock<component::Linker<GuestState>>,
     concurrent: OnceLock<component::Linker<GuestState>>,
@@ -65,12 +66,6 @@ const NO_HINT: &str = "nothing in dhow provides: `dhow inspect` lists what the m
 // === impl Linkers ===
 
 impl Linkers {
-    /// Nothing is linked until it is asked for.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Linkers {
-        Linkers { plain: OnceLock::new(), concurrent: OnceLock::new(), module: OnceLock::new() }
-    }
-
     pub(crate) fn component(
         &self,
         engine: &Engine,

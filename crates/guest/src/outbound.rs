@@ -38,6 +38,7 @@ type Sent =
     wasmtime_wasi_http::Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>)>;
 
 /// A pooled HTTP/1.1 and HTTP/2 client with the system's certificate authorities; made when first used.
+#[derive(Default)]
 pub struct HttpClient {
     client: OnceLock<Client<HttpsConnector<HttpConnector>, WasiBody>>,
 }
@@ -189,12 +190,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// Nothing is loaded until the first request.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> HttpClient {
-        HttpClient { client: OnceLock::new() }
-    }
-
     fn get(&self) -> &Client<HttpsConnector<HttpConnector>, WasiBody> {
         self.client.get_or_init(|| {
             let mut tcp = HttpConnector::new();

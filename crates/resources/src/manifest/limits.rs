@@ -27,13 +27,8 @@ pub(super) fn read(findings: &mut Findings, node: &Node, path: &str) -> Option<L
 
 /// A number from 1.
 pub(super) fn count(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
-    count_or_zero(findings, node, path).filter(|number| {
-        let zero = *number == 0;
-        if zero {
-            refuse_zero(findings, node, path);
-        }
-        !zero
-    })
+    let number = count_or_zero(findings, node, path)?;
+    not_zero(findings, node, path, number)
 }
 
 fn count_or_zero(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
@@ -59,11 +54,7 @@ fn size(findings: &mut Findings, node: &Node, path: &str) -> Option<u64> {
         return None;
     };
     match parse_size(text) {
-        Ok(0) => {
-            refuse_zero(findings, node, path);
-            None
-        }
-        Ok(bytes) => Some(bytes),
+        Ok(bytes) => not_zero(findings, node, path, bytes),
         Err(expected) => {
             findings.add(node.at, path, format!("{} is not a size", quote(text)), expected);
             None
@@ -85,11 +76,7 @@ fn duration(findings: &mut Findings, node: &Node, path: &str) -> Option<Duration
         }
     };
     match parse_duration(text) {
-        Ok(Duration::ZERO) => {
-            refuse_zero(findings, node, path);
-            None
-        }
-        Ok(duration) => Some(duration),
+        Ok(duration) => not_zero(findings, node, path, duration),
         Err(expected) => {
             findings.add(node.at, path, format!("{} is not a duration", quote(text)), expected);
             None
@@ -97,11 +84,15 @@ fn duration(findings: &mut Findings, node: &Node, path: &str) -> Option<Duration
     }
 }
 
-fn refuse_zero(findings: &mut Findings, node: &Node, path: &str) {
+fn not_zero<T: Default + PartialEq>(findings: &mut Findings, node: &Node, path: &str, limit: T) -> Option<T> {
+    if limit != T::default() {
+        return Some(limit);
+    }
     findings.add(
         node.at,
         path,
         "a limit of 0 would refuse every invocation; 0 does not mean unlimited",
         "expected at least 1; leave the field out for the default",
     );
+    None
 }
