@@ -45,12 +45,13 @@ impl Control {
     fn apps(&self) -> Value {
         let apps = self.host.apps();
         let apps = apps.iter().map(|app| {
+            let module = app.module();
             json!({
                 "appId": &*app.app_id,
                 "version": app.version,
-                "module": app.source.to_string(),
-                "abi": app.program.inspection.abi.to_string(),
-                "digest": app.program.digest.to_string(),
+                "module": module.map_or_else(|| "program outside".to_owned(), |module| module.source.to_string()),
+                "abi": module.map_or_else(|| "native".to_owned(), |module| module.program.inspection.abi.to_string()),
+                "digest": module.map(|module| module.program.digest.to_string()).unwrap_or_default(),
                 "routes": app.routes,
                 "hosts": app.hosts,
                 "loaded": app.is_loaded(),

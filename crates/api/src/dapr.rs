@@ -143,12 +143,15 @@ impl Dapr {
             (_, ["v1.0-alpha1", "state", store, "query"]) if write => {
                 state::query(scope, store, body(invocation).await?).await
             }
-            (_, ["v1.0" | "v1.0-alpha1", "publish", "bulk", pubsub, topic @ ..]) if write && !topic.is_empty() => {
+            (_, ["v1.0" | "v1.0-alpha1", "publish", "bulk", pubsub, topic @ ..])
+                if write && !topic.is_empty() =>
+            {
                 let (headers, body) = head_and_body(invocation).await?;
                 publish::bulk(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
             }
             (_, ["v1.0", "publish", name @ ..]) if write => {
-                let (pubsub, topic) = name.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+                let (pubsub, topic) =
+                    name.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
                 let (headers, body) = head_and_body(invocation).await?;
                 publish::publish(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
             }
@@ -166,7 +169,9 @@ impl Dapr {
             ("GET", ["v1.0" | "v1.0-alpha1", "configuration", store, id, "unsubscribe"]) => {
                 self.configuration.unsubscribe(scope, store, id).await
             }
-            ("POST", ["v1.0-alpha1", "lock", store]) => lock::lock(scope, store, &body(invocation).await?).await,
+            ("POST", ["v1.0-alpha1", "lock", store]) => {
+                lock::lock(scope, store, &body(invocation).await?).await
+            }
             ("POST", ["v1.0-alpha1", "unlock", store]) => {
                 lock::unlock(scope, store, &body(invocation).await?).await
             }

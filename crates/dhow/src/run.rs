@@ -47,7 +47,9 @@ pub(crate) struct Run {
     /// Host that HTTP requests may go to: name, *.name, [scheme://]name[:port], or * (repeatable)
     #[arg(long, value_name = "PATTERN")]
     allow_host: Vec<HostPattern>,
-    /// What else is allowed: state=NAME, invoke=APP, http=HOST, connect=ADDRESS[:PORT], listen=ADDRESS[:PORT] (repeatable)
+    /// What else is allowed: state=NAME, publish=NAME[/TOPIC], subscribe=NAME[/TOPIC], invoke=APP, bindings=NAME,
+    /// secrets=NAME[/SECRET], configuration=NAME, lock=NAME, jobs=NAME, http=HOST, connect=ADDRESS[:PORT],
+    /// listen=ADDRESS[:PORT] (repeatable)
     #[arg(long, value_name = "KIND=PATTERN")]
     grant: Vec<String>,
     /// Configuration value that the guest reads through wasi:config (repeatable)
@@ -95,8 +97,7 @@ impl Run {
         let resources =
             dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
         let host = serve::host(Components::new(resources, &self.data_dir), true)?;
-        let api = Arc::new(dhow_api::dapr::Dapr::default());
-        host.serve_runtime_api(api);
+        host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None));
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
             Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])?),
@@ -109,7 +110,7 @@ impl Run {
         let app = prepare(&host, &spec, 1).await;
         progress.finish_and_clear();
         let app = app.map_err(|error| Error::before_guest(error.to_string()))?;
-        if app.program.inspection.abi.is_command() {
+        if app.module().is_some_and(|module| module.program.inspection.abi.is_command()) {
             if self.watch {
                 return Err(Error::usage(
                     "--watch is for services; this module is a program that ends by itself",
@@ -199,7 +200,19 @@ impl Run {
                 "http" => spec.grants.http.push(host()?),
                 "connect" => spec.grants.connect.push(host()?),
                 "listen" => spec.grants.listen.push(host()?),
-                _ => return Err(failed(&"the kinds are state, invoke, http, connect and listen")),
+                "publish" => spec.grants.publish.push(name()?),
+                "subscribe" => spec.grants.subscribe.push(name()?),
+                "bindings" => spec.grants.bindings.push(name()?),
+                "secrets" => spec.grants.secrets.push(name()?),
+                "configuration" => spec.grants.configuration.push(name()?),
+                "lock" => spec.grants.lock.push(name()?),
+                "jobs" => spec.grants.jobs.push(name()?),
+                _ => {
+                    return Err(failed(
+                        &"the kinds are state, publish, subscribe, invoke, bindings, secrets, configuration, \
+                          lock, jobs, http, connect and listen",
+                    ));
+                }
             }
         }
         if let Some(memory) = self.memory {

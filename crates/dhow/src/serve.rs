@@ -6,12 +6,8 @@ use dhow_api::control::Control;
 use dhow_api::ingress::Ingress;
 use dhow_api::management::Management;
 use dhow_api::server::{Face, Listener, Stop};
-use dhow_blocks::grants::Grants;
-use dhow_blocks::invoke::Invoker;
-use dhow_blocks::scope::Scope;
 use dhow_engine::{Cache, Engine, EngineOptions};
 use dhow_host::{Components, Host, HostOptions};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -105,21 +101,14 @@ impl Serving {
         self.listen(address, Arc::new(Management { host }))
     }
 
-    /// Serves the Dapr API to programs outside. They may use every state store and invoke every app.
-    pub(crate) fn dapr(
+    /// Serves the Dapr API to programs outside. They may use every component and invoke every app.
+    pub(crate) async fn dapr(
         &mut self,
         address: SocketAddr,
         api: Arc<dhow_api::dapr::Dapr>,
     ) -> Result<SocketAddr, Error> {
-        let everything = || "*".parse().into_iter().collect();
-        let state = self.host.components().state(OUTSIDE).map_err(|error| Error::new(error.to_string()))?;
-        let scope = Arc::new(Scope {
-            app_id: OUTSIDE.into(),
-            grants: Grants { state: everything(), invoke: everything(), ..Grants::default() },
-            state,
-            config: BTreeMap::new(),
-            invoker: Arc::clone(&self.host) as Arc<dyn Invoker>,
-        });
+        let scope = self.host.outside_scope(OUTSIDE).await;
+        let scope = scope.map_err(|error| Error::new(error.to_string()))?;
         let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
         self.listen(address, Arc::new(dhow_api::dapr::DaprFace { api, scope, token }))
     }

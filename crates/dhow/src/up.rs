@@ -87,14 +87,14 @@ impl Up {
                 component.component_type
             );
         }
-        let api = Arc::new(Dapr::default());
+        let mut serving = Serving::new(Arc::clone(&host));
+        let api = Dapr::new(&host, None);
         host.serve_runtime_api(Arc::clone(&api) as _);
 
-        let mut serving = Serving::new(Arc::clone(&host));
         // Ports first: one that is taken is known before minutes of compiling.
         let addr = serving.ingress(self.addr.unwrap_or(manifest.host.addr))?;
         let api_addr = match self.api_addr.map_or(manifest.host.api_addr, |addr| addr.0) {
-            Some(address) => Some(serving.dapr(address, api)?),
+            Some(address) => Some(serving.dapr(address, api).await?),
             None => None,
         };
         let management_addr = match self.management_addr.map_or(manifest.host.management_addr, |addr| addr.0)
@@ -232,7 +232,9 @@ impl Shared {
     /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same.
     async fn is_still(&self, app: &App) -> bool {
         !matches!(self.source, Source::Path(_))
-            || self.module().await.is_ok_and(|module| module.program.digest == app.program.digest)
+            || self.module().await.is_ok_and(|module| {
+                app.module().is_some_and(|known| known.program.digest == module.program.digest)
+            })
     }
 }
 

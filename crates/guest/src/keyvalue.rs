@@ -74,7 +74,7 @@ impl store::Host for KeyValue<'_> {
     async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Error> {
         // Guests that know no name ask for "" or "default".
         let name = match identifier.as_str() {
-            "" | "default" if !self.scope.state.contains_key(&identifier) => DEFAULT_STATE_STORE,
+            "" | "default" if !self.scope.components.state.contains_key(&identifier) => DEFAULT_STATE_STORE,
             name => name,
         };
         let state = self.scope.state(name)?;

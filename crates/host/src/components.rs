@@ -5,17 +5,18 @@
 //! because the metadata of others may refer to them.
 
 use crate::metrics::Metrics;
-use crate::resiliency::{Direction, Resiliency};
+use crate::resiliency::Resiliency;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::jobs::Jobs;
 use dhow_blocks::scope::{
-    Bound, ComponentInfo, PubSubBinding, Providers, SecretAccess, SecretBinding, State, TopicRules,
+    Bound, ComponentInfo, Providers, PubSubBinding, SecretAccess, SecretBinding, State, TopicRules,
 };
 use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
 use dhow_resources::component::{Component, MetadataValue};
+use dhow_resources::configuration::access::Action;
 use dhow_resources::load::Resources;
-use dhow_resources::resiliency::ComponentBlock;
+use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription::Subscription;
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -77,11 +78,11 @@ impl Components {
         let scopes = configuration.map(|configuration| configuration.secret_scopes.as_slice());
         let scopes = scopes.unwrap_or_default().iter().map(|scope| {
             let access = SecretAccess {
-                deny_by_default: scope.deny_by_default,
-                allowed: scope.allowed_secrets.clone(),
-                denied: scope.denied_secrets.clone(),
+                deny_by_default: scope.default_access == Action::Deny,
+                allowed: scope.allowed.clone(),
+                denied: scope.denied.clone(),
             };
-            (scope.store_name.clone(), access)
+            (scope.store.clone(), access)
         });
         Components {
             secret_scopes: scopes.collect(),
@@ -101,7 +102,8 @@ impl Components {
     /// `ignoreErrors`; then it is left out and [`Components::failures`] tells why.
     pub async fn of_app(&self, app_id: &str, metrics: &Metrics) -> Result<Providers, ComponentError> {
         let mut providers = Providers { jobs: self.jobs.clone(), ..Providers::default() };
-        let seen = self.components.iter().filter(|component| component.is_in_scope(app_id));
+        let seen = self.components.iter();
+        let seen = seen.filter(|component| is_served(component) && component.is_in_scope(app_id));
         let opened = join_all(seen.map(|component| async move {
             let opened = self.open(component, app_id).await;
             (component, opened)
@@ -160,6 +162,11 @@ impl Components {
             is_input.then(|| Input { bound: bound.clone(), route })
         });
         inputs.collect()
+    }
+
+    /// Components of blocks that this version does not have; an operator should hear of them.
+    pub fn unsupported(&self) -> impl Iterator<Item = &Component> {
+        self.components.iter().filter(|component| !is_served(component))
     }
 
     /// Components that could not be opened, and why.
@@ -282,6 +289,12 @@ impl Components {
     }
 }
 
+/// Whether the component is of a block that there is; which types it has is the registry's matter.
+fn is_served(component: &Component) -> bool {
+    let block = component.component_type.split('.').next().unwrap_or_default();
+    ["state", "pubsub", "bindings", "secretstores", "configuration", "lock"].contains(&block)
+}
+
 fn failed(component: &Component, reason: String) -> ComponentError {
     ComponentError { file: component.file.display().to_string(), line: component.line, reason }
 }
@@ -319,7 +332,9 @@ impl View<'_> {
                 providers.pubsub.insert(name, PubSubBinding { bound, topics, consumer });
             }
             Opened::Binding(binding) => {
-                providers.bindings.insert(name, self.bind("output_binding", ComponentBlock::Binding, info, binding));
+                providers
+                    .bindings
+                    .insert(name, self.bind("output_binding", ComponentBlock::Binding, info, binding));
             }
             Opened::Secrets(store) => {
                 let access = self.components.secret_scopes.get(&name).cloned().unwrap_or_default();
@@ -346,7 +361,8 @@ impl View<'_> {
         info: ComponentInfo,
         provider: Arc<P>,
     ) -> Bound<P> {
-        let policy = self.components.resiliency.component(self.app_id, &info.name, block, Direction::Outbound);
+        let policy =
+            self.components.resiliency.component(self.app_id, &info.name, block, Direction::Outbound);
         let meter = self.metrics.component(metric, self.app_id, &info.name);
         Bound { provider, component: Arc::new(info), policy, meter: Some(meter) }
     }

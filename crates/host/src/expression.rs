@@ -104,16 +104,17 @@ mod tests {
     #[test]
     fn hostile_expressions_are_refused() {
         let brackets = "(".repeat(1000) + &")".repeat(1000);
-        for source in ["", "1 +", "event.", &"!".repeat(1000), &brackets, &"a".repeat(5000), "\u{0}", "x ? y"] {
+        for source in ["", "1 +", "event.", &"!".repeat(1000), &brackets, &"a".repeat(5000), "\u{0}", "x ? y"]
+        {
             assert!(Expression::parse(source).is_err(), "{source:.20}");
         }
         // As much as is allowed can also be evaluated on a small stack.
         let wide = vec!["1"; 900].join("+") + "==1";
         for source in ["[".repeat(30) + &"]".repeat(30) + "==[]", "!".repeat(30) + "true", wide] {
             let expression = Expression::parse(&source).unwrap();
-            let evaluated = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
-                expression.is_true::<()>(&[]).is_ok()
-            });
+            let evaluated = std::thread::Builder::new()
+                .stack_size(2 << 20)
+                .spawn(move || expression.is_true::<()>(&[]).is_ok());
             evaluated.unwrap().join().unwrap();
         }
     }

@@ -7,16 +7,14 @@
 use crate::expression::Expression;
 use dhow_blocks::policy::{Backoff, Breaker, Counts, Matching, Policies, Policy, Retry};
 use dhow_resources::load::Resources;
-use dhow_resources::resiliency::{
-    self as resource, ComponentBlock, DefaultTarget, PolicyKind, PolicyNames, built_in_retry,
-    default_policy_names,
+use dhow_resources::resiliency::defaults::{
+    ComponentBlock, DefaultTarget, Direction, PolicyKind, built_in_retry, default_policy_names,
 };
+use dhow_resources::resiliency::{self as resource, PolicyNames};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-pub use dhow_resources::resiliency::Direction;
 
 /// The resiliency of a host.
 #[derive(Debug, Default)]
@@ -99,9 +97,8 @@ impl Resiliency {
             if policy.breaker.is_none() {
                 let breakers = &resource.policies.circuit_breakers;
                 let breaker = names.circuit_breaker.as_deref();
-                let found = pick(breaker, default, PolicyKind::CircuitBreaker, |name| {
-                    breakers.get(name).cloned()
-                });
+                let found =
+                    pick(breaker, default, PolicyKind::CircuitBreaker, |name| breakers.get(name).cloned());
                 policy.breaker = found.map(|(name, breaker)| self.breaker(app_id, target, &name, &breaker));
             }
         }

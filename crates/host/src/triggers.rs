@@ -28,7 +28,7 @@ use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger
 use dhow_blocks::pubsub::Subscribe;
 use dhow_blocks::scope::ScopeError;
 use dhow_blocks::trace::TraceContext;
-use dhow_resources::resiliency::{ComponentBlock, Direction};
+use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription as resource;
 use futures::future::join_all;
 use http::{Request, StatusCode};
@@ -127,9 +127,9 @@ impl Triggers {
             // Not all at once, where many hosts wait for the same broker.
             tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
             delay = (delay * 2).min(LONGEST_DELAY);
-            let current = apps.iter().all(|app| {
-                host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app))
-            });
+            let current = apps
+                .iter()
+                .all(|app| host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app)));
             if !current {
                 // A later version of the apps has its own refresh.
                 return;

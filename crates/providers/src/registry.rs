@@ -172,7 +172,10 @@ pub fn embedded(data_dir: &Path) -> Vec<(ComponentInfo, Opened)> {
         let mut add = |name: &str, component_type: &str, opened: Opened| {
             let (name, component_type) = (name.to_owned(), component_type.to_owned());
             let capabilities = opened.capabilities();
-            embedded.push((ComponentInfo { name, component_type, version: "v1".to_owned(), capabilities }, opened));
+            embedded.push((
+                ComponentInfo { name, component_type, version: "v1".to_owned(), capabilities },
+                opened,
+            ));
         };
         add("statestore", "state.sqlite", Opened::State(state::sqlite::embedded(data_dir)));
     }

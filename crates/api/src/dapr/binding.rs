@@ -8,8 +8,8 @@ use dhow_blocks::events::{Metadata, value};
 use dhow_blocks::invoke::Reply;
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -34,13 +34,14 @@ pub(super) async fn invoke(
     let mut metadata = request.metadata.unwrap_or_default();
     metadata.entry("traceparent".to_owned()).or_insert_with(|| trace.to_string());
     // As JSON, also a plain string: with its quotes, which providers take off that want text.
-    let data = request.data.map_or_else(|| Bytes::from_static(b"null"), |data| {
-        Bytes::copy_from_slice(data.get().as_bytes())
-    });
+    let data = request
+        .data
+        .map_or_else(|| Bytes::from_static(b"null"), |data| Bytes::copy_from_slice(data.get().as_bytes()));
     let request = BindingRequest { operation: request.operation, data, metadata };
     let answer = scope.call_binding(name, request).await;
     let answer = answer.map_err(|error| ApiError::binding(name, &error))?;
-    let content_type = value(&answer.metadata, "content-type").and_then(|text| HeaderValue::try_from(text).ok());
+    let content_type =
+        value(&answer.metadata, "content-type").and_then(|text| HeaderValue::try_from(text).ok());
     let mut reply = match answer.data.filter(|data| !data.is_empty()) {
         Some(data) => reply(StatusCode::OK, "application/json", data),
         None => empty(StatusCode::NO_CONTENT),

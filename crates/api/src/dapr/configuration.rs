@@ -90,8 +90,8 @@ impl Subscriptions {
         };
         let metadata = query.metadata_map();
         let running = bound.provider.subscribe(&keys, &metadata, Arc::new(handler)).await;
-        let running = running
-            .map_err(|error| ApiError::configuration("ERR_CONFIGURATION_SUBSCRIBE", &what, &error))?;
+        let running =
+            running.map_err(|error| ApiError::configuration("ERR_CONFIGURATION_SUBSCRIBE", &what, &error))?;
         self.0.lock().await.insert((app_id, id.clone()), running);
         Ok(reply(StatusCode::OK, "application/json", json!({ "id": id }).to_string()))
     }
@@ -140,7 +140,11 @@ impl Handler<Items> for ToApp {
                     tracing::warn!(app_id, key, "a configuration update was answered {status}");
                 }
                 Err(error) => {
-                    tracing::warn!(app_id = self.app_id, key, "a configuration update was not taken: {error}");
+                    tracing::warn!(
+                        app_id = self.app_id,
+                        key,
+                        "a configuration update was not taken: {error}"
+                    );
                 }
             }
         }

@@ -154,7 +154,8 @@ impl ApiError {
     }
 
     pub(crate) fn state_not_supported(store: &str, what: &str, reason: &'static str) -> ApiError {
-        let grpc = if reason == "DAPR_STATE_QUERYING_NOT_SUPPORTED" { Grpc::Internal } else { Grpc::Unimplemented };
+        let grpc =
+            if reason == "DAPR_STATE_QUERYING_NOT_SUPPORTED" { Grpc::Internal } else { Grpc::Unimplemented };
         let message = format!("state store {store} doesn't support {what}");
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         ApiError::new(status, grpc, "ERR_STATE_STORE_NOT_SUPPORTED", message)

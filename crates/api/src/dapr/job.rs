@@ -58,7 +58,9 @@ pub(crate) async fn keep(scope: &Scope, job: Job, overwrite: bool) -> Result<(),
 pub(crate) async fn find(scope: &Scope, name: &str) -> Result<Job, ApiError> {
     let jobs = scope.jobs(name).map_err(|error| ApiError::scope(&error))?;
     let found = jobs.get(&scope.app_id, name).await;
-    found.map_err(|error| ApiError::job("DAPR_SCHEDULER_GET_JOB", &format!("failed to get job {name}"), &error))
+    found.map_err(|error| {
+        ApiError::job("DAPR_SCHEDULER_GET_JOB", &format!("failed to get job {name}"), &error)
+    })
 }
 
 /// Forgets a job.

@@ -4,7 +4,7 @@ use super::error::ApiError;
 use crate::reply;
 use dhow_blocks::invoke::Reply;
 use dhow_blocks::lock::Unlock;
-use dhow_blocks::scope::{ScopeError, Scope, UseError};
+use dhow_blocks::scope::{Scope, ScopeError, UseError};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -60,9 +60,7 @@ pub(crate) async fn give_back(
     required(resource, owner)?;
     let unlocked = scope.unlock(store, resource, owner).await;
     match &unlocked {
-        Err(error @ UseError::Scope(_)) => {
-            Err(ApiError::lock("ERR_UNLOCK", "failed to release lock", error))
-        }
+        Err(error @ UseError::Scope(_)) => Err(ApiError::lock("ERR_UNLOCK", "failed to release lock", error)),
         unlocked => Ok(status(unlocked)),
     }
 }

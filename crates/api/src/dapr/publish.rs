@@ -11,8 +11,8 @@ use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::Reply;
 use dhow_blocks::scope::{Event, Scope};
 use dhow_blocks::trace::TraceContext;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -108,7 +108,10 @@ pub(super) async fn bulk(
     let body = json!({ "failedEntries": failed, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE" });
     let mut reply = reply(StatusCode::INTERNAL_SERVER_ERROR, "application/json", body.to_string());
     let headers = reply.headers_mut();
-    headers.insert(HeaderName::from_static("metadata.responsedata"), HeaderValue::from_static("ERR_PUBSUB_PUBLISH_MESSAGE"));
+    headers.insert(
+        HeaderName::from_static("metadata.responsedata"),
+        HeaderValue::from_static("ERR_PUBSUB_PUBLISH_MESSAGE"),
+    );
     if let Ok(what) = HeaderValue::try_from(what) {
         headers.insert(HeaderName::from_static("metadata.error"), what);
     }
@@ -131,10 +134,9 @@ fn data(entry: &Entry) -> Result<Bytes, String> {
             .map(Bytes::from)
             .map_err(|error| format!("entry {:?}: the event is not base64: {error}", entry.entry_id)),
         Some(text) => Ok(text.into()),
-        None if is_binary(content_type) || content_type.starts_with("text/") => Err(format!(
-            "entry {:?}: an event of type {content_type} must be a string",
-            entry.entry_id
-        )),
+        None if is_binary(content_type) || content_type.starts_with("text/") => {
+            Err(format!("entry {:?}: an event of type {content_type} must be a string", entry.entry_id))
+        }
         None => Ok(Bytes::copy_from_slice(event.get().as_bytes())),
     }
 }

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 /// `/v1.0/secrets/<store>/<name>`
 pub(super) async fn get(scope: &Scope, store: &str, name: &str, query: &Query) -> Result<Reply, ApiError> {
     let secret = scope.secret(store, name, &query.metadata_map()).await;
-    let secret = secret
-        .map_err(|error| ApiError::secret(store, &format!("secret with key {name}"), &error))?;
+    let secret =
+        secret.map_err(|error| ApiError::secret(store, &format!("secret with key {name}"), &error))?;
     Ok(match secret {
         Some(secret) => reply(StatusCode::OK, "application/json", json!(secret.0).to_string()),
         None => empty(StatusCode::NO_CONTENT),

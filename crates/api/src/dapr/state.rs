@@ -59,7 +59,12 @@ struct Step {
     request: Entry,
 }
 
-pub(super) async fn save(scope: &Scope, store: &str, query: &Parameters, body: Bytes) -> Result<Reply, ApiError> {
+pub(super) async fn save(
+    scope: &Scope,
+    store: &str,
+    query: &Parameters,
+    body: Bytes,
+) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
     let entries: Vec<Entry> = parse(&body)?;
     let what = format!("failed saving state in state store {store}");
@@ -156,9 +161,10 @@ pub(super) async fn query(scope: &Scope, store: &str, body: Bytes) -> Result<Rep
     if page.results.is_empty() {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
-    let results = page.results.into_iter().map(|found| {
-        serde_json::json!({ "key": found.key, "data": data(&found.value), "etag": found.etag })
-    });
+    let results = page
+        .results
+        .into_iter()
+        .map(|found| serde_json::json!({ "key": found.key, "data": data(&found.value), "etag": found.etag }));
     let mut body = serde_json::json!({ "results": results.collect::<Vec<_>>() });
     if !page.token.is_empty() {
         body["token"] = page.token.into();
@@ -173,7 +179,8 @@ pub(crate) async fn find(scope: &Scope, store: &str, query: &[u8]) -> Result<Que
         let reason = "DAPR_STATE_QUERYING_NOT_SUPPORTED";
         return Err(ApiError::state_not_supported(store, "querying", reason));
     }
-    let query = Query::parse(query).map_err(|reason| ApiError::malformed(format!("failed to parse query: {reason}")))?;
+    let query = Query::parse(query)
+        .map_err(|reason| ApiError::malformed(format!("failed to parse query: {reason}")))?;
     state.query(query).await.map_err(|error| ApiError::state_query(store, &error.to_string()))
 }
 

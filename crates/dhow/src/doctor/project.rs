@@ -2,6 +2,7 @@
 
 use super::Check;
 use dhow_host::Components;
+use dhow_host::metrics::Metrics;
 use dhow_resources::error::ResourceErrors;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{HostConfig, Manifest, ModuleSource};
@@ -108,8 +109,14 @@ async fn components(resources: Resources, data_dir: &Path, app_ids: &[String]) -
         let advice = "this version of dhow has no provider for it";
         checks.push(Check::note(format!("component {}", component.name), found, advice));
     }
-    let mut failures: Vec<String> =
-        app_ids.iter().filter_map(|app_id| Some(components.state(app_id).err()?.to_string())).collect();
+    let mut failures = Vec::new();
+    if let Ok(metrics) = Metrics::new() {
+        for app_id in app_ids {
+            let opened = components.of_app(app_id, &metrics).await;
+            failures.extend(opened.err().map(|error| error.to_string()));
+        }
+    }
+    failures.extend(components.failures().into_values());
     failures.sort();
     failures.dedup();
     if failures.is_empty() {

@@ -103,7 +103,10 @@ impl Events {
         let status = reply.status();
         let body = delivery::answer(reply).await.map_err(retry)?;
         if !matches!(delivery::taken(status), Taken::Yes) {
-            return Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(status.as_u16()) });
+            return Err(NotTaken::Retry {
+                reason: format!("it answered {status}"),
+                code: Some(status.as_u16()),
+            });
         }
         // An answer of any other form is none.
         match serde_json::from_slice::<Answer>(&body) {
@@ -126,8 +129,7 @@ impl Events {
         let data = answer.data.map(|data| data.get().to_owned()).unwrap_or_default();
         let call = |name: String| {
             let data = data.clone().into();
-            let request =
-                BindingRequest { operation: "create".to_owned(), data, metadata: Metadata::new() };
+            let request = BindingRequest { operation: "create".to_owned(), data, metadata: Metadata::new() };
             async move {
                 let called = self.scope.call_binding(&name, request).await;
                 called.map_err(|error| format!("binding {name}: {error}"))

@@ -5,7 +5,7 @@
 //! by the dead-letter topic, and without one by the broker.
 
 use super::subscription::Subscription;
-use super::{Target, Taken};
+use super::{Taken, Target};
 use async_trait::async_trait;
 use dhow_blocks::cloud_event::{self, CloudEvent};
 use dhow_blocks::events::{Handler, Metadata, Outcome};
@@ -216,7 +216,8 @@ pub(super) fn request(
         let hop = ["connection", "content-length", "host", "transfer-encoding", "upgrade"]
             .iter()
             .any(|hop| name.eq_ignore_ascii_case(hop));
-        if let (false, Ok(name), Ok(value)) = (hop, HeaderName::try_from(name), HeaderValue::try_from(value)) {
+        if let (false, Ok(name), Ok(value)) = (hop, HeaderName::try_from(name), HeaderValue::try_from(value))
+        {
             headers.insert(name, value);
         }
     }
