@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
+//! | `sidecar` | a program outside and the host beside it |
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
@@ -33,6 +34,7 @@ mod process;
 mod ps;
 mod run;
 mod serve;
+mod sidecar;
 mod stop;
 mod text;
 mod toolchain;

@@ -1,5 +1,9 @@
 //! `dhow run`: one module, as a program or as a service.
 
+mod native;
+
+pub(crate) use native::run_all;
+
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
@@ -11,12 +15,14 @@ use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
 use dhow_resources::units::{parse_duration, parse_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use native::Native;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Run one module: a program to its end, an HTTP component until it is stopped
+/// Run one module, or a program with Dapr's API beside it
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 EXAMPLES
@@ -26,17 +32,20 @@ EXAMPLES
   dhow run app.wasm --allow-host api.example.com  let it send requests to one host
   dhow run app.wasm --grant state=statestore      let it keep state
   cat hello.wasm | dhow run -                     read the module from standard input
+  dhow run --app-id orders --app-port 3000 -- node app.js
+                                                  run a program outside, with Dapr's API beside it
 
 Nothing is allowed that is not granted. `dhow inspect FILE` tells what a module will ask for.")]
 pub(crate) struct Run {
-    /// WebAssembly component or module (binary or text), URL, or - for standard input
+    /// WebAssembly component or module (binary or text), URL, or - for standard input; none to run a program
+    /// outside, or the sidecar alone
     #[arg(value_name = "FILE|URL|-")]
-    module: String,
-    /// Arguments of the program
+    module: Vec<String>,
+    /// Arguments of the module; without a module: a program outside and its arguments
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
     /// Identity of the app; default: the file's name
-    #[arg(long, value_name = "ID")]
+    #[arg(long, short = 'a', value_name = "ID")]
     app_id: Option<String>,
     /// Environment variable; without =VALUE it is taken from this process (repeatable)
     #[arg(long, short, value_name = "NAME[=VALUE]")]
@@ -54,7 +63,7 @@ pub(crate) struct Run {
     grant: Vec<String>,
     /// Configuration value that the guest reads through wasi:config (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
-    config: Vec<String>,
+    config_value: Vec<String>,
     /// Where an HTTP component is served; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "DHOW_ADDR")]
     addr: SocketAddr,
@@ -79,17 +88,50 @@ pub(crate) struct Run {
     /// Serve the new version when the file changes; requests under way finish in the old one
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    native: Native,
 }
 
 pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(run.start())
 }
 
+/// What logs are to show, if the command line says it in Dapr's way.
+pub(crate) fn log_level(run: &Run) -> Option<&str> {
+    run.native.log_level()
+}
+
 // === impl Run ===
 
 impl Run {
     async fn start(self) -> Result<ExitCode, Error> {
-        let spec = self.spec()?;
+        if let Some(file) = self.native.run_file() {
+            return native::run_all(file).await;
+        }
+        match self.module.as_slice() {
+            [module] if self.is_module(module) => self.run_module(module).await,
+            words => {
+                // `dapr run` takes the command without the dashes, too.
+                let command = words.iter().chain(&self.args).cloned().collect();
+                let app_id = self.app_id.as_deref();
+                let app = self.native.app(app_id, command, self.environment()?, &self.resources_path)?;
+                native::run(app, &self.data_dir).await
+            }
+        }
+    }
+
+    /// Whether the one word before the dashes is a module. What is neither a file nor a program is taken for one,
+    /// so that the error speaks of the file.
+    fn is_module(&self, word: &str) -> bool {
+        if !self.args.is_empty() || word.contains("://") || word == "-" || Path::new(word).is_file() {
+            return true;
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        word.contains('/') || !std::env::split_paths(&path).any(|folder| folder.join(word).is_file())
+    }
+
+    async fn run_module(self: &Run, module: &str) -> Result<ExitCode, Error> {
+        let spec = self.spec(module)?;
         let mut dirs = self.resources_path.clone();
         if dirs.is_empty() && PathBuf::from("resources").is_dir() {
             dirs.push("resources".into());
@@ -152,24 +194,18 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn spec(&self) -> Result<AppSpec, Error> {
-        let source = Source::parse(&self.module);
-        let app_id = match &self.app_id {
-            Some(app_id) => app_id.clone(),
-            None => app_id(&source),
-        };
-        let mut spec = AppSpec::new(app_id, source);
-        spec.routes = vec!["/".to_owned()];
-        spec.reuse = self.reuse;
+    /// The variables that the command line names.
+    fn environment(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut variables = BTreeMap::new();
         for variable in &self.env {
             match variable.split_once('=') {
                 Some((name, value)) if !name.is_empty() => {
-                    spec.env.insert(name.to_owned(), value.to_owned());
+                    variables.insert(name.to_owned(), value.to_owned());
                 }
                 Some(_) => return Err(Error::usage(format!("--env {variable}: the name is empty"))),
                 None => match std::env::var(variable) {
                     Ok(value) => {
-                        spec.env.insert(variable.clone(), value);
+                        variables.insert(variable.clone(), value);
                     }
                     Err(_) => {
                         return Err(Error::usage(format!(
@@ -179,9 +215,22 @@ impl Run {
                 },
             }
         }
-        for value in &self.config {
+        Ok(variables)
+    }
+
+    fn spec(&self, module: &str) -> Result<AppSpec, Error> {
+        let source = Source::parse(module);
+        let app_id = match &self.app_id {
+            Some(app_id) => app_id.clone(),
+            None => app_id(&source),
+        };
+        let mut spec = AppSpec::new(app_id, source);
+        spec.routes = vec!["/".to_owned()];
+        spec.reuse = self.reuse;
+        spec.env = self.environment()?;
+        for value in &self.config_value {
             let Some((name, value)) = value.split_once('=') else {
-                return Err(Error::usage(format!("--config {value}: expected NAME=VALUE")));
+                return Err(Error::usage(format!("--config-value {value}: expected NAME=VALUE")));
             };
             spec.config.insert(name.to_owned(), value.to_owned());
         }
@@ -244,8 +293,12 @@ fn app_id(source: &Source) -> String {
         }),
         Source::Stdin => None,
     };
-    let name: String =
-        name.unwrap_or_default().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    harmless(&name.unwrap_or_default())
+}
+
+/// An app-id out of a file's name.
+fn harmless(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "app".to_owned() } else { name.to_owned() }
 }

@@ -138,8 +138,13 @@ impl Serving {
     fn listen(&mut self, address: SocketAddr, face: Arc<impl Face>) -> Result<SocketAddr, Error> {
         let listener = Listener::tcp(address).map_err(|error| Error::new(error.to_string()))?;
         let address = listener.address().unwrap_or(address);
-        self.servers.spawn(listener.serve(face, self.stop.clone(), GRACE));
+        self.serve(listener, face);
         Ok(address)
+    }
+
+    /// Serves a face on a socket that listens already.
+    pub(crate) fn serve(&mut self, listener: Listener, face: Arc<impl Face>) {
+        self.servers.spawn(listener.serve(face, self.stop.clone(), GRACE));
     }
 
     /// Serves until a signal or `dhow stop`, then drains. A second signal ends the process at once.

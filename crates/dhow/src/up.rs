@@ -7,6 +7,7 @@ use crate::{Error, Global};
 use dhow_api::dapr::Dapr;
 use dhow_artifacts::Source;
 use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
+use dhow_resources::configuration;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{Manifest, ModuleSource};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -252,7 +253,19 @@ fn load(path: &Path) -> Result<Manifest, Error> {
 }
 
 fn resources(manifest: &Manifest) -> Result<Resources, Error> {
-    let resources = load_dirs(&manifest.resource_dirs()).map_err(|error| Error::new(error.to_string()))?;
+    read_resources(&manifest.resource_dirs(), None)
+}
+
+/// Reads resources from folders, and the configuration from a file of its own. What has no effect is logged.
+pub(crate) fn read_resources(dirs: &[PathBuf], configuration: Option<&Path>) -> Result<Resources, Error> {
+    let mut resources = load_dirs(dirs).map_err(|error| Error::new(error.to_string()))?;
+    if let Some(file) = configuration {
+        let configuration = configuration::load(file).map_err(|error| Error::new(error.to_string()))?;
+        resources.configurations.insert(0, configuration);
+    }
+    for unused in resources.configurations.iter().flat_map(|configuration| &configuration.unused) {
+        tracing::warn!("{unused}");
+    }
     for ignored in &resources.ignored {
         let hint = ignored.nearest.as_ref().map(|kind| format!("; did you mean {kind}?")).unwrap_or_default();
         tracing::warn!(

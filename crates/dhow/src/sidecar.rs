@@ -1,0 +1,174 @@
+//! A program outside and the host beside it: what `dhow run -- command` starts, and each app of a `dapr.yaml`.
+//!
+//! The program finds the API at the ports that its environment names, as it would with Dapr's own sidecar; the
+//! host finds the program at the port that it was told. Both end together.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `ports` | where the host listens |
+//! | `program` | the program: environment, output, signals, exit code |
+//! | `health` | whether the program listens, and whether it is well |
+
+mod health;
+mod ports;
+mod program;
+
+use crate::Error;
+use crate::hosts::HostInfo;
+use crate::serve::{self, Serving};
+use dhow_api::channel::Endpoint;
+use dhow_api::channel::grpc::GrpcChannel;
+use dhow_api::channel::http::HttpChannel;
+use dhow_api::dapr::{Dapr, DaprFace};
+use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
+use dhow_api::server::Stop;
+use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
+use dhow_host::{App, Components, Host};
+use dhow_resources::multi_app::{self, AppProtocol};
+use ports::Ports;
+use program::Program;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// From a request to the head of the program's answer. Dapr sets no limit; this one only ends what hangs.
+const ANSWER: Duration = Duration::from_secs(3600);
+
+/// A program has this long to end when it is told to, before it is killed (Dapr's default).
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A host beside a program.
+pub(crate) struct Sidecar {
+    host: Arc<Host>,
+    app: Arc<App>,
+    program: Option<Program>,
+    serving: Serving,
+    spec: multi_app::App,
+    ports: Ports,
+}
+
+/// Stands where a program has no port: it can use the API, and cannot be reached.
+struct NoPort {
+    app_id: String,
+}
+
+#[async_trait::async_trait]
+impl Channel for NoPort {
+    async fn invoke(&self, _: Invocation) -> Result<Reply, InvokeError> {
+        let reason = "it has no port; tell it with --app-port".to_owned();
+        Err(InvokeError::Unreachable { app_id: self.app_id.clone(), reason })
+    }
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// Opens the components and the ports, and starts the program. `label` stands before each line that the
+    /// program prints.
+    pub(crate) async fn start(spec: multi_app::App, data_dir: &Path, label: &str) -> Result<Sidecar, Error> {
+        let resources = crate::up::read_resources(&spec.resources, spec.config.as_deref())?;
+        let host = serve::host(Components::new(resources, data_dir), false)?;
+        let running = spec.max_concurrency.map(|count| count as usize);
+        let app = host.prepare_native(&spec.app_id, channel(&spec)?, running).await;
+        let app = app.map_err(|error| Error::new(error.to_string()))?;
+        host.replace(vec![Arc::clone(&app)]);
+
+        let mut serving = Serving::new(Arc::clone(&host));
+        let api = Dapr::new(&host, Some(serving.stop.clone()));
+        host.serve_runtime_api(Arc::clone(&api) as _);
+        let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
+        let max_message = spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let scope = Arc::clone(app.scope());
+        let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
+        let http = DaprFace { api, scope, token };
+        let ports = ports::open(&mut serving, &spec, Arc::new(http), Arc::new(grpc))?;
+        let info = HostInfo::new("run", &spec.app_id, data_dir);
+        serving.announce(info.with_api_addr(ports.http).with_management_addr(ports.metrics));
+
+        let program = Program::start(&spec, &ports, label)?;
+        Ok(Sidecar { host, app, program, serving, spec, ports })
+    }
+
+    /// Where the API is, for people.
+    pub(crate) fn describe(&self) -> String {
+        let Ports { http, grpc, metrics, .. } = &self.ports;
+        let part = |name: &str, address: &Option<std::net::SocketAddr>| {
+            address.map(|address| format!(" {name} {address}")).unwrap_or_default()
+        };
+        format!("{}:{}{}{}", self.spec.app_id, part("HTTP", http), part("gRPC", grpc), part("metrics", metrics))
+    }
+
+    /// Tells it to end.
+    pub(crate) fn stop(&self) -> Stop {
+        self.serving.stop.clone()
+    }
+
+    /// Runs until the program ends, somebody ends the host, or a signal comes; then ends the other, too. The
+    /// answer is the program's exit code.
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+        let Sidecar { host, app, mut program, serving, spec, .. } = self;
+        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let stop = serving.stop.clone();
+        let watching = tokio::spawn(health::watch(Arc::clone(&host), app, spec));
+        let code = {
+            let ended = async {
+                match &mut program {
+                    Some(program) => program.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                code = ended => Some(code),
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                () = stop.stopped() => None,
+            }
+        };
+        watching.abort();
+        let code = match (code, &mut program) {
+            (Some(code), _) => code,
+            // The program may still use the API while it ends.
+            (None, Some(program)) => {
+                tokio::select! {
+                    code = program.end(GRACE) => code,
+                    _ = interrupt.recv() => program.kill().await,
+                }
+            }
+            (None, None) => 0,
+        };
+        stop.stop();
+        serving.until_stopped().await?;
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    }
+}
+
+/// The way to the program.
+fn channel(spec: &multi_app::App) -> Result<Arc<dyn Channel>, Error> {
+    let Some(port) = spec.app_port else {
+        return Ok(Arc::new(NoPort { app_id: spec.app_id.clone() }));
+    };
+    let protocol = spec.app_protocol;
+    let endpoint = Endpoint {
+        app_id: spec.app_id.as_str().into(),
+        host: spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
+        port,
+        tls: matches!(protocol, AppProtocol::Https | AppProtocol::Grpcs),
+        token: std::env::var("APP_API_TOKEN").ok().filter(|token| !token.is_empty()),
+        deadline: ANSWER,
+    };
+    let max_message = spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let channel = match protocol {
+        AppProtocol::Grpc | AppProtocol::Grpcs => {
+            GrpcChannel::new(endpoint, max_message).map(|channel| Arc::new(channel) as Arc<dyn Channel>)
+        }
+        AppProtocol::Http | AppProtocol::Https | AppProtocol::H2c => {
+            let http2 = protocol == AppProtocol::H2c;
+            HttpChannel::new(endpoint, http2).map(|channel| Arc::new(channel) as Arc<dyn Channel>)
+        }
+    };
+    channel.map_err(|reason| Error::new(format!("app {}: {reason}", spec.app_id)))
+}

@@ -1,0 +1,130 @@
+//! The program beside a sidecar: its environment, its output, its signals, its exit code.
+
+use super::ports::Ports;
+use crate::Error;
+use dhow_resources::multi_app::{App, AppProtocol};
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+/// Longest line of output that is kept together, in bytes.
+const MAX_LINE: u64 = 64 << 10;
+
+/// A program that runs.
+pub(super) struct Program {
+    child: Child,
+    output: Vec<JoinHandle<()>>,
+}
+
+impl Program {
+    /// Starts the program, if there is one.
+    pub(super) fn start(spec: &App, ports: &Ports, label: &str) -> Result<Option<Program>, Error> {
+        let Some((name, args)) = spec.command.split_first() else { return Ok(None) };
+        let mut command = Command::new(name);
+        command.args(args).current_dir(&spec.app_dir).envs(environment(spec, ports)).envs(&spec.env);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| {
+            let advice = match error.kind() {
+                std::io::ErrorKind::NotFound => "; is it installed, and in PATH?",
+                _ => "",
+            };
+            Error::before_guest(format!("cannot start {name:?}: {error}{advice}"))
+        })?;
+        let mut output = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            output.push(tokio::spawn(pass_on(stdout, label.to_owned())));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            output.push(tokio::spawn(pass_on(stderr, label.to_owned())));
+        }
+        Ok(Some(Program { child, output }))
+    }
+
+    /// Waits for its end; the answer is its exit code.
+    pub(super) async fn ended(&mut self) -> i32 {
+        let status = self.child.wait().await;
+        for output in self.output.drain(..) {
+            // A grandchild may hold the pipe open for ever.
+            let _ = tokio::time::timeout(Duration::from_secs(1), output).await;
+        }
+        use std::os::unix::process::ExitStatusExt;
+        match status {
+            // As shells count the signals that ended a program.
+            Ok(status) => status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1),
+            Err(_) => 1,
+        }
+    }
+
+    /// Asks it to end, and kills it if it does not within `grace`.
+    pub(super) async fn end(&mut self, grace: Duration) -> i32 {
+        if let Some(pid) = self.child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) {
+            // SAFETY: takes two integers; the process is our child that was not waited for, so the id is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        match tokio::time::timeout(grace, self.ended()).await {
+            // It did what it was told.
+            Ok(code) if code == 128 + libc::SIGTERM || code == 128 + libc::SIGINT => 0,
+            Ok(code) => code,
+            Err(_) => {
+                tracing::warn!("the program did not end within {grace:?} and is killed");
+                self.kill().await
+            }
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) async fn kill(&mut self) -> i32 {
+        let _ = self.child.start_kill();
+        self.ended().await
+    }
+}
+
+/// What Dapr tells a program.
+fn environment(spec: &App, ports: &Ports) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("APP_ID", spec.app_id.clone())];
+    if let Some(port) = spec.app_port {
+        variables.push(("APP_PORT", port.to_string()));
+        let protocol = match spec.app_protocol {
+            AppProtocol::Http => "http",
+            AppProtocol::Https => "https",
+            AppProtocol::Grpc => "grpc",
+            AppProtocol::Grpcs => "grpcs",
+            AppProtocol::H2c => "h2c",
+        };
+        variables.push(("APP_PROTOCOL", protocol.to_owned()));
+    }
+    let address = spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
+    variables.push(("APP_CHANNEL_ADDRESS", address));
+    let numbers =
+        [("DAPR_HTTP_PORT", ports.http), ("DAPR_GRPC_PORT", ports.grpc), ("DAPR_METRICS_PORT", ports.metrics)];
+    for (name, address) in numbers {
+        if let Some(address) = address {
+            variables.push((name, address.port().to_string()));
+        }
+    }
+    variables
+}
+
+/// Prints what the program prints, line by line, with the label before it.
+async fn pass_on(stream: impl AsyncRead + Unpin, label: String) {
+    use tokio::io::AsyncReadExt;
+    let mut lines = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let mut whole = Vec::with_capacity(label.len() + text.len() + 1);
+        whole.extend_from_slice(label.as_bytes());
+        whole.extend_from_slice(text);
+        whole.push(b'\n');
+        // One write a line, so that lines of several programs do not mix.
+        let _ = std::io::stdout().lock().write_all(&whole);
+    }
+}
