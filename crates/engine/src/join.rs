@@ -58,7 +58,6 @@ pub fn join(wasm: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-#[doc(hidden)]
 pub fn attempt(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
     let parts = Parts::of(wasm)?;
     let group = Group::of(&parts)?;
