@@ -41,7 +41,7 @@ pub const VERSION: &str = "join-1";
 /// Why a component stays as it is.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Refusal(&'static str);
+struct Refusal(&'static str);
 
 /// The component with its core modules joined; `None` when there is nothing to gain, or anything about it is
 /// not understood. Safe for any input.
@@ -58,7 +58,7 @@ pub fn join(wasm: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-pub fn attempt(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn attempt(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
     let parts = Parts::of(wasm)?;
     let group = Group::of(&parts)?;
     // An invalid component must not become a valid one by losing its invalid part.

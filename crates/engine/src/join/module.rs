@@ -20,6 +20,10 @@ use wasmparser::{ElementItems, Name, Operator, TableInit};
 /// The name of the instance that the joined module imports from; the functions in it are named by number.
 pub(super) const OUTSIDE: &str = "";
 
+/// The engine pools instances of 4 MiB; a function that can be referred to or is imported takes 32 bytes of
+/// that, a global 16.
+const MAX_STATE: usize = 2 << 20;
+
 /// The joined module.
 pub(super) struct JoinedModule {
     pub(super) module: Module,
@@ -35,6 +39,8 @@ struct Reach {
     referred: BTreeSet<u32>,
     /// Globals that code sets.
     set: BTreeSet<u32>,
+    /// Functions in segments, each as often as it is there.
+    listed: usize,
     waiting: Vec<u32>,
 }
 
@@ -63,6 +69,11 @@ pub(super) fn write(group: &Group<'_, '_>) -> Result<JoinedModule, Refusal> {
         .functions
         .iter()
         .partition(|index| matches!(group.functions.get(**index as usize), Some(Function::External { .. })));
+    let escaping = [reach.listed, reach.referred.len(), group.exports.len(), imported.len()];
+    let escaping = escaping.into_iter().fold(0, usize::saturating_add);
+    if escaping.saturating_mul(32).saturating_add(group.globals.len().saturating_mul(16)) > MAX_STATE {
+        return Err(Refusal("more functions and globals than an instance may have"));
+    }
     let mut functions = vec![None; group.functions.len()];
     for (number, index) in (0_u32..).zip(imported.iter().chain(&defined)) {
         *functions.get_mut(*index as usize).ok_or(BROKEN)? = Some(number);
@@ -171,11 +182,13 @@ impl Reach {
             for element in &member.outline.elements {
                 match &element.items {
                     ElementItems::Functions(functions) => {
+                        reach.listed = reach.listed.saturating_add(functions.count() as usize);
                         for function in functions.clone() {
                             reach.function(local(&member.functions, function?)?);
                         }
                     }
                     ElementItems::Expressions(_, expressions) => {
+                        reach.listed = reach.listed.saturating_add(expressions.count() as usize);
                         for expression in expressions.clone() {
                             reach.expression(member, &expression?)?;
                         }
