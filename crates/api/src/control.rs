@@ -1,12 +1,15 @@
 //! The owner's face: list, logs, invoke, stop. It listens on a Unix socket that only the owner may open.
 
-use crate::dapr::path::decode;
+use crate::dapr::path::{Query, decode, segments};
 use crate::server::{Face, Stop};
 use crate::{empty, reply, text};
 use bytes::Bytes;
 use dhow_blocks::invoke::{Body, BodyError, Invocation, Invoker, Reply, Trigger};
+use dhow_blocks::scope::Event;
+use dhow_blocks::trace::TraceContext;
 use dhow_host::Host;
 use dhow_host::log::Line;
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode, Uri};
 use http_body::Frame;
 use serde_json::{Value, json};
@@ -16,6 +19,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::broadcast;
+
+/// Largest event that the command line publishes, in bytes.
+const MAX_EVENT: usize = 4 << 20;
 
 /// The control face.
 pub struct Control {
@@ -36,6 +42,7 @@ impl Face for Control {
                 empty(StatusCode::ACCEPTED)
             }
             (_, path) if path.starts_with("/v1/invoke/") => self.invoke(request).await,
+            (&Method::POST, path) if path.starts_with("/v1/publish/") => self.publish(request).await,
             _ => text(StatusCode::NOT_FOUND, format_args!("{path} is not part of the control interface")),
         }
     }
@@ -84,6 +91,33 @@ impl Control {
         let news = follow.then(|| logs.follow());
         let past = logs.tail(app_id.as_deref(), tail);
         reply(StatusCode::OK, "application/x-ndjson", Body::stream(Follow::new(past, news, app_id)))
+    }
+
+    /// `/v1/publish/<app-id>/<pubsub>/<topic>`: an event in the name of the app.
+    async fn publish(&self, request: Request<Body>) -> Reply {
+        let segments = segments(request.uri().path());
+        let [_, _, app_id, pubsub, topic] = segments.as_slice() else {
+            return text(StatusCode::BAD_REQUEST, "expected /v1/publish/<app-id>/<pubsub>/<topic>");
+        };
+        let Some(app) = self.host.app(app_id) else {
+            return text(
+                StatusCode::NOT_FOUND,
+                format_args!("no app {app_id:?} is registered with this host"),
+            );
+        };
+        let (pubsub, topic) = (pubsub.to_string(), topic.to_string());
+        let metadata = Query::parse(request.uri().query()).metadata_map();
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.map(str::to_owned);
+        let data = match request.into_body().collect(MAX_EVENT).await {
+            Ok(data) => data,
+            Err(error) => return text(StatusCode::BAD_REQUEST, error),
+        };
+        let event = Event { data, content_type, metadata };
+        match app.scope().publish(&pubsub, &topic, event, TraceContext::new(), "").await {
+            Ok(()) => empty(StatusCode::NO_CONTENT),
+            Err(error) => text(StatusCode::BAD_GATEWAY, error),
+        }
     }
 
     /// `/v1/invoke/<app-id>/<path>`: the request as it is, to the app.

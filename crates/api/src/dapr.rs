@@ -237,7 +237,7 @@ async fn body(invocation: Invocation) -> Result<bytes::Bytes, ApiError> {
 }
 
 /// Compares without telling by the time it takes where the first difference is.
-fn same(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }

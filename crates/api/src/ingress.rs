@@ -43,7 +43,7 @@ impl Face for Ingress {
 }
 
 /// How each failure looks from outside.
-fn error(error: &InvokeError) -> Reply {
+pub(crate) fn error(error: &InvokeError) -> Reply {
     let status = match error {
         InvokeError::UnknownApp { .. } => StatusCode::NOT_FOUND,
         InvokeError::NotLoadable { .. } | InvokeError::GuestFailed { .. } | InvokeError::TooDeep { .. } => {

@@ -5,6 +5,7 @@
 //! | [`server`] | sockets and connections: limits, deadlines, draining; the same for all faces |
 //! | [`ingress`] | requests from outside to apps |
 //! | [`dapr`] | Dapr's HTTP API, for guests in process and for programs outside |
+//! | [`neighbours`] | apps on other hosts, and services outside |
 //! | [`management`] | metrics and health |
 //! | [`control`] | the owner's face: list, logs, invoke, stop; on a Unix socket |
 
@@ -12,6 +13,7 @@ pub mod control;
 pub mod dapr;
 pub mod ingress;
 pub mod management;
+pub mod neighbours;
 pub mod server;
 
 use dhow_blocks::invoke::{Body, Reply};

@@ -15,6 +15,7 @@
 //! | [`events`] | what arrives by itself, and who handles it |
 //! | [`error`] | why a block other than state failed |
 //! | [`cloud_event`] | the envelope of messages |
+//! | [`resolve`] | where apps are that are on other hosts |
 //! | [`policy`] | timeouts, retries, circuit breakers |
 //! | [`invoke`] | one invocation, its body and its reply, for every trigger |
 //! | [`trace`] | W3C trace context of an invocation |
@@ -35,6 +36,7 @@ pub mod jobs;
 pub mod lock;
 pub mod policy;
 pub mod pubsub;
+pub mod resolve;
 pub mod scope;
 pub mod secrets;
 pub mod state;

@@ -218,9 +218,22 @@ impl Scope {
         self.grants.check(Ask::Http { scheme, host, port })
     }
 
+    /// A target that is a URL needs the grant for its host, every other one that for its name.
+    fn may_invoke(&self, target: &str) -> bool {
+        if !target.contains("://") {
+            return self.grants.check(Ask::Invoke(target)).is_ok();
+        }
+        let uri = target.parse::<http::Uri>().ok();
+        uri.is_some_and(|uri| {
+            let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
+            let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+            self.check_http(scheme, host.trim_start_matches('[').trim_end_matches(']'), port).is_ok()
+        })
+    }
+
     /// Invokes another app, or this one, under the resiliency policy of the target.
     pub async fn invoke(&self, app_id: &str, mut invocation: Invocation) -> Result<Reply, InvokeError> {
-        if app_id != &*self.app_id && self.grants.check(Ask::Invoke(app_id)).is_err() {
+        if app_id != &*self.app_id && !self.may_invoke(app_id) {
             return Err(InvokeError::Denied { caller: self.app_id.to_string(), app_id: app_id.to_owned() });
         }
         if invocation.depth >= MAX_INVOKE_DEPTH {

@@ -25,16 +25,25 @@ EXAMPLES
   dhow invoke orders /import -d @orders.csv -H 'content-type: text/csv'")]
 pub(crate) struct Invoke {
     /// The app
-    app: String,
-    /// Path and query
-    #[arg(default_value = "/")]
-    path: String,
-    /// Method; GET, or POST if there are data
-    #[arg(long, short = 'X', value_name = "METHOD")]
-    method: Option<Method>,
+    #[arg(required_unless_present = "app_id")]
+    app: Option<String>,
+    /// Path and query [default: /]
+    path: Option<String>,
+    /// The app, in the words of `dapr invoke`
+    #[arg(long, short = 'a', value_name = "ID", conflicts_with_all = ["app", "path"])]
+    app_id: Option<String>,
+    /// The path, in the words of `dapr invoke`
+    #[arg(long, short = 'm', value_name = "PATH", requires = "app_id")]
+    method: Option<String>,
+    /// HTTP method; GET, or POST if there are data or the app is named with --app-id
+    #[arg(long, short = 'X', short_alias = 'v', value_name = "VERB")]
+    verb: Option<Method>,
     /// Body: text, @FILE, or - (also @-) for standard input
     #[arg(long, short, value_name = "DATA|@FILE|-")]
     data: Option<String>,
+    /// A file with the body
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "data")]
+    data_file: Option<String>,
     /// Header (repeatable)
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
@@ -56,9 +65,13 @@ pub(crate) fn execute(invoke: &Invoke) -> Result<ExitCode, Error> {
 // === impl Invoke ===
 
 impl Invoke {
+    fn app(&self) -> &str {
+        self.app.as_deref().or(self.app_id.as_deref()).unwrap_or_default()
+    }
+
     async fn send(&self) -> Result<ExitCode, Error> {
         let request = self.request()?;
-        let host = client::host_of(&self.app, self.host.as_deref()).await?;
+        let host = client::host_of(self.app(), self.host.as_deref()).await?;
         let answer = client::send(&host, request).await?;
         let status = answer.status();
         // Said by the host and not by the app.
@@ -75,15 +88,20 @@ impl Invoke {
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>, Error> {
-        let slash = if self.path.starts_with('/') { "" } else { "/" };
-        let uri = format!("/v1/invoke/{}{slash}{}", client::encode(&self.app), self.path);
+        let path = self.path.as_deref().or(self.method.as_deref()).unwrap_or("/");
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let uri = format!("/v1/invoke/{}{slash}{path}", client::encode(self.app()));
         let uri: Uri = uri.parse().map_err(|error| {
-            Error::usage(format!("{:?} is no path: {error}; write special characters as %XX", self.path))
+            Error::usage(format!("{path:?} is no path: {error}; write special characters as %XX"))
         })?;
-        let data = self.data.as_deref().map(data).transpose()?;
-        let method = match (&self.method, &data) {
+        let data = match &self.data_file {
+            Some(file) => Some(data(&format!("@{file}"))?),
+            None => self.data.as_deref().map(data).transpose()?,
+        };
+        let method = match (&self.verb, &data) {
             (Some(method), _) => method.clone(),
             (None, Some(_)) => Method::POST,
+            (None, None) if self.app_id.is_some() => Method::POST,
             (None, None) => Method::GET,
         };
         let mut request = Request::builder().method(method).uri(uri).body(Full::default())?;
@@ -116,7 +134,7 @@ impl Invoke {
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             let frame =
-                frame.context(|| format!("app {:?} broke off in the middle of its answer", self.app))?;
+                frame.context(|| format!("app {:?} broke off in the middle of its answer", self.app()))?;
             if let Ok(data) = frame.into_data() {
                 out.write_all(&data)?;
                 out.flush()?;

@@ -7,7 +7,7 @@
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
-//! | `ps`, `logs`, `invoke`, `stop` | speak with running hosts |
+//! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
 //! | `completions` | for shells |
@@ -32,6 +32,7 @@ mod logs;
 mod new;
 mod process;
 mod ps;
+mod publish;
 mod run;
 mod serve;
 mod sidecar;
@@ -97,6 +98,8 @@ enum Command {
     Build(build_apps::Build),
     Inspect(inspect::Inspect),
     Invoke(invoke::Invoke),
+    Publish(publish::Publish),
+    #[command(visible_alias = "list")]
     Ps(ps::Ps),
     Logs(logs::Logs),
     Stop(stop::Stop),
@@ -144,7 +147,11 @@ ENVIRONMENT
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match logging::init(&cli.global).and_then(|()| cli.command.execute(&cli.global)) {
+    let mut global = cli.global;
+    if let (None, Command::Run(run)) = (&global.log, &cli.command) {
+        global.log = run::log_level(run).map(str::to_owned);
+    }
+    match logging::init(&global).and_then(|()| cli.command.execute(&global)) {
         Ok(code) => code,
         Err(error) => error.report(),
     }
@@ -167,6 +174,7 @@ impl Command {
             Command::Build(build) => build_apps::execute(&build),
             Command::Inspect(inspect) => inspect::execute(&inspect),
             Command::Invoke(invoke) => invoke::execute(&invoke),
+            Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),
             Command::Logs(logs) => logs::execute(&logs),
             Command::Stop(stop) => stop::execute(&stop),

@@ -18,6 +18,9 @@ pub(crate) struct Ps {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The same in Dapr's words: table or json
+    #[arg(long, short = 'o', hide = true, value_parser = ["table", "json"], default_value = "table")]
+    output: String,
 }
 
 type Listed = (HostInfo, Result<Apps, Error>);
@@ -32,7 +35,7 @@ pub(crate) fn execute(ps: &Ps) -> Result<ExitCode, Error> {
         }
     });
     let mut out = std::io::stdout().lock();
-    if ps.json {
+    if ps.json || ps.output == "json" {
         let hosts = listed.iter().map(as_json).collect::<Result<Vec<_>, Error>>()?;
         writeln!(out, "{:#}", json!({ "hosts": hosts }))?;
     } else if listed.is_empty() {

@@ -21,6 +21,9 @@ pub(crate) struct Stop {
     /// Which host, by name or pid (see `dhow ps`); needed only if several are running
     #[arg(conflicts_with = "all")]
     host: Option<String>,
+    /// The host beside this app (repeatable)
+    #[arg(long, short = 'a', value_name = "ID", conflicts_with_all = ["all", "host"])]
+    app_id: Vec<String>,
     /// All hosts of this user
     #[arg(long)]
     all: bool,
@@ -33,7 +36,15 @@ pub(crate) struct Stop {
 }
 
 pub(crate) fn execute(stop: &Stop) -> Result<ExitCode, Error> {
-    let hosts = if stop.all { hosts::list()? } else { vec![hosts::select(stop.host.as_deref())?] };
+    let hosts = match (stop.all, stop.app_id.as_slice()) {
+        (true, _) => hosts::list()?,
+        (false, []) => vec![hosts::select(stop.host.as_deref())?],
+        (false, app_ids) => {
+            let runtime = client::runtime()?;
+            let hosts = app_ids.iter().map(|app_id| runtime.block_on(client::host_of(app_id, None)));
+            hosts.collect::<Result<_, _>>()?
+        }
+    };
     // All are asked before the first is waited for, so that they drain at the same time.
     let mut stopping = Vec::new();
     let mut failure = None;

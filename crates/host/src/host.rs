@@ -41,6 +41,7 @@ pub struct Host {
     logs: Arc<LogBook>,
     client: Arc<HttpClient>,
     runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
+    elsewhere: OnceLock<Arc<dyn Invoker>>,
     keep_loaded: bool,
     ready: AtomicBool,
     stopping: AtomicBool,
@@ -76,6 +77,7 @@ impl Host {
             logs: Arc::default(),
             client: Arc::default(),
             runtime_api: OnceLock::new(),
+            elsewhere: OnceLock::new(),
             keep_loaded: options.keep_loaded,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -87,6 +89,11 @@ impl Host {
     /// Says what answers at the guests' own Dapr endpoint; once, before the first app is prepared.
     pub fn serve_runtime_api(&self, api: Arc<dyn RuntimeApi>) {
         let _ = self.runtime_api.set(api);
+    }
+
+    /// Says who is asked for apps that are not here; once.
+    pub fn look_elsewhere(&self, elsewhere: Arc<dyn Invoker>) {
+        let _ = self.elsewhere.set(elsewhere);
     }
 
     /// Makes these the apps of the host, all at once. Invocations under way keep the version they began with.
@@ -229,7 +236,10 @@ impl Invoker for Host {
         }
         match self.app(app_id) {
             Some(app) => app.invoke(invocation).await,
-            None => Err(InvokeError::UnknownApp { app_id: app_id.to_owned() }),
+            None => match self.elsewhere.get() {
+                Some(elsewhere) => elsewhere.invoke(app_id, invocation).await,
+                None => Err(InvokeError::UnknownApp { app_id: app_id.to_owned() }),
+            },
         }
     }
 }
