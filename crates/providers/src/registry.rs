@@ -226,8 +226,8 @@ pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenErro
         });
     }
     let serves = |provider: &&Provider| {
-        let known = |known: &&str| known.eq_ignore_ascii_case(version);
-        of_type(provider) && (version.is_empty() || provider.versions.iter().any(|version| known(&version)))
+        let known = |known: &str| known.eq_ignore_ascii_case(version);
+        of_type(provider) && (version.is_empty() || provider.versions.iter().any(|version| known(version)))
     };
     let known = || PROVIDERS.iter().filter(of_type);
     known().find(serves).ok_or_else(|| OpenError::UnknownVersion {

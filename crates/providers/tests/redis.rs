@@ -25,6 +25,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
+/// Entries of a stream as Redis answers them: ids, each with names and values.
+type Entries = Vec<(String, Vec<Bytes>)>;
+
 /// What should happen happens long before; what should not is looked for at its own place.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -302,7 +305,7 @@ async fn messages_have_daprs_form(server: &Server) {
     let message =
         |data: &Bytes| Outgoing { topic: "form".to_owned(), data: data.clone(), ..Outgoing::default() };
     pubsub.publish(Outgoing { metadata: metadata.clone(), ..message(&binary) }).await.unwrap();
-    let entries: Vec<(String, Vec<Bytes>)> = from(send(&mut client, &["XRANGE", "form", "-", "+"]).await);
+    let entries: Entries = from(send(&mut client, &["XRANGE", "form", "-", "+"]).await);
     let expected: [&[u8]; 4] = [b"data", b"\0\xff\r\n", b"metadata", br#"{"ttlInSeconds":"60"}"#];
     assert_eq!(entries[0].1, expected);
 
@@ -441,7 +444,7 @@ async fn entries_of_dead_consumers_are_taken_over(server: &Server) {
         send(&mut client, &["XADD", "dead", "*", "data", &number.to_string()]).await;
     }
     // Somebody took them all and was never heard of again; some were deleted since.
-    let taken: Vec<(String, Vec<(String, Vec<String>)>)> =
+    let taken: Vec<(String, Entries)> =
         from(send(&mut client, &["XREADGROUP", "GROUP", "app", "app", "STREAMS", "dead", ">"]).await);
     for (id, _) in &taken[0].1[10..20] {
         send(&mut client, &["XDEL", "dead", id]).await;
@@ -603,7 +606,7 @@ async fn a_silent_server(server: &Server) {
 
 /// A server that asks for a client's certificate.
 async fn tls() {
-    let server = tokio::task::block_in_place(|| dhow_servers::redis_with_tls()).unwrap();
+    let server = tokio::task::block_in_place(dhow_servers::redis_with_tls).unwrap();
     let address = server.process.address();
     let client = [("clientCert", server.certificate.as_str()), ("clientKey", server.key.as_str())];
     let try_open = async |metadata: &[(&str, &str)]| {
@@ -883,13 +886,10 @@ async fn next<T>(events: &mut mpsc::UnboundedReceiver<T>) -> T {
 }
 
 /// Looks again and again: the server tells nobody when this becomes true.
-#[track_caller]
-fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) -> impl Future<Output = ()> {
-    async move {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition().await {
-            assert!(Instant::now() < deadline, "it takes too long until {what}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "it takes too long until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
