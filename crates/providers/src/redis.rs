@@ -8,6 +8,7 @@
 //! | `backoff` | waits between attempts |
 //! | `connection` | one connection: TCP, TLS, authentication |
 //! | `pool` | a few connections that come back by themselves, and requests over them |
+//! | `receivers` | who receives in the background |
 //! | `error` | what a failed request means to the caller |
 //! | `state` | `state.redis` |
 //! | `pubsub` | `pubsub.redis`, with `subscription` |
@@ -23,6 +24,7 @@ mod error;
 pub(crate) mod lock;
 mod pool;
 pub(crate) mod pubsub;
+mod receivers;
 pub(crate) mod state;
 mod subscription;
 mod watch;

@@ -2,7 +2,8 @@
 
 use super::error::Failure;
 use super::pool::{Pool, Repeat};
-use super::watch::Watch;
+use super::receivers::Receivers;
+use super::watch::{STOP_DEADLINE, Watch};
 use crate::registry::{Open, Provider};
 use crate::task::Task;
 use async_trait::async_trait;
@@ -20,7 +21,8 @@ pub(crate) const PROVIDER: Provider = Provider {
     fields: super::fields![],
     open: Open::Configuration(|component, _| {
         Box::pin(async move {
-            Ok(Arc::new(RedisConfiguration { pool: Arc::new(super::open(&component).await?) }) as Arc<_>)
+            let pool = Arc::new(super::open(&component).await?);
+            Ok(Arc::new(RedisConfiguration { pool, receivers: Receivers::new() }) as Arc<_>)
         })
     }),
 };
@@ -37,6 +39,7 @@ const AT_ONCE: usize = 200;
 /// Configuration on a Redis server.
 struct RedisConfiguration {
     pool: Arc<Pool>,
+    receivers: Receivers,
 }
 
 // === impl RedisConfiguration ===
@@ -54,11 +57,17 @@ impl ConfigurationStore for RedisConfiguration {
         handler: Arc<dyn Handler<Items>>,
     ) -> Result<Box<dyn Running>, BlockError> {
         let mut watch = Watch::new(Arc::clone(&self.pool), keys, handler);
+        let alive = self.receivers.begin()?;
         watch.begin().await?;
-        Ok(Box::new(Task::spawn(|stop| watch.run(stop))))
+        Ok(Box::new(Task::spawn(|stop| async move {
+            watch.run(stop).await;
+            drop(alive);
+        })))
     }
 
     async fn close(&self) {
+        self.pool.announce_close();
+        self.receivers.end(STOP_DEADLINE).await;
         self.pool.close().await;
     }
 }

@@ -6,6 +6,7 @@
 
 use super::error::Failure;
 use super::pool::{Pool, Repeat};
+use super::receivers::Receivers;
 use super::subscription::{Settings, Subscription};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::task::Task;
@@ -16,8 +17,6 @@ use dhow_blocks::events::{Handler, Running};
 use dhow_blocks::pubsub::{Feature, Message, Outgoing, PubSub, Subscribe};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
@@ -51,9 +50,7 @@ struct RedisPubSub {
     stream_ttl: Option<Duration>,
     /// Moves an entry's idle time while it is being handled.
     keep: Arc<Script>,
-    /// Held by each subscription; `close` waits until all are gone.
-    subscriptions: parking_lot::Mutex<Option<mpsc::Sender<()>>>,
-    ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    receivers: Receivers,
 }
 
 // === impl RedisPubSub ===
@@ -70,15 +67,13 @@ impl RedisPubSub {
             },
             None => component.duration(&["streamTTL"])?,
         };
-        let (subscriptions, ended) = mpsc::channel(1);
         Ok(RedisPubSub {
             pool: Arc::new(super::open(component).await?),
             settings,
             max_length: max_length.filter(|length| *length > 0),
             stream_ttl: stream_ttl.filter(|ttl| !ttl.is_zero()),
             keep: Arc::new(Script::new(include_str!("scripts/keep.lua"))),
-            subscriptions: parking_lot::Mutex::new(Some(subscriptions)),
-            ended: tokio::sync::Mutex::new(ended),
+            receivers: Receivers::new(),
         })
     }
 
@@ -151,7 +146,7 @@ impl PubSub for RedisPubSub {
         if subscribe.topic.is_empty() || subscribe.consumer.is_empty() {
             return Err(BlockError::invalid("a subscription needs a topic and a consumer"));
         }
-        let Some(alive) = self.subscriptions.lock().clone() else { return Err(Failure::Closed.into()) };
+        let alive = self.receivers.begin()?;
         let subscription = Subscription::new(
             Arc::clone(&self.pool),
             self.settings,
@@ -172,11 +167,9 @@ impl PubSub for RedisPubSub {
     }
 
     async fn close(&self) {
-        self.subscriptions.lock().take();
         self.pool.announce_close();
-        // Subscriptions acknowledge over the pool what was handled until now.
-        let mut ended = self.ended.lock().await;
-        let _ = timeout(self.settings.stop_deadline() + CLOSE_GRACE, ended.recv()).await;
+        // They acknowledge over the pool what was handled until now.
+        self.receivers.end(self.settings.stop_deadline() + CLOSE_GRACE).await;
         self.pool.close().await;
     }
 }

@@ -28,7 +28,7 @@ const MOST_CHANGED: usize = 10_000;
 const REPORTS: u32 = 10;
 
 /// A handler has this long to finish when the subscription stops.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Keyspace notifications (`K`) of generic commands, strings, expiry and eviction.
 const NOTIFICATIONS: &str = "Kg$xe";
