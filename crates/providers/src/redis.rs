@@ -1,4 +1,4 @@
-//! Redis: state, pub/sub, locks, configuration and a binding on one server (5.0 or later).
+//! Redis: state, pub/sub, locks, configuration and a binding on one server (6.2 or later).
 //!
 //! What is stored has the form that Dapr gives it, so that both may use one database. This file reads what all
 //! five have in common, the way to the server, from Dapr's metadata fields.
@@ -52,9 +52,17 @@ macro_rules! fields {
 }
 pub(crate) use fields;
 
-/// Fields that tune a pool unlike ours: connections here carry many requests at once and last.
-const WITHOUT_EFFECT: &[&str] =
-    &["poolTimeout", "maxConnAge", "minIdleConns", "idleCheckFrequency", "idleTimeout"];
+/// Fields of Dapr's that have nothing to act upon: connections here carry many requests at once and last, and
+/// messages in hand are kept without being asked to.
+const WITHOUT_EFFECT: &[&str] = &[
+    "poolTimeout",
+    "maxConnAge",
+    "minIdleConns",
+    "idleCheckFrequency",
+    "idleTimeout",
+    "maxRetryBackoff",
+    "entryKeepAliveInterval",
+];
 
 /// What `-1`, "no timeout", stands for: a request may take long, but never forever.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -96,7 +104,10 @@ struct TlsOptions {
 /// Reads the component's metadata and connects.
 async fn open(component: &ComponentSpec) -> Result<Pool, OpenError> {
     let options = Options::read(component)?;
-    let connector = Connector::new(options).map_err(|reason| backend(component, reason))?;
+    // The certificates of authorities are read from disk.
+    let connector = tokio::task::spawn_blocking(|| Connector::new(options)).await;
+    let connector = connector.unwrap_or_else(|error| Err(error.to_string()));
+    let connector = connector.map_err(|reason| backend(component, reason))?;
     Pool::open(connector).await.map_err(|reason| backend(component, reason))
 }
 

@@ -40,7 +40,7 @@ pub(crate) const PROVIDER: Provider = Provider {
 /// `close` waits this much longer than a subscription has for its own end.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// A message broker on a Redis server, 5.0 or later.
+/// A message broker on a Redis server.
 struct RedisPubSub {
     pool: Arc<Pool>,
     settings: Settings,
