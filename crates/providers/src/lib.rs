@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`state`] | state stores: in memory, SQLite |
+//! | `redis` | state, pub/sub, locks, configuration and a binding on Redis |
 //! | [`task`] | a task that receives in the background |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
@@ -13,6 +14,8 @@
 
 pub mod lazy;
 pub mod metadata;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod registry;
 pub mod state;
 pub mod task;

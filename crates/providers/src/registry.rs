@@ -6,6 +6,8 @@
 pub use crate::metadata::{ComponentSpec, UnknownField};
 
 use crate::metadata::nearest;
+#[cfg(feature = "redis")]
+use crate::redis;
 use crate::state;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
@@ -24,6 +26,16 @@ const PROVIDERS: &[Provider] = &[
     state::in_memory::PROVIDER,
     #[cfg(feature = "sqlite")]
     state::sqlite::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::state::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::pubsub::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::lock::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::configuration::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::binding::PROVIDER,
 ];
 
 /// A type of component and how it is opened.
@@ -214,8 +226,8 @@ pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenErro
         });
     }
     let serves = |provider: &&Provider| {
-        let known = |known: &&str| known.eq_ignore_ascii_case(version);
-        of_type(provider) && (version.is_empty() || provider.versions.iter().any(|version| known(&version)))
+        let known = |known: &str| known.eq_ignore_ascii_case(version);
+        of_type(provider) && (version.is_empty() || provider.versions.iter().any(|version| known(version)))
     };
     let known = || PROVIDERS.iter().filter(of_type);
     known().find(serves).ok_or_else(|| OpenError::UnknownVersion {

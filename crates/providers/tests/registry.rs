@@ -33,7 +33,7 @@ async fn an_unknown_type_names_the_nearest() {
         ("state.inmemory", Some("state.in-memory")),
         ("state.in_memory", Some("state.in-memory")),
         ("", None),
-        ("pubsub.kafka", None),
+        ("workflow", None),
         ("🐪", None),
     ] {
         match error(&component(component_type, "v1", &[])).await {

@@ -14,4 +14,4 @@ mod process;
 mod redis;
 
 pub use process::{Process, StartError};
-pub use redis::redis;
+pub use redis::{TlsRedis, redis, redis_with_tls};

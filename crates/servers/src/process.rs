@@ -145,6 +145,13 @@ impl Drop for Process {
     }
 }
 
+impl StartError {
+    /// Says why.
+    pub(crate) fn new(reason: impl Into<String>) -> StartError {
+        StartError(reason.into())
+    }
+}
+
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
