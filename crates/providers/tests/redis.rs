@@ -51,6 +51,7 @@ async fn redis() {
     messages_have_daprs_form(&server).await;
     every_group_gets_each_message_once(&server).await;
     refused_messages_come_again(&server).await;
+    redelivery_can_be_off(&server).await;
     entries_of_dead_consumers_are_taken_over(&server).await;
     a_long_call_is_not_repeated(&server).await;
     stopping_finishes_what_was_begun(&server).await;
@@ -434,6 +435,20 @@ async fn refused_messages_come_again(server: &Server) {
     next(&mut messages).await;
     eventually("it is acknowledged", async || server.pending("acknowledged", "app").await == 0).await;
     running.stop().await;
+    pubsub.close().await;
+}
+
+async fn redelivery_can_be_off(server: &Server) {
+    let pubsub = server.pubsub(&[("processingTimeout", "0"), ("redeliverInterval", "1")]).await;
+    let (handler, mut messages) = Collect::<Message>::new(Outcome::Again);
+    let running = pubsub.subscribe(subscription("off", "app"), handler).await.unwrap();
+    for number in ["1", "2", "3"] {
+        pubsub.publish(outgoing("off", number)).await.unwrap();
+        assert_eq!(next(&mut messages).await.data, number);
+    }
+    assert_eq!(server.pending("off", "app").await, 3);
+    running.stop().await;
+    assert!(messages.recv().await.is_none(), "a refused message came again");
     pubsub.close().await;
 }
 

@@ -138,7 +138,12 @@ impl Settings {
 
     /// Well before anybody takes an entry for left lying.
     fn keep_interval(&self) -> Duration {
-        (self.processing_timeout / 4).clamp(Duration::from_millis(10), Duration::from_secs(15))
+        const LONGEST: Duration = Duration::from_secs(15);
+        if self.redelivers() {
+            (self.processing_timeout / 4).clamp(Duration::from_millis(10), LONGEST)
+        } else {
+            LONGEST
+        }
     }
 }
 
@@ -363,7 +368,10 @@ impl Subscription {
             claimed.into_iter().flatten().filter(|(_, fields)| fields.is_some()).collect();
         for id in wanted {
             if !claimed.iter().any(|(claimed, _)| *claimed == id) {
-                self.acknowledge_deleted(&id).await?;
+                // What was claimed is to be handled, whatever becomes of the others.
+                if let Err(failure) = self.acknowledge_deleted(&id).await {
+                    tracing::debug!(topic = self.topic, id, "an entry is gone: {}", failure.reason());
+                }
             }
         }
         Ok(claimed)
