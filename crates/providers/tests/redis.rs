@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest};
 use dhow_blocks::configuration::{ConfigurationItem, ConfigurationStore, Items};
-use dhow_blocks::conformance::{Runtime, state};
+use dhow_blocks::conformance::{Runtime, binding, configuration, lock, pubsub, state};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Handler, Metadata, Outcome};
 use dhow_blocks::lock::{LockStore, Unlock};
@@ -42,12 +42,12 @@ const TOKIO: Runtime = Runtime {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn redis() {
     let mut server = Server { process: dhow_servers::redis().unwrap() };
-    state_conformance(&server).await;
+    conformance(&server).await;
     state_has_daprs_form(&server).await;
     state_with_a_default_ttl(&server).await;
     locks(&server).await;
     bindings(&server).await;
-    configuration(&server).await;
+    changes_of_configuration(&server).await;
     messages_have_daprs_form(&server).await;
     every_group_gets_each_message_once(&server).await;
     refused_messages_come_again(&server).await;
@@ -65,9 +65,41 @@ async fn redis() {
 
 // === state ===
 
-async fn state_conformance(server: &Server) {
+async fn conformance(server: &Server) {
     let open = || async { server.state(&[]).await };
     state::suite("state.redis", TOKIO, open).await.assert_passed();
+
+    let open = || async { server.lock().await };
+    lock::suite("lock.redis", TOKIO, open).await.assert_passed();
+
+    let traits = binding::Traits { key_field: Some("key"), ..binding::Traits::default() };
+    let open = || async { server.binding().await };
+    binding::suite("bindings.redis", TOKIO, traits, open).await.assert_passed();
+
+    let promises = pubsub::Promises { ordered: false, remembers_consumers: true };
+    let quick = [("processingTimeout", "500ms"), ("redeliverInterval", "100ms")];
+    let open = || async { server.pubsub(&quick).await };
+    pubsub::suite("pubsub.redis", TOKIO, promises, open).await.assert_passed();
+    // One after the other.
+    let promises = pubsub::Promises { ordered: true, ..promises };
+    let one = [quick[0], quick[1], ("concurrency", "1")];
+    let open = || async { server.pubsub(&one).await };
+    pubsub::suite("pubsub.redis, one at a time", TOKIO, promises, open).await.assert_passed();
+
+    let client = server.client().await;
+    let write: configuration::Write = Arc::new(move |changes| {
+        let mut client = client.clone();
+        Box::pin(async move {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => send(&mut client, &["SET", &key, &value]).await,
+                    None => send(&mut client, &["DEL", &key]).await,
+                };
+            }
+        })
+    });
+    let open = || async { server.configuration(&[]).await };
+    configuration::suite("configuration.redis", TOKIO, write, open).await.assert_passed();
 }
 
 async fn state_has_daprs_form(server: &Server) {
@@ -161,8 +193,7 @@ async fn state_with_a_default_ttl(server: &Server) {
 // === locks, bindings, configuration ===
 
 async fn locks(server: &Server) {
-    let Opened::Lock(store) = server.open("lock.redis", &[]).await.unwrap() else { panic!() };
-    let store: Arc<dyn LockStore> = store;
+    let store = server.lock().await;
     let mut client = server.client().await;
     let (resource, minute) = ("lock||app||door", Duration::from_secs(60));
     assert_eq!(store.unlock(resource, "anna").await, Ok(Unlock::NotHeld));
@@ -199,8 +230,7 @@ async fn locks(server: &Server) {
 }
 
 async fn bindings(server: &Server) {
-    let Opened::Binding(binding) = server.open("bindings.redis", &[]).await.unwrap() else { panic!() };
-    let binding: Arc<dyn Binding> = binding;
+    let binding = server.binding().await;
     let mut client = server.client().await;
     let invoke = async |operation: &str, data: &'static str, metadata: &[(&str, &str)]| {
         let request = BindingRequest {
@@ -247,7 +277,7 @@ async fn bindings(server: &Server) {
     assert!(binding.ping().await.is_err());
 }
 
-async fn configuration(server: &Server) {
+async fn changes_of_configuration(server: &Server) {
     // A database of its own: "all keys" means all.
     let store = server.configuration(&[("redisDB", "1")]).await;
     let mut client = server.client().await;
@@ -779,6 +809,20 @@ impl Server {
         match self.open("configuration.redis", metadata).await.unwrap() {
             Opened::Configuration(store) => store,
             _ => panic!("no configuration store"),
+        }
+    }
+
+    async fn lock(&self) -> Arc<dyn LockStore> {
+        match self.open("lock.redis", &[]).await.unwrap() {
+            Opened::Lock(store) => store,
+            _ => panic!("no lock store"),
+        }
+    }
+
+    async fn binding(&self) -> Arc<dyn Binding> {
+        match self.open("bindings.redis", &[]).await.unwrap() {
+            Opened::Binding(binding) => binding,
+            _ => panic!("no binding"),
         }
     }
 
