@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`state`] | state stores: in memory, SQLite |
+//! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
 //! | [`task`] | a task that receives in the background |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
@@ -14,5 +15,6 @@
 pub mod lazy;
 pub mod metadata;
 pub mod registry;
+pub mod schedule;
 pub mod state;
 pub mod task;
