@@ -7,11 +7,17 @@
 //! |---|---|
 //! | [`state`] | state stores: in memory, SQLite |
 //! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
+//! | `jobs` | work that is due later, in SQLite |
+//! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`task`] | a task that receives in the background |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
 //! | [`metadata`] | reading a component's metadata as Dapr does |
 
+#[cfg(feature = "sqlite")]
+mod database;
+#[cfg(feature = "sqlite")]
+pub mod jobs;
 pub mod lazy;
 pub mod metadata;
 pub mod registry;

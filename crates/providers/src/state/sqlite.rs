@@ -29,8 +29,8 @@
 //! | `writer` | the writer thread and its queue |
 
 mod component;
-mod connection;
-mod error;
+pub(crate) mod connection;
+pub(crate) mod error;
 mod reader;
 mod row;
 mod statements;
