@@ -7,7 +7,19 @@
 //! | file | subject |
 //! |---|---|
 //! | [`state`] | the promises of [`StateStore`](crate::state::StateStore) |
+//! | [`pubsub`] | the promises of [`PubSub`](crate::pubsub::PubSub) |
+//! | [`binding`] | the promises of [`Binding`](crate::binding::Binding) |
+//! | [`secrets`] | the promises of [`SecretStore`](crate::secrets::SecretStore) |
+//! | [`configuration`] | the promises of [`ConfigurationStore`](crate::configuration::ConfigurationStore) |
+//! | [`lock`] | the promises of [`LockStore`](crate::lock::LockStore) |
+//! | `inbox` | a handler that tells its case what it was given |
 
+pub mod binding;
+pub mod configuration;
+mod inbox;
+pub mod lock;
+pub mod pubsub;
+pub mod secrets;
 pub mod state;
 
 use futures::FutureExt;
@@ -48,6 +60,19 @@ pub struct Report {
     pub failed: Vec<(&'static str, Failure)>,
 }
 
+/// What became of a case.
+type CaseResult = Result<(), Failure>;
+
+/// A case: the promise in words, and the code that looks whether it is kept.
+type Case<Context> = (&'static str, fn(Context) -> BoxFuture<'static, CaseResult>);
+
+/// A list of [`Case`]s.
+macro_rules! cases {
+    ($($name:literal => $function:path,)+) => {
+        &[$(($name, |context| Box::pin($function(context)))),+]
+    };
+}
+
 /// Ends the case with a [`Failure`] unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -76,7 +101,7 @@ macro_rules! ensure_eq {
     };
 }
 
-pub(crate) use {ensure, ensure_eq};
+pub(crate) use {cases, ensure, ensure_eq};
 
 // === impl Runtime ===
 
@@ -96,12 +121,38 @@ impl Runtime {
         Ok(results)
     }
 
-    /// Runs one case, at most for [`CASE_DEADLINE`].
-    async fn case(self, case: BoxFuture<'static, Result<(), Failure>>) -> Result<(), Failure> {
-        match select(case, (self.sleep)(CASE_DEADLINE)).await {
-            Either::Left((result, _)) => result,
-            Either::Right(_) => Err(Failure::new(format!("still running after {CASE_DEADLINE:?}"))),
+    /// The answer of the task, if it comes within that time.
+    async fn within<T>(self, deadline: Duration, task: impl Future<Output = T> + Unpin) -> Option<T> {
+        match select(task, (self.sleep)(deadline)).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
         }
+    }
+
+    /// Runs all cases, one after the other, each at most for [`CASE_DEADLINE`] and in a context of its own. `open`
+    /// is given a name that no other case and no other run has.
+    async fn run<Context: Clone, Opening: Future<Output = Context>>(
+        self,
+        provider: &str,
+        cases: &[Case<Context>],
+        open: impl Fn(String) -> Opening,
+        close: fn(Context) -> BoxFuture<'static, ()>,
+    ) -> Report {
+        let run = fastrand::u64(..);
+        let mut report = Report { provider: provider.to_owned(), passed: Vec::new(), failed: Vec::new() };
+        for (index, &(name, case)) in cases.iter().enumerate() {
+            let context = open(format!("conformance-{run:x}-{index}")).await;
+            match self.within(CASE_DEADLINE, case(context.clone())).await {
+                Some(Ok(())) => report.passed.push(name),
+                Some(Err(failure)) => report.failed.push((name, failure)),
+                None => {
+                    let failure = Failure::new(format!("still running after {CASE_DEADLINE:?}"));
+                    report.failed.push((name, failure));
+                }
+            }
+            close(context).await;
+        }
+        report
     }
 }
 
@@ -117,6 +168,13 @@ impl Failure {
 impl From<crate::state::StateError> for Failure {
     #[track_caller]
     fn from(error: crate::state::StateError) -> Failure {
+        Failure::new(format!("unexpected error: {error}"))
+    }
+}
+
+impl From<crate::error::BlockError> for Failure {
+    #[track_caller]
+    fn from(error: crate::error::BlockError) -> Failure {
         Failure::new(format!("unexpected error: {error}"))
     }
 }

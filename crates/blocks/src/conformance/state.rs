@@ -20,10 +20,9 @@ mod transactions;
 mod ttl;
 mod values;
 
-use super::{Failure, Report, Runtime, ensure, ensure_eq};
+use super::{Case, CaseResult as Outcome, Failure, Report, Runtime, cases, ensure, ensure_eq};
 use crate::state::{Capability, Delete, Operation, Set, StateError, StateStore};
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// What a case works with.
@@ -34,16 +33,7 @@ struct Context {
     runtime: Runtime,
 }
 
-type Outcome = Result<(), Failure>;
-type Case = fn(Context) -> BoxFuture<'static, Outcome>;
-
-macro_rules! cases {
-    ($($name:literal => $function:path,)+) => {
-        &[$(($name, |context| Box::pin($function(context)))),+]
-    };
-}
-
-const CASES: &[(&str, Case)] = cases! {
+const CASES: &[Case<Context>] = cases! {
     "an absent key reads as none" => values::absent,
     "values come back unchanged" => values::unchanged,
     "keys are opaque" => values::keys_are_opaque,
@@ -89,19 +79,12 @@ where
     F: Fn() -> S,
     S: Future<Output = Arc<dyn StateStore>>,
 {
-    let run = fastrand::u64(..);
-    let mut report = Report { provider: provider.to_owned(), passed: Vec::new(), failed: Vec::new() };
-    for (index, &(name, case)) in CASES.iter().enumerate() {
-        let store = open().await;
-        let context =
-            Context { store: Arc::clone(&store), prefix: format!("conformance-{run:x}-{index}||"), runtime };
-        match runtime.case(case(context)).await {
-            Ok(()) => report.passed.push(name),
-            Err(failure) => report.failed.push((name, failure)),
-        }
-        store.close().await;
-    }
-    report
+    let open = |name| {
+        let opening = open();
+        async move { Context { store: opening.await, prefix: format!("{name}||"), runtime } }
+    };
+    let close = |context: Context| Box::pin(async move { context.store.close().await }) as _;
+    runtime.run(provider, CASES, open, close).await
 }
 
 async fn constant_capabilities(context: Context) -> Outcome {
