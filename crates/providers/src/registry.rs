@@ -6,7 +6,7 @@
 pub use crate::metadata::{ComponentSpec, UnknownField};
 
 use crate::metadata::nearest;
-use crate::state;
+use crate::{lock, pubsub, state};
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
 use dhow_blocks::jobs::Jobs;
@@ -24,6 +24,8 @@ const PROVIDERS: &[Provider] = &[
     state::in_memory::PROVIDER,
     #[cfg(feature = "sqlite")]
     state::sqlite::PROVIDER,
+    pubsub::in_memory::PROVIDER,
+    lock::in_memory::PROVIDER,
 ];
 
 /// A type of component and how it is opened.
