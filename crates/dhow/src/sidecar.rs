@@ -79,7 +79,8 @@ impl Sidecar {
         let api = Dapr::new(&host, Some(serving.stop.clone()));
         host.serve_runtime_api(Arc::clone(&api) as _);
         let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
-        let max_message = spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let max_message =
+            spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let scope = Arc::clone(app.scope());
         let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
         let http = DaprFace { api, scope, token };
@@ -97,7 +98,13 @@ impl Sidecar {
         let part = |name: &str, address: &Option<std::net::SocketAddr>| {
             address.map(|address| format!(" {name} {address}")).unwrap_or_default()
         };
-        format!("{}:{}{}{}", self.spec.app_id, part("HTTP", http), part("gRPC", grpc), part("metrics", metrics))
+        format!(
+            "{}:{}{}{}",
+            self.spec.app_id,
+            part("HTTP", http),
+            part("gRPC", grpc),
+            part("metrics", metrics)
+        )
     }
 
     /// Tells it to end.

@@ -24,6 +24,9 @@ const QUEUE: usize = 4096;
 /// Requests that one commit covers at most.
 const MAX_BATCH: usize = 256;
 
+/// Prepared statements that are kept: more than any provider has.
+const STATEMENTS: usize = 64;
+
 /// A request is answered within this time, or told that it was not.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -51,7 +54,15 @@ enum Place {
 }
 
 enum Message {
-    Request { work: Work, _room: OwnedSemaphorePermit },
+    Request {
+        work: Work,
+        _room: OwnedSemaphorePermit,
+    },
+    /// The same, outside of any transaction.
+    Look {
+        work: Work,
+        _room: OwnedSemaphorePermit,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -76,6 +87,11 @@ impl Database {
     /// A database in a file that nobody has to have created. Nothing happens before the first request.
     pub(crate) fn file(path: PathBuf, schema: &'static str) -> Database {
         Database::new(Place::File(Box::new(SqliteOptions::new(path))), schema)
+    }
+
+    /// The same, with options of one's own; the table that they name means nothing here.
+    pub(crate) fn with_options(options: SqliteOptions, schema: &'static str) -> Database {
+        Database::new(Place::File(Box::new(options)), schema)
     }
 
     /// A database that ends with this value.
@@ -110,6 +126,23 @@ impl Database {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, BlockError> {
+        self.ask(|work, _room| Message::Request { work, _room }, |connection| in_savepoint(connection, work))
+            .await
+    }
+
+    /// Runs `work`, which only reads, without taking any lock that another process could wait for.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, BlockError> {
+        self.ask(|work, _room| Message::Look { work, _room }, work).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: fn(Work, OwnedSemaphorePermit) -> Message,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, BlockError> {
         let room = Arc::clone(&self.room).acquire_owned();
         let run = async {
             let room = room.await.map_err(|_| closed())?;
@@ -117,14 +150,14 @@ impl Database {
             let origin = self.origin.clone();
             let work: Work = Box::new(move |connection| {
                 let done = connection.and_then(|connection| {
-                    in_savepoint(connection, work).map_err(|error| explain(origin.as_deref(), &error))
+                    work(connection).map_err(|error| explain(origin.as_deref(), &error))
                 });
                 Box::new(move |committed| {
                     // Who has stopped waiting needs no answer.
                     let _ = reply.send(committed.and(done));
                 })
             });
-            self.send(Message::Request { work, _room: room })?;
+            self.send(message(work, room))?;
             answer.await.map_err(|_| closed())?
         };
         match tokio::time::timeout(TIMEOUT, run).await {
@@ -192,6 +225,10 @@ impl Thread {
             while let Some(message) = next {
                 match message {
                     Message::Request { work, _room } => batch.push((work, _room)),
+                    Message::Look { work, _room } => match self.open() {
+                        Ok(connection) => work(Ok(connection))(Ok(())),
+                        Err(error) => work(Err(error))(Ok(())),
+                    },
                     Message::Close(reply) => {
                         close = Some(reply);
                         break;
@@ -273,6 +310,7 @@ impl Thread {
             transaction.commit()
         };
         create().map_err(|error| explain(self.origin.as_deref(), &error))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     }
 }

@@ -3,3 +3,5 @@
 //! Each of them passes the suite in `dhow_blocks::conformance::pubsub`; `tests/pubsub_conformance.rs` runs it.
 
 pub mod in_memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

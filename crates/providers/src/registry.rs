@@ -25,6 +25,8 @@ const PROVIDERS: &[Provider] = &[
     #[cfg(feature = "sqlite")]
     state::sqlite::PROVIDER,
     pubsub::in_memory::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    pubsub::sqlite::PROVIDER,
     lock::in_memory::PROVIDER,
 ];
 

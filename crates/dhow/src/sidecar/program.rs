@@ -98,8 +98,11 @@ fn environment(spec: &App, ports: &Ports) -> Vec<(&'static str, String)> {
     }
     let address = spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
     variables.push(("APP_CHANNEL_ADDRESS", address));
-    let numbers =
-        [("DAPR_HTTP_PORT", ports.http), ("DAPR_GRPC_PORT", ports.grpc), ("DAPR_METRICS_PORT", ports.metrics)];
+    let numbers = [
+        ("DAPR_HTTP_PORT", ports.http),
+        ("DAPR_GRPC_PORT", ports.grpc),
+        ("DAPR_METRICS_PORT", ports.metrics),
+    ];
     for (name, address) in numbers {
         if let Some(address) = address {
             variables.push((name, address.port().to_string()));

@@ -36,8 +36,8 @@ mod row;
 mod statements;
 mod writer;
 
-pub(crate) use component::PROVIDER;
 pub use component::embedded;
+pub(crate) use component::{Location, PROVIDER, default_file, location};
 
 use async_trait::async_trait;
 use dhow_blocks::state::{Capability, Delete, Item, KeyPage, Operation, Set, StateError, StateStore};
