@@ -28,6 +28,8 @@ const PROVIDERS: &[Provider] = &[
     #[cfg(feature = "sqlite")]
     pubsub::sqlite::PROVIDER,
     lock::in_memory::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    lock::sqlite::PROVIDER,
 ];
 
 /// A type of component and how it is opened.
