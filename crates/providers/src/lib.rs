@@ -7,15 +7,33 @@
 //! |---|---|
 //! | [`state`] | state stores: in memory, SQLite |
 //! | `redis` | state, pub/sub, locks, configuration and a binding on Redis |
+//! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
+//! | `jobs` | work that is due later, in SQLite |
+//! | `database` | a small SQLite database that a provider keeps beside the state |
+//! | [`pubsub`] | message brokers: in memory, SQLite |
+//! | [`lock`] | locks: in memory, SQLite |
 //! | [`task`] | a task that receives in the background |
+//! | `deliveries` | events on their way through the handler |
+//! | `backoff` | waits between attempts |
+//! | `shutdown` | the end of a provider |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
 //! | [`metadata`] | reading a component's metadata as Dapr does |
 
+mod backoff;
+#[cfg(feature = "sqlite")]
+mod database;
+mod deliveries;
+#[cfg(feature = "sqlite")]
+pub mod jobs;
 pub mod lazy;
+pub mod lock;
 pub mod metadata;
 #[cfg(feature = "redis")]
 mod redis;
+pub mod pubsub;
 pub mod registry;
+pub mod schedule;
+mod shutdown;
 pub mod state;
 pub mod task;

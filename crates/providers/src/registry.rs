@@ -8,7 +8,7 @@ pub use crate::metadata::{ComponentSpec, UnknownField};
 use crate::metadata::nearest;
 #[cfg(feature = "redis")]
 use crate::redis;
-use crate::state;
+use crate::{lock, pubsub, state};
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
 use dhow_blocks::jobs::Jobs;
@@ -36,6 +36,12 @@ const PROVIDERS: &[Provider] = &[
     redis::configuration::PROVIDER,
     #[cfg(feature = "redis")]
     redis::binding::PROVIDER,
+    pubsub::in_memory::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    pubsub::sqlite::PROVIDER,
+    lock::in_memory::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    lock::sqlite::PROVIDER,
 ];
 
 /// A type of component and how it is opened.
@@ -190,13 +196,21 @@ pub fn embedded(data_dir: &Path) -> Vec<(ComponentInfo, Opened)> {
             ));
         };
         add("statestore", "state.sqlite", Opened::State(state::sqlite::embedded(data_dir)));
+        add("pubsub", "pubsub.sqlite", Opened::PubSub(pubsub::sqlite::embedded(data_dir)));
+        add("lockstore", "lock.sqlite", Opened::Lock(lock::sqlite::embedded(data_dir)));
     }
     embedded
 }
 
 /// The host's jobs, kept in its data folder; opened when the first one is scheduled.
-pub fn embedded_jobs(_data_dir: &Path) -> Option<Arc<dyn Jobs>> {
-    None
+pub fn embedded_jobs(data_dir: &Path) -> Option<Arc<dyn Jobs>> {
+    #[cfg(feature = "sqlite")]
+    return Some(crate::jobs::embedded(data_dir));
+    #[cfg(not(feature = "sqlite"))]
+    {
+        let _ = data_dir;
+        None
+    }
 }
 
 /// The component's metadata fields that its type does not know.

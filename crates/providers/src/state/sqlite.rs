@@ -29,15 +29,15 @@
 //! | `writer` | the writer thread and its queue |
 
 mod component;
-mod connection;
-mod error;
+pub(crate) mod connection;
+pub(crate) mod error;
 mod reader;
 mod row;
 mod statements;
 mod writer;
 
-pub(crate) use component::PROVIDER;
 pub use component::embedded;
+pub(crate) use component::{Location, PROVIDER, default_file, location};
 
 use async_trait::async_trait;
 use dhow_blocks::state::{Capability, Delete, Item, KeyPage, Operation, Set, StateError, StateStore};

@@ -46,7 +46,7 @@ const CONNECTION_STRING: &[&str] = &["connectionString", "url"];
 
 /// Where a connection string says that the database is.
 #[derive(Debug, PartialEq, Eq)]
-enum Location {
+pub(crate) enum Location {
     /// A database that lives as long as the process.
     Memory,
     File(PathBuf),
@@ -96,7 +96,7 @@ fn open(component: &ComponentSpec, data_dir: &Path) -> Result<Arc<dyn StateStore
 
 /// Reads a path, or a `file:` URI (<https://www.sqlite.org/uri.html>). What the query asks for is not
 /// supported where it would change the meaning of the store, and ignored where it only tunes it.
-fn location(text: &str) -> Result<Location, &'static str> {
+pub(crate) fn location(text: &str) -> Result<Location, &'static str> {
     if text.eq_ignore_ascii_case(":memory:") {
         return Ok(Location::Memory);
     }
@@ -143,7 +143,7 @@ fn location(text: &str) -> Result<Location, &'static str> {
 }
 
 /// The file of a component that names none; only for names that are harmless as file names.
-fn default_file(name: &str, data_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn default_file(name: &str, data_dir: &Path) -> Option<PathBuf> {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (!name.is_empty() && !name.starts_with('.') && name.bytes().all(harmless))
         .then(|| data_dir.join(format!("{name}.db")))

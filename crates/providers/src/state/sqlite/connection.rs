@@ -34,6 +34,14 @@ pub(super) fn open_writer(options: &SqliteOptions, origin: &Origin) -> Result<Co
             format!("{:?} cannot be a table name: use letters, digits and underscores only", options.table);
         return Err(StateError::Failed { reason });
     }
+    let mut connection = connect(options, origin)?;
+    migrate(&mut connection, options, origin)?;
+    Ok(connection)
+}
+
+/// Opens a connection that reads and writes, creating folder and file as needed; what the file holds is the
+/// caller's.
+pub(crate) fn connect(options: &SqliteOptions, origin: &Origin) -> Result<Connection, StateError> {
     create_file(&options.path)?;
     let connect = || -> Result<Connection, rusqlite::Error> {
         let connection = open(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -54,9 +62,7 @@ pub(super) fn open_writer(options: &SqliteOptions, origin: &Origin) -> Result<Co
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
     };
-    let mut connection = connect().map_err(|error| origin.explain(&error))?;
-    migrate(&mut connection, options, origin)?;
-    Ok(connection)
+    connect().map_err(|error| origin.explain(&error))
 }
 
 /// Opens a reading connection; it never creates or changes anything.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The database that an error is about.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     pub(super) path: PathBuf,
     pub(super) busy_timeout: Duration,
     max_bytes: Option<u64>,
@@ -39,7 +39,7 @@ pub(super) fn explain_io(path: &Path, what: &str, error: &io::Error) -> StateErr
 // === impl Origin ===
 
 impl Origin {
-    pub(super) fn new(options: &SqliteOptions) -> Origin {
+    pub(crate) fn new(options: &SqliteOptions) -> Origin {
         Origin {
             path: options.path.clone(),
             busy_timeout: options.busy_timeout,
@@ -48,7 +48,7 @@ impl Origin {
     }
 
     /// Says what happened, to which file, and what to do.
-    pub(super) fn explain(&self, error: &rusqlite::Error) -> StateError {
+    pub(crate) fn explain(&self, error: &rusqlite::Error) -> StateError {
         let path = self.path.display();
         let unavailable = |reason| StateError::Unavailable { reason };
         let failed = |reason| StateError::Failed { reason };
