@@ -22,12 +22,32 @@ pub const JS_PACKAGES: [&str; 2] =
 
 const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
+/// Servers that tests start, each with a program by which it is known and the Debian package that has it.
+/// PostgreSQL's programs are not in PATH: Debian keeps them by version.
+const SERVERS: [(&str, &str); 9] = [
+    ("mariadbd", "mariadb-server"),
+    ("mosquitto", "mosquitto"),
+    ("nats-server", "nats-server"),
+    ("openssl", "openssl"),
+    ("postgres", "postgresql"),
+    ("rabbitmq-server", "rabbitmq-server"),
+    ("redis-cli", "redis-tools"),
+    ("redis-server", "redis-server"),
+    ("sqlite3", "sqlite3"),
+];
+
+/// Dapr's SDKs, unmodified, as the tests run them against dhow.
+pub const DAPR_PYTHON: [&str; 3] = ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "moto[s3,server]==5.1.9"];
+pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
+
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
     rust_targets(env)?;
     python_and_go(env)?;
     javascript(env)?;
     c(env)?;
+    servers(env)?;
+    dapr_sdks(env)?;
     if !tool(env, "cargo-nextest") {
         println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
     }
@@ -102,14 +122,84 @@ pub fn c(env: &Env) -> Result<(), String> {
         return Err(wanted);
     }
     println!("  apt-get install {}", DEBIAN_PACKAGES.join(" "));
+    apt_install(env, &DEBIAN_PACKAGES).map_err(|e| format!("{wanted}; {e}"))?;
+    if compiles() { Ok(()) } else { Err(format!("clang still cannot compile for wasm32-wasi. {wanted}")) }
+}
+
+/// The servers that tests start. Only their programs are used: each test runs its own, on a port and in a folder of
+/// its own.
+pub fn servers(env: &Env) -> Result<(), String> {
+    let missing = || -> Vec<(&str, &str)> {
+        SERVERS.into_iter().filter(|(program, _)| !is_installed(env, program)).collect()
+    };
+    let wanted = missing();
+    if wanted.is_empty() {
+        return skipped("servers for tests");
+    }
+    let programs: Vec<&str> = wanted.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<&str> = wanted.iter().map(|(_, package)| *package).collect();
+    let message = format!(
+        "tests start servers whose programs are missing: {} (Debian: apt install {})",
+        programs.join(", "),
+        packages.join(" ")
+    );
+    if env.which("apt-get").is_none() {
+        return Err(message);
+    }
+    println!("  apt-get install {}", packages.join(" "));
+    apt_install(env, &packages).map_err(|error| format!("{message}; {error}"))?;
+    match missing().as_slice() {
+        [] => Ok(()),
+        _ => Err(message),
+    }
+}
+
+fn is_installed(env: &Env, program: &str) -> bool {
+    let by_version = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("bin").join(program)).any(|file| file.is_file())
+    };
+    let system = ["/usr/sbin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(program));
+    env.which(program).is_some() || system.iter().any(|file| file.is_file()) || by_version()
+}
+
+/// Installs Debian packages, with the rights that this needs. A server that is installed is not started: where a
+/// package would do so, a policy says no.
+fn apt_install(env: &Env, packages: &[&str]) -> Result<(), String> {
     let root = process::output(command(env, "id").arg("-u")).is_ok_and(|id| id == "0");
     let mut apt = if root { command(env, "apt-get") } else { command(env, "sudo") };
     if !root {
         apt.args(["-n", "apt-get"]);
     }
-    apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-    run_quietly(&mut apt).map_err(|e| format!("{wanted}; {e}"))?;
-    if compiles() { Ok(()) } else { Err(format!("clang still cannot compile for wasm32-wasi. {wanted}")) }
+    apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    run_quietly(apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+}
+
+/// Dapr's SDKs in `<cache>/guests/dapr-py` and `dapr-js`.
+pub fn dapr_sdks(env: &Env) -> Result<(), String> {
+    let venv = env.toolchains().join("dapr-py");
+    let made = stamp::once(&env.toolchains().join("dapr-py.stamp"), &DAPR_PYTHON.join("\n"), || {
+        println!("  installing {} into {}", DAPR_PYTHON.join(", "), venv.display());
+        remove(&venv)?;
+        run_quietly(command(env, "python3").args(["-m", "venv"]).arg(&venv))?;
+        let pip = venv.join("bin/pip");
+        let mut pip = command(env, &pip.to_string_lossy());
+        run_quietly(pip.args(["install", "-q", "--disable-pip-version-check"]).args(DAPR_PYTHON))
+    })?;
+    let js = env.toolchains().join("dapr-js");
+    let made = made
+        | stamp::once(&env.toolchains().join("dapr-js.stamp"), &DAPR_JS.join("\n"), || {
+            println!("  installing {} into {}", DAPR_JS.join(", "), js.display());
+            remove(&js)?;
+            let package = r#"{"name": "dapr-sdk", "private": true}"#;
+            fs::create_dir_all(&js)
+                .and_then(|()| fs::write(js.join("package.json"), package))
+                .map_err(|e| format!("{}: {e}", js.display()))?;
+            let mut npm = command(env, "npm");
+            let npm = npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(DAPR_JS);
+            run_quietly(npm.current_dir(&js))
+        })?;
+    if made { Ok(()) } else { skipped("Dapr's SDKs") }
 }
 
 /// Whether a tool of cargo's is there, after an attempt to install it.

@@ -1,8 +1,8 @@
 //! Apps that are not on this host: on another host of dhow, or services that speak plain HTTP.
 //!
 //! A host that is asked for an app it does not have looks it up, and passes the invocation on, as HTTP/2 without
-//! TLS, to the internal port of the host that has it. Both ends know a secret that hosts of one user share; without
-//! it an internal port answers nothing. Services outside are named by an `HTTPEndpoint` resource, or by their URL.
+//! TLS, to the internal port of the host that has it. The resolver knows a secret of each
+//! host; without it an internal port answers nothing. Services outside are named by an `HTTPEndpoint` resource, or by their URL.
 
 use crate::channel::http::HttpChannel;
 use crate::channel::{Endpoint, is_hop};
@@ -10,7 +10,7 @@ use crate::server::Face;
 use crate::text;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Body, Channel, Invocation, InvokeError, Invoker, Reply, Trigger};
-use dhow_blocks::resolve::NameResolver;
+use dhow_blocks::resolve::{NameResolver, Place};
 use dhow_host::Host;
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri};
@@ -56,7 +56,6 @@ pub struct Service {
 /// The way to apps that are elsewhere.
 pub struct Neighbours {
     resolver: Option<Arc<dyn NameResolver>>,
-    secret: Option<HeaderValue>,
     services: HashMap<String, Service>,
     /// By address.
     channels: Mutex<HashMap<String, Arc<HttpChannel>>>,
@@ -77,11 +76,10 @@ impl Neighbours {
     /// Apps that the resolver knows, and these services.
     pub fn new(
         resolver: Option<Arc<dyn NameResolver>>,
-        secret: Option<&str>,
         services: HashMap<String, Service>,
     ) -> Neighbours {
         let builder = HttpsConnectorBuilder::new();
-        let builder = match builder.with_native_roots() {
+        let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
             Ok(builder) => builder,
             Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
         };
@@ -90,11 +88,6 @@ impl Neighbours {
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         Neighbours {
             resolver,
-            secret: secret.and_then(|secret| {
-                let mut value = HeaderValue::try_from(secret).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }),
             services,
             channels: Mutex::default(),
             client: client.build(connector),
@@ -104,12 +97,11 @@ impl Neighbours {
     async fn to_host(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
         let unreachable = |reason: String| InvokeError::Unreachable { app_id: app_id.to_owned(), reason };
         let unknown = || InvokeError::UnknownApp { app_id: app_id.to_owned() };
-        let (Some(resolver), Some(secret)) = (&self.resolver, &self.secret) else { return Err(unknown()) };
+        let Some(resolver) = &self.resolver else { return Err(unknown()) };
         let Invocation { request, trigger, trace, depth } = invocation;
         let (mut head, body) = request.into_parts();
         let target = HeaderValue::try_from(app_id).map_err(|error| unreachable(error.to_string()))?;
         head.headers.insert(TARGET, target);
-        head.headers.insert(SECRET, secret.clone());
         head.headers.insert(DEPTH, HeaderValue::from(u16::from(depth)));
         // What is short and whole can be sent again; a stream goes once.
         let short = http_body::Body::size_hint(&body).upper().is_some_and(|size| size <= MAX_REPEATED_BODY);
@@ -123,8 +115,11 @@ impl Neighbours {
         }
         let mut tries = 0;
         loop {
-            let address = resolver.resolve(app_id).await.map_err(|error| unreachable(error.to_string()))?;
-            let Some(address) = address else { return Err(unknown()) };
+            let place = resolver.resolve(app_id).await.map_err(|error| unreachable(error.to_string()))?;
+            let Some(Place { address, token }) = place else { return Err(unknown()) };
+            let mut secret = HeaderValue::try_from(token).map_err(|error| unreachable(error.to_string()))?;
+            secret.set_sensitive(true);
+            head.headers.insert(SECRET, secret);
             let channel = self.channel(app_id, &address).map_err(unreachable)?;
             let body = stream.take().unwrap_or_else(|| Body::from(bytes.clone()));
             let request = Request::from_parts(head.clone(), body);
@@ -132,6 +127,7 @@ impl Neighbours {
                 // Nobody there: perhaps the host is just starting, or the app has moved.
                 Err(InvokeError::Unreachable { .. }) if short && tries < RETRIES => {
                     tries += 1;
+                    resolver.forget(app_id);
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
                 answer => return answer,
