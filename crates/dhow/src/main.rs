@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
 //! | `sidecar` | a program outside and the host beside it |
+//! | `elsewhere` | apps that are not on this host |
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
@@ -22,6 +23,7 @@ mod build_apps;
 mod client;
 mod completions;
 mod doctor;
+mod elsewhere;
 mod error;
 mod folders;
 mod hosts;

@@ -99,6 +99,14 @@ impl Process {
     }
 }
 
+/// 256 bits that nobody can guess, in hexadecimal.
+pub(crate) fn random_token() -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Process, free_space, identity, user_id};

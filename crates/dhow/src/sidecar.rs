@@ -13,9 +13,9 @@ mod health;
 mod ports;
 mod program;
 
-use crate::Error;
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
+use crate::{Error, elsewhere};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::grpc::GrpcChannel;
 use dhow_api::channel::http::HttpChannel;
@@ -23,6 +23,7 @@ use dhow_api::dapr::{Dapr, DaprFace};
 use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
 use dhow_api::server::Stop;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
+use dhow_blocks::resolve::NameResolver;
 use dhow_host::{App, Components, Host};
 use dhow_resources::multi_app::{self, AppProtocol};
 use ports::Ports;
@@ -47,6 +48,7 @@ pub(crate) struct Sidecar {
     serving: Serving,
     spec: multi_app::App,
     ports: Ports,
+    names: Option<Arc<dyn NameResolver>>,
 }
 
 /// Stands where a program has no port: it can use the API, and cannot be reached.
@@ -88,8 +90,10 @@ impl Sidecar {
         let info = HostInfo::new("run", &spec.app_id, data_dir);
         serving.announce(info.with_api_addr(ports.http).with_management_addr(ports.metrics));
 
+        let app_ids = [spec.app_id.clone()];
+        let names = elsewhere::join(&mut serving, &app_ids, spec.internal_grpc_port).await?;
         let program = Program::start(&spec, &ports, label)?;
-        Ok(Sidecar { host, app, program, serving, spec, ports })
+        Ok(Sidecar { host, app, program, serving, spec, ports, names })
     }
 
     /// Where the API is, for people.
@@ -115,7 +119,7 @@ impl Sidecar {
     /// Runs until the program ends, somebody ends the host, or a signal comes; then ends the other, too. The
     /// answer is the program's exit code.
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let Sidecar { host, app, mut program, serving, spec, .. } = self;
+        let Sidecar { host, app, mut program, serving, spec, names, ports: _ports } = self;
         let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -148,6 +152,9 @@ impl Sidecar {
             (None, None) => 0,
         };
         stop.stop();
+        if let Some(names) = names {
+            names.close().await;
+        }
         serving.until_stopped().await?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }

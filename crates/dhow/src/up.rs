@@ -3,7 +3,7 @@
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
-use crate::{Error, Global};
+use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::Dapr;
 use dhow_artifacts::Source;
 use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
@@ -110,6 +110,8 @@ impl Up {
         let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
         let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new() };
         fleet.update(&manifest).await?;
+        let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
+        let names = elsewhere::join(&mut serving, &app_ids, None).await?;
 
         let name = std::path::absolute(&self.manifest)
             .ok()
@@ -144,8 +146,11 @@ impl Up {
                 }
             }
         });
-        serving.until_stopped().await?;
-        Ok(ExitCode::SUCCESS)
+        let ended = serving.until_stopped().await;
+        if let Some(names) = names {
+            names.close().await;
+        }
+        ended.map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -15,6 +15,7 @@ use dhow_blocks::scope::{
 use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
 use dhow_resources::component::{Component, MetadataValue};
 use dhow_resources::configuration::access::Action;
+use dhow_resources::http_endpoint::HttpEndpoint;
 use dhow_resources::load::Resources;
 use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription::Subscription;
@@ -36,6 +37,7 @@ pub struct Components {
     namespace: String,
     resiliency: Arc<Resiliency>,
     subscriptions: Vec<Subscription>,
+    http_endpoints: Vec<HttpEndpoint>,
     secret_scopes: HashMap<String, SecretAccess>,
     /// What every app has without any resource, as far as no component takes the name.
     embedded: Vec<(ComponentInfo, Opened)>,
@@ -91,6 +93,7 @@ impl Components {
             namespace: std::env::var("NAMESPACE").unwrap_or_else(|_| "default".to_owned()),
             resiliency,
             subscriptions: resources.subscriptions,
+            http_endpoints: resources.http_endpoints,
             embedded: registry::embedded(data_dir),
             jobs: registry::embedded_jobs(data_dir),
             open: Mutex::new(HashMap::new()),
@@ -227,7 +230,8 @@ impl Components {
                 MetadataValue::Plain(value) => value,
                 MetadataValue::EnvRef(name) => std::env::var(name).unwrap_or_default(),
                 MetadataValue::SecretRef { name, key } => {
-                    let secret = self.secret(component, &name, &key, app_id).await;
+                    let store = component.auth_secret_store.as_deref();
+                    let secret = self.secret(&component.name, store, &name, &key, app_id).await;
                     secret.map_err(|reason| format!("metadata field {:?}: {reason}", item.name))?
                 }
             };
@@ -236,28 +240,48 @@ impl Components {
         Ok(values)
     }
 
-    /// The secret that a component refers to. Errors name it and never show a value.
+    /// The services outside that resources name.
+    pub fn http_endpoints(&self) -> &[HttpEndpoint] {
+        &self.http_endpoints
+    }
+
+    /// The headers of such a service, with references resolved.
+    pub async fn endpoint_headers(&self, endpoint: &HttpEndpoint) -> Result<Vec<(String, String)>, String> {
+        let mut headers = Vec::with_capacity(endpoint.headers.len());
+        for item in &endpoint.headers {
+            let value = match &item.value {
+                MetadataValue::Plain(value) => value.clone(),
+                MetadataValue::EnvRef(name) => std::env::var(name).unwrap_or_default(),
+                MetadataValue::SecretRef { name, key } => {
+                    let store = endpoint.auth_secret_store.as_deref();
+                    self.secret(&endpoint.name, store, name, key, "").await?
+                }
+            };
+            headers.push((item.name.clone(), value));
+        }
+        Ok(headers)
+    }
+
+    /// The secret that a resource refers to. Errors name it and never show a value.
     async fn secret(
         &self,
-        component: &Component,
+        resource: &str,
+        store: Option<&str>,
         name: &str,
         key: &str,
         app_id: &str,
     ) -> Result<String, String> {
-        let store_name = match component.auth_secret_store.as_deref() {
+        let store_name = match store {
             Some(name) => name,
             None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => "kubernetes",
             None => {
-                return Err(format!(
-                    "secret {name:?} has no store; add auth.secretStore to component {:?}",
-                    component.name
-                ));
+                return Err(format!("secret {name:?} has no store; add auth.secretStore to {resource:?}"));
             }
         };
         let named = |found: &&Component| found.name == store_name;
         let opened = match self.components.iter().find(named) {
             // A secret store whose own metadata refer to secrets would be a circle.
-            Some(store) if std::ptr::eq(store, component) => {
+            Some(store) if store.name == resource => {
                 return Err(format!("secret store {store_name:?} refers to itself"));
             }
             Some(store) if !store.component_type.starts_with("secretstores.") => {
