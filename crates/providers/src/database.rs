@@ -417,6 +417,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_look_waits_for_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let options = SqliteOptions { busy_timeout: Duration::from_millis(10), ..SqliteOptions::new(&path) };
+        let database = Database::with_options(options, SCHEMA);
+        database.run(insert(3)).await.unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (4)").unwrap();
+        let sum = |connection: &Connection| {
+            connection.query_row("SELECT sum(v) FROM t", [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(database.look(sum).await, Ok(3));
+        assert!(matches!(database.run(insert(1)).await, Err(BlockError::Unavailable { .. })));
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(database.look(sum).await, Ok(7));
+        database.close().await;
+        assert!(database.look(sum).await.is_err());
+    }
+
+    #[tokio::test]
     async fn memory() {
         let database = Database::memory(SCHEMA);
         assert!(!database.exists());

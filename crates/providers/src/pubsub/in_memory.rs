@@ -306,3 +306,89 @@ async fn receive(receiver: Receiver, handler: Arc<dyn Handler<Message>>, mut sto
     }
     calls.abandon().await.into_iter().for_each(|entry| queue.refuse(entry));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+    /// Tells what it was given; never answers where it hangs.
+    struct Inbox {
+        seen: UnboundedSender<String>,
+        hangs: bool,
+    }
+
+    #[async_trait]
+    impl Handler<Message> for Inbox {
+        async fn handle(&self, message: Message) -> Outcome {
+            self.seen.send(format!("{}: {}", message.topic, String::from_utf8_lossy(&message.data))).ok();
+            if self.hangs { std::future::pending().await } else { Outcome::Done }
+        }
+    }
+
+    fn message(topic: &str, data: impl Into<bytes::Bytes>) -> Outgoing {
+        Outgoing { topic: topic.to_owned(), data: data.into(), ..Outgoing::default() }
+    }
+
+    fn subscription(topic: &str) -> Subscribe {
+        Subscribe { topic: topic.to_owned(), consumer: "consumer".to_owned(), ..Subscribe::default() }
+    }
+
+    #[tokio::test]
+    async fn a_star_stands_for_all_topics_that_begin_so() {
+        let broker = InMemory::new();
+        let (seen, mut received) = unbounded_channel();
+        let handler = Arc::new(Inbox { seen, hangs: false });
+        let running = broker.subscribe(subscription("orders/*"), handler).await.unwrap();
+        for topic in ["orders", "order/1", "orders/1", "orders/2/paid", "*"] {
+            broker.publish(message(topic, topic.to_owned())).await.unwrap();
+        }
+        for topic in ["orders/1", "orders/2/paid"] {
+            assert_eq!(received.recv().await, Some(format!("{topic}: {topic}")));
+        }
+        running.stop().await;
+        assert!(received.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_while_somebody_receives() {
+        let broker = InMemory::new();
+        let (seen, mut received) = unbounded_channel();
+        let handler = Arc::new(Inbox { seen, hangs: true });
+        let running = broker.subscribe(subscription("topic"), handler).await.unwrap();
+        for _ in 0..QUEUE_UNITS {
+            broker.publish(message("topic", "x")).await.unwrap();
+        }
+        received.recv().await.unwrap();
+        let start = Instant::now();
+        match broker.publish(message("topic", "x")).await {
+            Err(BlockError::Unavailable { reason }) => assert!(reason.contains("consumer"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(start.elapsed(), TIMEOUT);
+        broker.publish(message("other", "x")).await.unwrap();
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_nobody_receives_from_keeps_the_newest() {
+        let broker = InMemory::new();
+        let (seen, mut received) = unbounded_channel();
+        let handler = Arc::new(Inbox { seen, hangs: false });
+        broker.subscribe(subscription("topic"), Arc::clone(&handler) as _).await.unwrap().stop().await;
+        // Larger than many small ones, and than the whole queue.
+        let large = vec![b'x'; UNIT_BYTES * (QUEUE_UNITS as usize + 10)];
+        for number in 0..QUEUE_UNITS + 10 {
+            broker.publish(message("topic", number.to_string())).await.unwrap();
+        }
+        let running = broker.subscribe(subscription("topic"), Arc::clone(&handler) as _).await.unwrap();
+        assert_eq!(received.recv().await, Some("topic: 10".to_owned()));
+        running.stop().await;
+        broker.publish(message("topic", large.clone())).await.unwrap();
+        while received.try_recv().is_ok() {}
+        let running = broker.subscribe(subscription("topic"), handler).await.unwrap();
+        let next = received.recv().await.unwrap();
+        assert_eq!(next.len(), "topic: ".len() + large.len());
+        running.stop().await;
+    }
+}
