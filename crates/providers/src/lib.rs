@@ -8,10 +8,12 @@
 //! | [`state`] | state stores: in memory, SQLite |
 //! | `redis` | state, pub/sub, locks, configuration and a binding on Redis |
 //! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
+//! | [`bindings`] | a clock, HTTP servers, files, buckets |
 //! | [`secrets`] | secret stores: a file, the environment |
 //! | [`configuration`] | configuration stores: a file that is watched |
 //! | `jobs` | work that is due later, in SQLite |
 //! | `file` | a small file that is read again when it changes |
+//! | `http_client` | the client of the providers that speak HTTP |
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
@@ -24,11 +26,14 @@
 //! | [`metadata`] | reading a component's metadata as Dapr does |
 
 mod backoff;
+pub mod bindings;
 pub mod configuration;
 #[cfg(feature = "sqlite")]
 mod database;
 mod deliveries;
 mod file;
+#[cfg(feature = "http")]
+mod http_client;
 #[cfg(feature = "sqlite")]
 pub mod jobs;
 pub mod lazy;
@@ -43,3 +48,4 @@ pub mod secrets;
 mod shutdown;
 pub mod state;
 pub mod task;
+mod uuid;

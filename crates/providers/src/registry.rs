@@ -8,7 +8,7 @@ pub use crate::metadata::{ComponentSpec, UnknownField};
 use crate::metadata::nearest;
 #[cfg(feature = "redis")]
 use crate::redis;
-use crate::{configuration, lock, pubsub, secrets, state};
+use crate::{bindings, configuration, lock, pubsub, secrets, state};
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
 use dhow_blocks::jobs::Jobs;
@@ -23,6 +23,12 @@ use std::sync::Arc;
 
 /// All providers of this build.
 const PROVIDERS: &[Provider] = &[
+    #[cfg(feature = "s3")]
+    bindings::aws_s3::PROVIDER,
+    bindings::cron::PROVIDER,
+    #[cfg(feature = "http")]
+    bindings::http::PROVIDER,
+    bindings::local_storage::PROVIDER,
     configuration::local_file::PROVIDER,
     secrets::local_env::PROVIDER,
     secrets::local_file::PROVIDER,
