@@ -17,6 +17,7 @@
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
+//! | [`resolve`] | where an app is that does not run in this host |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
 //! | `backoff` | waits between attempts |
@@ -43,6 +44,7 @@ pub mod pubsub;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod registry;
+pub mod resolve;
 pub mod schedule;
 pub mod secrets;
 mod shutdown;
