@@ -8,10 +8,16 @@
 //! | [`state`] | state stores: in memory, SQLite |
 //! | `redis` | state, pub/sub, locks, configuration and a binding on Redis |
 //! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
+//! | [`bindings`] | a clock, HTTP servers, files, buckets |
+//! | [`secrets`] | secret stores: a file, the environment |
+//! | [`configuration`] | configuration stores: a file that is watched |
 //! | `jobs` | work that is due later, in SQLite |
+//! | `file` | a small file that is read again when it changes |
+//! | `http_client` | the client of the providers that speak HTTP |
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
+//! | [`resolve`] | where an app is that does not run in this host |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
 //! | `backoff` | waits between attempts |
@@ -21,19 +27,27 @@
 //! | [`metadata`] | reading a component's metadata as Dapr does |
 
 mod backoff;
+pub mod bindings;
+pub mod configuration;
 #[cfg(feature = "sqlite")]
 mod database;
 mod deliveries;
+mod file;
+#[cfg(feature = "http")]
+mod http_client;
 #[cfg(feature = "sqlite")]
 pub mod jobs;
 pub mod lazy;
 pub mod lock;
 pub mod metadata;
+pub mod pubsub;
 #[cfg(feature = "redis")]
 mod redis;
-pub mod pubsub;
 pub mod registry;
+pub mod resolve;
 pub mod schedule;
+pub mod secrets;
 mod shutdown;
 pub mod state;
 pub mod task;
+mod uuid;

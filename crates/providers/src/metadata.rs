@@ -50,9 +50,7 @@ impl ComponentSpec {
 
     /// Whether the field says yes, in one of Dapr's spellings.
     pub fn truthy(&self, names: &[&str]) -> bool {
-        self.field(names).is_some_and(|value| {
-            ["y", "yes", "true", "t", "on", "1"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
-        })
+        self.field(names).is_some_and(is_truthy)
     }
 
     /// An error about a field, without its value, which may be secret.
@@ -103,6 +101,11 @@ impl fmt::Display for UnknownField {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the value says yes, in one of Dapr's spellings.
+pub(crate) fn is_truthy(value: &str) -> bool {
+    ["y", "yes", "true", "t", "on", "1"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
 }
 
 /// The known name that differs least from the given one, if any is close.

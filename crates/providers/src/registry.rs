@@ -8,7 +8,7 @@ pub use crate::metadata::{ComponentSpec, UnknownField};
 use crate::metadata::nearest;
 #[cfg(feature = "redis")]
 use crate::redis;
-use crate::{lock, pubsub, state};
+use crate::{bindings, configuration, lock, pubsub, secrets, state};
 use dhow_blocks::binding::Binding;
 use dhow_blocks::configuration::ConfigurationStore;
 use dhow_blocks::jobs::Jobs;
@@ -23,6 +23,15 @@ use std::sync::Arc;
 
 /// All providers of this build.
 const PROVIDERS: &[Provider] = &[
+    #[cfg(feature = "s3")]
+    bindings::aws_s3::PROVIDER,
+    bindings::cron::PROVIDER,
+    #[cfg(feature = "http")]
+    bindings::http::PROVIDER,
+    bindings::local_storage::PROVIDER,
+    configuration::local_file::PROVIDER,
+    secrets::local_env::PROVIDER,
+    secrets::local_file::PROVIDER,
     state::in_memory::PROVIDER,
     #[cfg(feature = "sqlite")]
     state::sqlite::PROVIDER,
@@ -185,16 +194,16 @@ pub async fn open(component: ComponentSpec, context: OpenContext) -> Result<Open
 /// What stands ready without any component, under Dapr's usual names. Nothing is opened before it is used.
 pub fn embedded(data_dir: &Path) -> Vec<(ComponentInfo, Opened)> {
     let mut embedded = Vec::new();
+    let mut add = |name: &str, component_type: &str, opened: Opened| {
+        let (name, component_type) = (name.to_owned(), component_type.to_owned());
+        let capabilities = opened.capabilities();
+        let version = "v1".to_owned();
+        embedded.push((ComponentInfo { name, component_type, version, capabilities }, opened));
+    };
+    add("configstore", "configuration.local.file", Opened::Configuration(configuration::embedded(data_dir)));
+    add("secretstore", "secretstores.local.file", Opened::Secrets(secrets::embedded(data_dir)));
     #[cfg(feature = "sqlite")]
     {
-        let mut add = |name: &str, component_type: &str, opened: Opened| {
-            let (name, component_type) = (name.to_owned(), component_type.to_owned());
-            let capabilities = opened.capabilities();
-            embedded.push((
-                ComponentInfo { name, component_type, version: "v1".to_owned(), capabilities },
-                opened,
-            ));
-        };
         add("statestore", "state.sqlite", Opened::State(state::sqlite::embedded(data_dir)));
         add("pubsub", "pubsub.sqlite", Opened::PubSub(pubsub::sqlite::embedded(data_dir)));
         add("lockstore", "lock.sqlite", Opened::Lock(lock::sqlite::embedded(data_dir)));

@@ -47,16 +47,7 @@ pub(super) fn item(row: &Row<'_>, now: impl FnOnce() -> SystemTime) -> rusqlite:
 
 /// A fresh etag: a random UUID, as Dapr writes it.
 pub(super) fn new_etag() -> String {
-    // Version 4, variant 1 (RFC 9562 section 5.4).
-    let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        bits >> 96,
-        (bits >> 80) & 0xffff,
-        (bits >> 64) & 0xffff,
-        (bits >> 48) & 0xffff,
-        bits & 0xffff_ffff_ffff
-    )
+    crate::uuid::random()
 }
 
 /// The `expiration_time` column of a write; `None` also for a time beyond the year 9999.

@@ -1,0 +1,454 @@
+//! Hosts of one machine that find one another's apps in a shared SQLite file.
+//!
+//! The table `hosts` is that of Dapr's `nameresolution.sqlite`, so that Dapr's sidecars and our hosts find
+//! one another. It has one row an address; a host that offers several apps on one address keeps all of them
+//! in a table of its own beside it, `dhow_hosts`, with what only hosts of this kind need: a token that callers
+//! show, and the process, so that one that has died is not called. Sidecars of Dapr see the first app of each
+//! address.
+//!
+//! A registration is renewed every few seconds and counts for a little longer.
+
+use super::check_app_id;
+use crate::database::Database;
+use crate::task::{Stop, Task};
+use dhow_blocks::error::BlockError;
+use dhow_blocks::events::Running;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A registration counts this long after it was renewed, in seconds (Dapr's `updateInterval`).
+const VALID: i64 = 5;
+
+/// Between two renewals: a second before the end, as in Dapr.
+const RENEWAL: Duration = Duration::from_secs(4);
+
+/// Rows of hosts that are gone without a word are removed after this time, in seconds.
+const FORGOTTEN: i64 = 3600;
+
+/// What was found is believed this long.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// Apps whose places are remembered; more are asked for each time.
+const MAX_REMEMBERED: usize = 10_000;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+    CREATE TABLE IF NOT EXISTS hosts (
+        registration_id TEXT NOT NULL PRIMARY KEY,
+        address TEXT NOT NULL,
+        app_id TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        last_update INTEGER NOT NULL
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS hosts_address_idx ON hosts (address);
+    CREATE INDEX IF NOT EXISTS hosts_last_update_idx ON hosts (last_update);
+    INSERT OR IGNORE INTO metadata (key, value) VALUES ('nr-migrations', '1');
+    CREATE TABLE IF NOT EXISTS dhow_hosts (
+        registration_id TEXT NOT NULL PRIMARY KEY,
+        address TEXT NOT NULL,
+        app_id TEXT NOT NULL,
+        last_update INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        process TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS dhow_hosts_app_id ON dhow_hosts (app_id);
+";
+
+/// Where an app can be reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `host:port`
+    pub address: String,
+    /// What callers have to show; empty for sidecars of Dapr. Not shown by `Debug`.
+    pub token: String,
+}
+
+/// The apps of the hosts that share a file.
+pub struct SqliteResolver {
+    database: Arc<Database>,
+    /// What this host has registered; the task renews it.
+    own: Arc<Mutex<Vec<Registration>>>,
+    renewal: Mutex<Option<Box<Task>>>,
+    found: Mutex<HashMap<String, Found>>,
+    /// Takes the places of an app by turns.
+    turn: AtomicUsize,
+}
+
+/// Where an app was found, and when.
+type Found = (Instant, Arc<[Endpoint]>);
+
+#[derive(Clone)]
+struct Registration {
+    id: String,
+    app_id: String,
+    endpoint: Endpoint,
+}
+
+// === impl SqliteResolver ===
+
+impl SqliteResolver {
+    /// The hosts that share this file, which is made when it is first used.
+    pub fn new(path: PathBuf) -> SqliteResolver {
+        SqliteResolver {
+            database: Arc::new(Database::file(path, SCHEMA)),
+            own: Arc::default(),
+            renewal: Mutex::new(None),
+            found: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Says that an app is here, until [`SqliteResolver::close`] or the end of the process.
+    pub async fn register(&self, app_id: &str, address: &str, token: &str) -> Result<(), BlockError> {
+        check_app_id(app_id)?;
+        let endpoint = Endpoint { address: address.to_owned(), token: token.to_owned() };
+        let new = Registration { id: crate::uuid::random(), app_id: app_id.to_owned(), endpoint };
+        let row = new.clone();
+        self.database
+            .run(move |connection| {
+                // A host that had this address before is gone: two cannot listen on it.
+                let process = process::own();
+                let sql = "DELETE FROM dhow_hosts WHERE address = ?1 AND (process <> ?2 OR app_id = ?3)";
+                connection.execute(sql, (&row.endpoint.address, &process, &row.app_id))?;
+                let sql = "DELETE FROM hosts WHERE address = ?1
+                     AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts)";
+                connection.execute(sql, [&row.endpoint.address])?;
+                insert(connection, &row, &process)
+            })
+            .await?;
+        self.own
+            .lock()
+            .retain(|other| (&other.app_id, &other.endpoint.address) != (&new.app_id, &new.endpoint.address));
+        self.own.lock().push(new);
+        self.forget(app_id);
+        let mut renewal = self.renewal.lock();
+        if renewal.is_none() {
+            let (database, own) = (Arc::clone(&self.database), Arc::clone(&self.own));
+            *renewal = Some(Box::new(Task::spawn(|stop| renew(database, own, stop))));
+        }
+        Ok(())
+    }
+
+    /// Says that an app is no longer here.
+    pub async fn unregister(&self, app_id: &str) -> Result<(), BlockError> {
+        let mut gone = Vec::new();
+        self.own.lock().retain(|registration| {
+            let stays = registration.app_id != app_id;
+            if !stays {
+                gone.push(registration.id.clone());
+            }
+            stays
+        });
+        self.forget(app_id);
+        self.remove(gone).await
+    }
+
+    /// Where an app is; of several places another one each time. None if it is nowhere.
+    pub async fn lookup(&self, app_id: &str) -> Result<Option<Endpoint>, BlockError> {
+        check_app_id(app_id)?;
+        let known = self.found.lock().get(app_id).filter(|(at, _)| at.elapsed() < FRESH).cloned();
+        let places = match known {
+            Some((_, places)) => places,
+            None => self.places(app_id).await?,
+        };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        Ok(turn.checked_rem(places.len()).and_then(|index| places.get(index).cloned()))
+    }
+
+    /// Forgets what was found for an app: for who has called there in vain.
+    pub fn forget(&self, app_id: &str) {
+        self.found.lock().remove(app_id);
+    }
+
+    /// Takes back all registrations of this host and closes the file.
+    pub async fn close(&self) {
+        let renewal = self.renewal.lock().take();
+        if let Some(renewal) = renewal {
+            renewal.stop().await;
+        }
+        let own = std::mem::take(&mut *self.own.lock());
+        if !own.is_empty()
+            && let Err(error) =
+                self.remove(own.into_iter().map(|registration| registration.id).collect()).await
+        {
+            tracing::warn!(%error, "this host's apps are not taken back; they are forgotten in {VALID} s");
+        }
+        self.database.close().await;
+        self.found.lock().clear();
+    }
+
+    async fn places(&self, app_id: &str) -> Result<Arc<[Endpoint]>, BlockError> {
+        if !self.database.exists() {
+            return Ok(Arc::default());
+        }
+        let name = app_id.to_owned();
+        let places: Arc<[Endpoint]> =
+            self.database.run(move |connection| places(connection, &name)).await?.into();
+        let mut found = self.found.lock();
+        if found.len() >= MAX_REMEMBERED {
+            found.retain(|_, (at, _)| at.elapsed() < FRESH);
+        }
+        if found.len() < MAX_REMEMBERED {
+            found.insert(app_id.to_owned(), (Instant::now(), Arc::clone(&places)));
+        }
+        Ok(places)
+    }
+
+    async fn remove(&self, ids: Vec<String>) -> Result<(), BlockError> {
+        let remove = move |connection: &Connection| {
+            for id in ids {
+                connection.execute("DELETE FROM hosts WHERE registration_id = ?1", [&id])?;
+                connection.execute("DELETE FROM dhow_hosts WHERE registration_id = ?1", [&id])?;
+            }
+            Ok(())
+        };
+        self.database.run(remove).await
+    }
+}
+
+impl fmt::Debug for SqliteResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteResolver").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+/// Renews this host's registrations, and makes those again that somebody has removed.
+async fn renew(database: Arc<Database>, own: Arc<Mutex<Vec<Registration>>>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(RENEWAL) => {}
+        }
+        let registrations = own.lock().clone();
+        let renewed = database.run(move |connection| {
+            let process = process::own();
+            let mut registrations = registrations.iter();
+            registrations.try_for_each(|registration| insert(connection, registration, &process))?;
+            let sql = "DELETE FROM dhow_hosts WHERE unixepoch() - last_update > ?1";
+            connection.execute(sql, [FORGOTTEN]).map(drop)
+        });
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "this host's apps cannot be found by other hosts for now");
+        }
+    }
+}
+
+/// Writes a registration, or its new time. Dapr's table takes it unless another app has the address there.
+fn insert(connection: &Connection, registration: &Registration, process: &str) -> rusqlite::Result<()> {
+    let Registration { id, app_id, endpoint: Endpoint { address, token } } = registration;
+    let sql = "INSERT INTO dhow_hosts (registration_id, address, app_id, last_update, token, process)
+         VALUES (?1, ?2, ?3, unixepoch(), ?4, ?5)
+         ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()";
+    connection.prepare_cached(sql)?.execute((id, address, app_id, token, process))?;
+    let sql = "INSERT INTO hosts (registration_id, address, app_id, namespace, last_update)
+         VALUES (?1, ?2, ?3, '', unixepoch())
+         ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()
+         ON CONFLICT (address) DO NOTHING";
+    connection.prepare_cached(sql)?.execute((id, address, app_id)).map(drop)
+}
+
+/// Where an app is: hosts whose process lives, and sidecars of Dapr.
+fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Endpoint>> {
+    let sql = "SELECT address, token, process FROM dhow_hosts
+         WHERE app_id = ?1 AND unixepoch() - last_update < ?2
+         UNION ALL
+         SELECT address, '', '' FROM hosts
+         WHERE app_id = ?1 AND unixepoch() - last_update < ?2
+             AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts)
+         ORDER BY address";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map((app_id, VALID), |row| {
+        let endpoint = Endpoint { address: row.get(0)?, token: row.get(1)? };
+        Ok((endpoint, row.get::<_, String>(2)?))
+    })?;
+    let mut places = Vec::new();
+    for row in rows {
+        let (endpoint, process) = row?;
+        if !process::is_dead(&process) {
+            places.push(endpoint);
+        }
+    }
+    Ok(places)
+}
+
+// === impl Endpoint ===
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Which process has written a row, and whether it still runs.
+mod process {
+    use std::fs;
+
+    /// The boot of the machine, the namespace of process ids, the process id, and when the process began: a
+    /// process id alone may be another process's later, or elsewhere. Empty where the system does not tell.
+    pub(super) fn own() -> String {
+        let id = std::process::id();
+        match (place(), began(id)) {
+            (Some(place), Some(began)) => format!("{place} {id} {began}"),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether that process has certainly ended.
+    pub(super) fn is_dead(process: &str) -> bool {
+        let mut parts = process.rsplitn(3, ' ');
+        let (Some(start), Some(id), Some(there)) = (parts.next(), parts.next(), parts.next()) else {
+            return false;
+        };
+        let Ok(id) = id.parse::<u32>() else { return false };
+        let Some(here) = place() else { return false };
+        // Of other machines and other containers nothing is known but the time of the row.
+        here == there && began(id).is_none_or(|began| began != start)
+    }
+
+    fn place() -> Option<String> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+        Some(format!("{} {}", boot.trim(), namespace.display()))
+    }
+
+    /// When a process began, in ticks since the boot (proc_pid_stat(5), field 22); none if there is none of
+    /// that id, or only its remains.
+    fn began(id: u32) -> Option<String> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name, field 2, may hold anything; fields 3 and later stand behind its last parenthesis.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_ascii_whitespace();
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        fields.nth(18).map(str::to_owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn sql(path: &std::path::Path, sql: &str) -> usize {
+        Connection::open(path).unwrap().execute(sql, []).unwrap()
+    }
+
+    async fn addresses(resolver: &SqliteResolver, app_id: &str) -> Vec<String> {
+        resolver.forget(app_id);
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found.extend(resolver.lookup(app_id).await.unwrap().map(|endpoint| endpoint.address));
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    #[tokio::test]
+    async fn hosts_find_one_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.db");
+        let (here, there) = (SqliteResolver::new(path.clone()), SqliteResolver::new(path.clone()));
+        assert_eq!(here.lookup("cart").await, Ok(None));
+        assert!(!path.exists(), "looking up made a file");
+        for (host, app_id, address) in [
+            (&here, "cart", "127.0.0.1:1"),
+            (&here, "order", "127.0.0.1:1"),
+            (&here, "order", "127.0.0.1:1"),
+            (&there, "cart", "127.0.0.1:2"),
+        ] {
+            host.register(app_id, address, "hunter2").await.unwrap();
+        }
+        for host in [&here, &there] {
+            assert_eq!(addresses(host, "cart").await, ["127.0.0.1:1", "127.0.0.1:2"]);
+            assert_eq!(addresses(host, "order").await, ["127.0.0.1:1"]);
+            assert_eq!(addresses(host, "other").await, [""; 0]);
+        }
+        let endpoint = there.lookup("order").await.unwrap().unwrap();
+        assert_eq!(endpoint.token, "hunter2");
+        assert!(!format!("{endpoint:?} {there:?}").contains("hunter2"));
+        there.unregister("cart").await.unwrap();
+        assert_eq!(addresses(&here, "cart").await, ["127.0.0.1:1"]);
+        here.close().await;
+        assert_eq!(addresses(&there, "cart").await, [""; 0]);
+        assert!(here.lookup("cart").await.is_err());
+        for app_id in ["", "a b", "a'; DROP TABLE hosts; --"] {
+            assert!(matches!(there.lookup(app_id).await, Err(BlockError::Invalid { .. })), "{app_id}");
+            assert!(there.register(app_id, "a:1", "").await.is_err(), "{app_id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sidecars_of_dapr_share_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.db");
+        let resolver = SqliteResolver::new(path.clone());
+        resolver.register("cart", "127.0.0.1:1", "token").await.unwrap();
+        let connection = Connection::open(&path).unwrap();
+        // What Dapr asks when it looks an app up, and when it opens the file.
+        let found: String = connection
+            .query_row(
+                "SELECT address FROM hosts WHERE ROWID = (SELECT ROWID FROM hosts WHERE app_id = 'cart'
+                 AND unixepoch(CURRENT_TIMESTAMP) - last_update < 5 ORDER BY RANDOM() LIMIT 1)",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(found, "127.0.0.1:1");
+        let level: String = connection
+            .query_row("SELECT value FROM metadata WHERE key = 'nr-migrations'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(level, "1");
+        // A sidecar.
+        sql(
+            &path,
+            "REPLACE INTO hosts (registration_id, address, app_id, namespace, last_update)
+             VALUES ('x', '127.0.0.1:9', 'dapr-app', '', unixepoch(CURRENT_TIMESTAMP))",
+        );
+        assert_eq!(addresses(&resolver, "dapr-app").await, ["127.0.0.1:9"]);
+        sql(&path, "UPDATE hosts SET last_update = last_update - 6 WHERE registration_id = 'x'");
+        assert_eq!(addresses(&resolver, "dapr-app").await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn hosts_that_have_died_are_not_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.db");
+        let resolver = SqliteResolver::new(path.clone());
+        resolver.register("cart", "127.0.0.1:1", "").await.unwrap();
+        // The row of a process that lives, and then does not.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let own = process::own();
+        let (place, _) = own.rsplit_once(' ').and_then(|(rest, _)| rest.rsplit_once(' ')).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let began = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap();
+        let set = |process: &str| sql(&path, &format!("UPDATE dhow_hosts SET process = '{process}'"));
+        let living = format!("{place} {} {began}", child.id());
+        set(&living);
+        assert_eq!(addresses(&resolver, "cart").await, ["127.0.0.1:1"]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(addresses(&resolver, "cart").await, [""; 0]);
+        // One with the same id that began at another time, one elsewhere, and one that is not known.
+        for (process, expected) in [
+            (format!("{own}1"), 0),
+            (format!("elsewhere 1 {began}"), 1),
+            (String::new(), 1),
+            ("nonsense".to_owned(), 1),
+            ("a b c d".to_owned(), 1),
+        ] {
+            set(&process);
+            assert_eq!(addresses(&resolver, "cart").await.len(), expected, "{process}");
+        }
+        set(&own);
+        sql(&path, "UPDATE dhow_hosts SET last_update = last_update - 6");
+        assert_eq!(addresses(&resolver, "cart").await, [""; 0]);
+    }
+}
