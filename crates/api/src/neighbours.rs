@@ -117,6 +117,10 @@ impl Neighbours {
         loop {
             let place = resolver.resolve(app_id).await.map_err(|error| unreachable(error.to_string()))?;
             let Some(Place { address, token }) = place else { return Err(unknown()) };
+            if token.is_empty() {
+                let reason = "it is beside a sidecar of Dapr, whose internal protocol is not spoken here";
+                return Err(unreachable(reason.to_owned()));
+            }
             let mut secret = HeaderValue::try_from(token).map_err(|error| unreachable(error.to_string()))?;
             secret.set_sensitive(true);
             head.headers.insert(SECRET, secret);

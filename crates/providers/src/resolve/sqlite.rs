@@ -11,12 +11,13 @@
 use super::check_app_id;
 use crate::database::Database;
 use crate::task::{Stop, Task};
+use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::Running;
+use dhow_blocks::resolve::{NameResolver, Place};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,15 +61,6 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS dhow_hosts_app_id ON dhow_hosts (app_id);
 ";
 
-/// Where an app can be reached.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `host:port`
-    pub address: String,
-    /// What callers have to show; empty for sidecars of Dapr. Not shown by `Debug`.
-    pub token: String,
-}
-
 /// The apps of the hosts that share a file.
 pub struct SqliteResolver {
     database: Arc<Database>,
@@ -81,13 +73,13 @@ pub struct SqliteResolver {
 }
 
 /// Where an app was found, and when.
-type Found = (Instant, Arc<[Endpoint]>);
+type Found = (Instant, Arc<[Place]>);
 
 #[derive(Clone)]
 struct Registration {
     id: String,
     app_id: String,
-    endpoint: Endpoint,
+    endpoint: Place,
 }
 
 // === impl SqliteResolver ===
@@ -107,7 +99,7 @@ impl SqliteResolver {
     /// Says that an app is here, until [`SqliteResolver::close`] or the end of the process.
     pub async fn register(&self, app_id: &str, address: &str, token: &str) -> Result<(), BlockError> {
         check_app_id(app_id)?;
-        let endpoint = Endpoint { address: address.to_owned(), token: token.to_owned() };
+        let endpoint = Place { address: address.to_owned(), token: token.to_owned() };
         let new = Registration { id: crate::uuid::random(), app_id: app_id.to_owned(), endpoint };
         let row = new.clone();
         self.database
@@ -150,7 +142,7 @@ impl SqliteResolver {
     }
 
     /// Where an app is; of several places another one each time. None if it is nowhere.
-    pub async fn lookup(&self, app_id: &str) -> Result<Option<Endpoint>, BlockError> {
+    pub async fn lookup(&self, app_id: &str) -> Result<Option<Place>, BlockError> {
         check_app_id(app_id)?;
         let known = self.found.lock().get(app_id).filter(|(at, _)| at.elapsed() < FRESH).cloned();
         let places = match known {
@@ -183,12 +175,12 @@ impl SqliteResolver {
         self.found.lock().clear();
     }
 
-    async fn places(&self, app_id: &str) -> Result<Arc<[Endpoint]>, BlockError> {
+    async fn places(&self, app_id: &str) -> Result<Arc<[Place]>, BlockError> {
         if !self.database.exists() {
             return Ok(Arc::default());
         }
         let name = app_id.to_owned();
-        let places: Arc<[Endpoint]> =
+        let places: Arc<[Place]> =
             self.database.run(move |connection| places(connection, &name)).await?.into();
         let mut found = self.found.lock();
         if found.len() >= MAX_REMEMBERED {
@@ -241,7 +233,7 @@ async fn renew(database: Arc<Database>, own: Arc<Mutex<Vec<Registration>>>, mut 
 
 /// Writes a registration, or its new time. Dapr's table takes it unless another app has the address there.
 fn insert(connection: &Connection, registration: &Registration, process: &str) -> rusqlite::Result<()> {
-    let Registration { id, app_id, endpoint: Endpoint { address, token } } = registration;
+    let Registration { id, app_id, endpoint: Place { address, token } } = registration;
     let sql = "INSERT INTO dhow_hosts (registration_id, address, app_id, last_update, token, process)
          VALUES (?1, ?2, ?3, unixepoch(), ?4, ?5)
          ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()";
@@ -254,7 +246,7 @@ fn insert(connection: &Connection, registration: &Registration, process: &str) -
 }
 
 /// Where an app is: hosts whose process lives, and sidecars of Dapr.
-fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Endpoint>> {
+fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Place>> {
     let sql = "SELECT address, token, process FROM dhow_hosts
          WHERE app_id = ?1 AND unixepoch() - last_update < ?2
          UNION ALL
@@ -264,7 +256,7 @@ fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Endpoin
          ORDER BY address";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map((app_id, VALID), |row| {
-        let endpoint = Endpoint { address: row.get(0)?, token: row.get(1)? };
+        let endpoint = Place { address: row.get(0)?, token: row.get(1)? };
         Ok((endpoint, row.get::<_, String>(2)?))
     })?;
     let mut places = Vec::new();
@@ -277,11 +269,26 @@ fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Endpoin
     Ok(places)
 }
 
-// === impl Endpoint ===
+#[async_trait]
+impl NameResolver for SqliteResolver {
+    async fn register(&self, app_id: &str, here: &Place) -> Result<(), BlockError> {
+        SqliteResolver::register(self, app_id, &here.address, &here.token).await
+    }
 
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("address", &self.address).finish_non_exhaustive()
+    async fn unregister(&self, app_id: &str) -> Result<(), BlockError> {
+        SqliteResolver::unregister(self, app_id).await
+    }
+
+    async fn resolve(&self, app_id: &str) -> Result<Option<Place>, BlockError> {
+        self.lookup(app_id).await
+    }
+
+    fn forget(&self, app_id: &str) {
+        SqliteResolver::forget(self, app_id);
+    }
+
+    async fn close(&self) {
+        SqliteResolver::close(self).await;
     }
 }
 
