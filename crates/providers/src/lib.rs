@@ -12,6 +12,10 @@
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
+//! | `nats` | NATS: pub/sub with JetStream, binding |
+//! | `mqtt` | MQTT 3.1.1: pub/sub, binding |
+//! | `rabbitmq` | RabbitMQ: pub/sub, binding |
+//! | `tls` | TLS to a broker |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
 //! | `backoff` | waits between attempts |
@@ -29,11 +33,19 @@ pub mod jobs;
 pub mod lazy;
 pub mod lock;
 pub mod metadata;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
+pub mod pubsub;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
-pub mod pubsub;
 pub mod registry;
 pub mod schedule;
 mod shutdown;
 pub mod state;
 pub mod task;
+#[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
+mod tls;
