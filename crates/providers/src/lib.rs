@@ -18,6 +18,10 @@
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
 //! | [`resolve`] | where an app is that does not run in this host |
+//! | `nats` | NATS: pub/sub with JetStream, binding |
+//! | `mqtt` | MQTT 3.1.1: pub/sub, binding |
+//! | `rabbitmq` | RabbitMQ: pub/sub, binding |
+//! | `tls` | TLS to a broker |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
 //! | `backoff` | waits between attempts |
@@ -40,7 +44,13 @@ pub mod jobs;
 pub mod lazy;
 pub mod lock;
 pub mod metadata;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod pubsub;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod registry;
@@ -51,3 +61,5 @@ mod shutdown;
 pub mod state;
 pub mod task;
 mod uuid;
+#[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
+mod tls;

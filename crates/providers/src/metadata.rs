@@ -53,6 +53,40 @@ impl ComponentSpec {
         self.field(names).is_some_and(is_truthy)
     }
 
+    /// Whether the field says yes; `default` where it is not there.
+    pub(crate) fn flag(&self, names: &[&str], default: bool) -> bool {
+        if self.field(names).is_some() { self.truthy(names) } else { default }
+    }
+
+    /// A whole number of at most `largest`.
+    pub(crate) fn number(
+        &self,
+        names: &[&str],
+        largest: u64,
+        expected: &'static str,
+    ) -> Result<Option<u64>, OpenError> {
+        let Some(text) = self.field(names) else { return Ok(None) };
+        match text.trim().parse() {
+            Ok(number) if number <= largest => Ok(Some(number)),
+            _ => Err(self.invalid(names, expected)),
+        }
+    }
+
+    /// Dapr's field `concurrency`: whether one event is handled after another.
+    pub(crate) fn is_single(&self, default: bool) -> Result<bool, OpenError> {
+        match self.field(&["concurrency"]).map(str::to_ascii_lowercase).as_deref() {
+            None => Ok(default),
+            Some("single") => Ok(true),
+            Some("parallel") => Ok(false),
+            Some(_) => Err(self.invalid(&["concurrency"], "single or parallel")),
+        }
+    }
+
+    /// An error of the backend while this component is opened.
+    pub(crate) fn backend(&self, reason: impl Into<String>) -> OpenError {
+        OpenError::Backend { component: self.name.clone(), reason: reason.into() }
+    }
+
     /// An error about a field, without its value, which may be secret.
     pub(crate) fn invalid(&self, names: &[&str], expected: &'static str) -> OpenError {
         let field = names.first().copied().unwrap_or_default().to_owned();
@@ -116,6 +150,23 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     let closeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, &known.to_ascii_lowercase());
     let rated = known.map(|known| (closeness(known), known));
     rated.filter(|(close, _)| *close >= CLOSE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+/// The text with `%` and two hexadecimal digits read as a byte; `None` where they are malformed or not UTF-8.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
 }
 
 /// Go's duration format without a sign, or a number of seconds. `None` for anything else.

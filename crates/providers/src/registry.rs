@@ -51,6 +51,18 @@ const PROVIDERS: &[Provider] = &[
     lock::in_memory::PROVIDER,
     #[cfg(feature = "sqlite")]
     lock::sqlite::PROVIDER,
+    #[cfg(feature = "nats")]
+    crate::nats::jetstream::PROVIDER,
+    #[cfg(feature = "mqtt")]
+    crate::mqtt::pubsub::PROVIDER,
+    #[cfg(feature = "rabbitmq")]
+    crate::rabbitmq::pubsub::PROVIDER,
+    #[cfg(feature = "nats")]
+    crate::nats::binding::PROVIDER,
+    #[cfg(feature = "mqtt")]
+    crate::mqtt::binding::PROVIDER,
+    #[cfg(feature = "rabbitmq")]
+    crate::rabbitmq::binding::PROVIDER,
 ];
 
 /// A type of component and how it is opened.

@@ -8,10 +8,19 @@
 //! | file | subject |
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
+//! | `mosquitto` | Mosquitto, an MQTT broker |
+//! | `nats` | NATS with JetStream |
+//! | `rabbitmq` | RabbitMQ |
 //! | `redis` | Redis |
 
+mod mosquitto;
+mod nats;
 mod process;
+mod rabbitmq;
 mod redis;
 
+pub use mosquitto::mosquitto;
+pub use nats::nats;
 pub use process::{Process, StartError};
+pub use rabbitmq::rabbitmq;
 pub use redis::{TlsRedis, redis, redis_with_tls};

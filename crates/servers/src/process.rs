@@ -25,6 +25,8 @@ pub struct Process {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     child: Option<Child>,
+    /// Processes that it cannot do without; they live as long.
+    helpers: Vec<Process>,
 }
 
 /// Why a server is not there.
@@ -41,7 +43,7 @@ impl Process {
                 programs.join(" or ")
             )));
         };
-        let failed = |error: io::Error| StartError(format!("{name}: {error}"));
+        let failed = |error: io::Error| io_failed(name, &error);
         Ok(Process {
             name,
             port: free_port().map_err(failed)?,
@@ -50,6 +52,7 @@ impl Process {
             args: Vec::new(),
             env: Vec::new(),
             child: None,
+            helpers: Vec::new(),
         })
     }
 
@@ -63,12 +66,17 @@ impl Process {
         self.env.push((name.into(), value.into()));
     }
 
+    /// Another process, started before, that has to live as long as this one.
+    pub(crate) fn helped_by(&mut self, helper: Process) {
+        self.helpers.push(helper);
+    }
+
     /// Starts it, or starts it again with the same port and folder, and waits until the port answers.
     pub fn start(&mut self) -> Result<(), StartError> {
         self.kill();
         let log = std::fs::File::create(self.folder.path().join("server.log"))
             .and_then(|log| Ok((log.try_clone()?, log)))
-            .map_err(|error| StartError(format!("{}: {error}", self.name)))?;
+            .map_err(|error| io_failed(self.name, &error))?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.env.iter().cloned()).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(log.0).stderr(log.1);
@@ -95,6 +103,23 @@ impl Process {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has written what it keeps. The folder stays, for
+    /// [`Process::start`].
+    pub fn terminate(&mut self) -> Result<(), StartError> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        // SAFETY: the child was not waited for, so its id is its own.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+        let deadline = Instant::now() + START_DEADLINE;
+        while child.try_wait().map_err(|error| io_failed(self.name, &error))?.is_none() {
+            if Instant::now() > deadline {
+                return Err(self.failed("did not end"));
+            }
+            std::thread::sleep(POLL);
+        }
+        self.child = None;
+        Ok(())
     }
 
     /// Its port on 127.0.0.1.
@@ -159,6 +184,11 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// An error of the file system or the network.
+pub(crate) fn io_failed(name: &str, error: &io::Error) -> StartError {
+    StartError(format!("{name}: {error}"))
+}
 
 /// A port that nobody listens on at this moment.
 pub(crate) fn free_port() -> io::Result<u16> {

@@ -2,6 +2,7 @@
 
 use super::{CAPABILITIES, Sqlite, SqliteOptions};
 use crate::lazy::Lazy;
+use crate::metadata::percent_decode;
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::state::in_memory::InMemory;
 use dhow_blocks::state::StateStore;
@@ -147,22 +148,6 @@ pub(crate) fn default_file(name: &str, data_dir: &Path) -> Option<PathBuf> {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (!name.is_empty() && !name.starts_with('.') && name.bytes().all(harmless))
         .then(|| data_dir.join(format!("{name}.db")))
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

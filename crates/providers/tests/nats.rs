@@ -1,0 +1,134 @@
+//! `pubsub.jetstream` and `bindings.nats` against a real server.
+
+mod brokers;
+
+use brokers::{
+    Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
+};
+use dhow_blocks::error::BlockError;
+use dhow_blocks::pubsub::PubSub;
+use dhow_providers::registry::OpenError;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nats() {
+    let mut server = tokio::task::block_in_place(dhow_servers::nats).unwrap();
+    let url = format!("nats://{}", server.address());
+    let broker = Broker { component_type: "pubsub.jetstream", metadata: vec![("natsURL", url.clone())] };
+    let binding = Broker { component_type: "bindings.nats", metadata: vec![("natsURL", url)] };
+
+    brokers::suite(&broker).await;
+    wildcards(&broker).await;
+    one_event_published_twice_is_one(&broker).await;
+    long_handlers_outlive_the_servers_patience(&broker).await;
+    a_late_consumer_reads_from_where_it_is_told(&broker).await;
+    mistakes_are_named(&broker).await;
+    messages_requests_and_events(&binding).await;
+    brokers::outage(&broker, &mut server, dhow_servers::Process::kill).await;
+}
+
+async fn wildcards(broker: &Broker) {
+    let pubsub = broker.pubsub(&[]).await;
+    let (handler, mut seen) = shows_messages();
+    let running = subscribed(&pubsub, "wild.*.new", "one", &handler).await;
+    pubsub.publish(outgoing("wild.order.new", 1)).await.unwrap();
+    let message = next(&mut seen).await;
+    assert_eq!((message.topic.as_str(), &message.data[..]), ("wild.order.new", &b"1"[..]));
+    assert_eq!(message.metadata["Topic"], "wild.order.new");
+    running.stop().await;
+    pubsub.close().await;
+}
+
+async fn one_event_published_twice_is_one(broker: &Broker) {
+    let pubsub = broker.pubsub(&[]).await;
+    let (handler, mut seen) = shows_messages();
+    let running = subscribed(&pubsub, "twice", "one", &handler).await;
+    let event = r#"{"specversion": "1.0", "id": "7", "type": "t", "source": "s", "data": 1}"#;
+    for data in [event, event, "end"] {
+        pubsub.publish(outgoing("twice", data)).await.unwrap();
+    }
+    assert_eq!(text(&mut seen).await, event);
+    assert_eq!(text(&mut seen).await, "end");
+    running.stop().await;
+    pubsub.close().await;
+}
+
+async fn long_handlers_outlive_the_servers_patience(broker: &Broker) {
+    // The suite holds a message for 1.5 s; here the server would deliver it again after 300 ms.
+    let pubsub = broker.pubsub(&[("ackWait", "300ms")]).await;
+    brokers::held(&pubsub, "patience").await;
+    pubsub.close().await;
+}
+
+async fn a_late_consumer_reads_from_where_it_is_told(broker: &Broker) {
+    let pubsub = broker.pubsub(&[]).await;
+    for number in 0..3 {
+        pubsub.publish(outgoing("late", number)).await.unwrap();
+    }
+    pubsub.close().await;
+    for (policy, expected) in [("all", "0"), ("last", "2"), ("new", "3")] {
+        let pubsub = broker.pubsub(&[("deliverPolicy", policy)]).await;
+        let (handler, mut seen) = shows_messages();
+        let running = subscribed(&pubsub, "late", policy, &handler).await;
+        if policy == "new" {
+            pubsub.publish(outgoing("late", 3)).await.unwrap();
+        }
+        assert_eq!(text(&mut seen).await, expected, "{policy}");
+        running.stop().await;
+        pubsub.close().await;
+    }
+}
+
+async fn mistakes_are_named(broker: &Broker) {
+    let pubsub: Arc<dyn PubSub> = broker.pubsub(&[("durableName", "durable")]).await;
+    let (handler, _seen) = shows_messages();
+    let _first = subscribed(&pubsub, "mistakes.first", "one", &handler).await;
+    let other_topic = pubsub.subscribe(subscription("mistakes.second", "one"), Arc::clone(&handler)).await;
+    // Another stream, so the same name is another consumer there.
+    assert!(other_topic.is_ok());
+    for topic in ["", "two words", "a..b"] {
+        let error = pubsub.publish(outgoing(topic, 1)).await.unwrap_err();
+        assert!(!matches!(error, BlockError::Unavailable { .. }), "{topic:?}: {error:?}");
+        let error = pubsub.subscribe(subscription(topic, "one"), Arc::clone(&handler)).await.err();
+        assert!(matches!(error, Some(BlockError::Invalid { .. })), "{topic:?}: {error:?}");
+    }
+    pubsub.close().await;
+    let secret = "nats://user:hunter2@[";
+    let spec = Broker { component_type: "pubsub.jetstream", metadata: vec![("natsURL", secret.to_owned())] };
+    let error = spec.open(&[]).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, OpenError::InvalidMetadata { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+    for (field, value) in [("jwt", "x"), ("seedKey", "x"), ("tls_client_cert", "/nowhere"), ("ackWait", "x")]
+    {
+        let error = broker.open(&[(field, value)]).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::InvalidMetadata { .. }), "{field}: {error}");
+    }
+}
+
+async fn messages_requests_and_events(broker: &Broker) {
+    let binding = broker.binding(&[("subject", "events"), ("queueGroupName", "group")]).await;
+    assert!(binding.is_input());
+    let (handler, mut seen) = shows_events(2);
+    let running = binding.read(handler).await.unwrap();
+    binding.invoke(request("create", "first", &[])).await.unwrap();
+    for _ in 0..3 {
+        let event = next(&mut seen).await;
+        assert_eq!((&event.data[..], event.metadata["subject"].as_str()), (&b"first"[..], "events"));
+    }
+    binding.invoke(request("publish", "second", &[("subject", "events")])).await.unwrap();
+    assert_eq!(next(&mut seen).await.data, "second");
+    running.stop().await;
+    binding.invoke(request("create", "third", &[])).await.unwrap();
+    assert!(seen.try_recv().is_err());
+    let error = binding.invoke(request("request", "?", &[("subject", "nobody")])).await.unwrap_err();
+    assert!(matches!(error, BlockError::Unavailable { .. }), "{error:?}");
+    let error = binding.invoke(request("delete", "", &[])).await.unwrap_err();
+    assert!(matches!(error, BlockError::Invalid { .. }), "{error:?}");
+    let error = broker.binding(&[]).await.invoke(request("create", "", &[])).await.unwrap_err();
+    assert!(matches!(error, BlockError::Invalid { .. }), "{error:?}");
+    let answer = binding.invoke(request("request", "", &[("subject", "$JS.API.INFO")])).await.unwrap();
+    assert!(answer.data.unwrap().starts_with(b"{"));
+    binding.close().await;
+    let error = binding.invoke(request("create", "", &[])).await.unwrap_err();
+    assert!(matches!(error, BlockError::Unavailable { .. }), "{error:?}");
+}
