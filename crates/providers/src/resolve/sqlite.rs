@@ -18,6 +18,7 @@ use dhow_blocks::resolve::{NameResolver, Place};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
