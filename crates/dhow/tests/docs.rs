@@ -62,6 +62,9 @@ pages! {
     manifest: "docs/manifest.md",
     many_apps: "docs/many-apps.md",
     run_a_module: "docs/run-a-module.md",
+    schedule_work: "docs/schedule-work.md",
+    use_bindings: "docs/use-bindings.md",
+    use_secrets: "docs/use-secrets.md",
 }
 
 /// A fenced block of a page.

@@ -40,6 +40,8 @@ pub(crate) struct Database {
     origin: Option<Arc<Origin>>,
     /// Creates what is missing; the same text may run again and again.
     schema: &'static str,
+    /// Whether a commit waits for the disk.
+    flushed: bool,
     /// How to reach the thread; none until the first request, and after the last one.
     thread: Mutex<Option<Sender<Message>>>,
     /// Closed when the database is.
@@ -75,6 +77,7 @@ type Reply = Box<dyn FnOnce(Result<(), BlockError>)>;
 struct Thread {
     place: Place,
     schema: &'static str,
+    flushed: bool,
     origin: Option<Arc<Origin>>,
     connection: Option<Connection>,
     /// Why the last opening failed, and when the next one is due.
@@ -94,6 +97,11 @@ impl Database {
         Database::new(Place::File(Box::new(options)), schema)
     }
 
+    /// The same database, of which nothing has to outlive the machine: a commit does not wait for the disk.
+    pub(crate) fn unflushed(self) -> Database {
+        Database { flushed: false, ..self }
+    }
+
     /// A database that ends with this value.
     pub(crate) fn memory(schema: &'static str) -> Database {
         Database::new(Place::Memory, schema)
@@ -105,7 +113,7 @@ impl Database {
             Place::File(options) => Some(Arc::new(Origin::new(options))),
         };
         let room = Arc::new(Semaphore::new(QUEUE));
-        Database { place, origin, schema, thread: Mutex::new(None), room }
+        Database { place, origin, schema, flushed: true, thread: Mutex::new(None), room }
     }
 
     /// The file, if there is one.
@@ -192,6 +200,7 @@ impl Database {
                 let worker = Thread {
                     place: self.place.clone(),
                     schema: self.schema,
+                    flushed: self.flushed,
                     origin: self.origin.clone(),
                     connection: None,
                     failure: None,
@@ -304,6 +313,9 @@ impl Thread {
             _ => Connection::open_in_memory().map_err(|error| explain(None, &error))?,
         };
         let create = || {
+            if !self.flushed {
+                connection.pragma_update(None, "synchronous", "OFF")?;
+            }
             let transaction =
                 rusqlite::Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
             transaction.execute_batch(self.schema)?;

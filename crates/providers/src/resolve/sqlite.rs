@@ -6,7 +6,8 @@
 //! show, and the process, so that one that has died is not called. Sidecars of Dapr see the first app of each
 //! address.
 //!
-//! A registration is renewed every few seconds and counts for a little longer.
+//! A registration is renewed every few seconds and counts for a little longer. Nothing of it has to outlive the
+//! machine, so no renewal waits for the disk.
 
 use super::check_app_id;
 use crate::database::Database;
@@ -24,10 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A registration counts this long after it was renewed, in seconds (Dapr's `updateInterval`).
+/// A row of Dapr's table counts this long after it was renewed, in seconds (Dapr's `updateInterval`) …
 const VALID: i64 = 5;
 
-/// Between two renewals: a second before the end, as in Dapr.
+/// … and a row of ours longer: of a process on this machine we know by ourselves whether it lives.
+const VALID_OURS: i64 = 15;
+
+/// Between two renewals: a second before Dapr stops to believe, as in Dapr.
 const RENEWAL: Duration = Duration::from_secs(4);
 
 /// Rows of hosts that are gone without a word are removed after this time, in seconds.
@@ -57,16 +61,19 @@ const SCHEMA: &str = "
         app_id TEXT NOT NULL,
         last_update INTEGER NOT NULL,
         token TEXT NOT NULL,
-        process TEXT NOT NULL
+        process TEXT NOT NULL,
+        host TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS dhow_hosts_app_id ON dhow_hosts (app_id);
+    CREATE INDEX IF NOT EXISTS dhow_hosts_address ON dhow_hosts (address);
+    CREATE INDEX IF NOT EXISTS dhow_hosts_host ON dhow_hosts (host);
 ";
 
 /// The apps of the hosts that share a file.
 pub struct SqliteResolver {
     database: Arc<Database>,
     /// What this host has registered; the task renews it.
-    own: Arc<Mutex<Vec<Registration>>>,
+    own: Arc<Own>,
     renewal: Mutex<Option<Box<Task>>>,
     found: Mutex<HashMap<String, Found>>,
     /// Takes the places of an app by turns.
@@ -76,11 +83,18 @@ pub struct SqliteResolver {
 /// Where an app was found, and when.
 type Found = (Instant, Arc<[Place]>);
 
+/// This host, in the table.
+struct Own {
+    /// By chance, so that several hosts of one process are several.
+    host: String,
+    registrations: Mutex<Vec<Registration>>,
+}
+
 #[derive(Clone)]
 struct Registration {
     id: String,
     app_id: String,
-    endpoint: Place,
+    place: Place,
 }
 
 // === impl SqliteResolver ===
@@ -89,91 +103,12 @@ impl SqliteResolver {
     /// The hosts that share this file, which is made when it is first used.
     pub fn new(path: PathBuf) -> SqliteResolver {
         SqliteResolver {
-            database: Arc::new(Database::file(path, SCHEMA)),
-            own: Arc::default(),
+            database: Arc::new(Database::file(path, SCHEMA).unflushed()),
+            own: Arc::new(Own { host: crate::uuid::random(), registrations: Mutex::default() }),
             renewal: Mutex::new(None),
             found: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
-    }
-
-    /// Says that an app is here, until [`SqliteResolver::close`] or the end of the process.
-    pub async fn register(&self, app_id: &str, address: &str, token: &str) -> Result<(), BlockError> {
-        check_app_id(app_id)?;
-        let endpoint = Place { address: address.to_owned(), token: token.to_owned() };
-        let new = Registration { id: crate::uuid::random(), app_id: app_id.to_owned(), endpoint };
-        let row = new.clone();
-        self.database
-            .run(move |connection| {
-                // A host that had this address before is gone: two cannot listen on it.
-                let process = process::own();
-                let sql = "DELETE FROM dhow_hosts WHERE address = ?1 AND (process <> ?2 OR app_id = ?3)";
-                connection.execute(sql, (&row.endpoint.address, &process, &row.app_id))?;
-                let sql = "DELETE FROM hosts WHERE address = ?1
-                     AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts)";
-                connection.execute(sql, [&row.endpoint.address])?;
-                insert(connection, &row, &process)
-            })
-            .await?;
-        self.own
-            .lock()
-            .retain(|other| (&other.app_id, &other.endpoint.address) != (&new.app_id, &new.endpoint.address));
-        self.own.lock().push(new);
-        self.forget(app_id);
-        let mut renewal = self.renewal.lock();
-        if renewal.is_none() {
-            let (database, own) = (Arc::clone(&self.database), Arc::clone(&self.own));
-            *renewal = Some(Box::new(Task::spawn(|stop| renew(database, own, stop))));
-        }
-        Ok(())
-    }
-
-    /// Says that an app is no longer here.
-    pub async fn unregister(&self, app_id: &str) -> Result<(), BlockError> {
-        let mut gone = Vec::new();
-        self.own.lock().retain(|registration| {
-            let stays = registration.app_id != app_id;
-            if !stays {
-                gone.push(registration.id.clone());
-            }
-            stays
-        });
-        self.forget(app_id);
-        self.remove(gone).await
-    }
-
-    /// Where an app is; of several places another one each time. None if it is nowhere.
-    pub async fn lookup(&self, app_id: &str) -> Result<Option<Place>, BlockError> {
-        check_app_id(app_id)?;
-        let known = self.found.lock().get(app_id).filter(|(at, _)| at.elapsed() < FRESH).cloned();
-        let places = match known {
-            Some((_, places)) => places,
-            None => self.places(app_id).await?,
-        };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        Ok(turn.checked_rem(places.len()).and_then(|index| places.get(index).cloned()))
-    }
-
-    /// Forgets what was found for an app: for who has called there in vain.
-    pub fn forget(&self, app_id: &str) {
-        self.found.lock().remove(app_id);
-    }
-
-    /// Takes back all registrations of this host and closes the file.
-    pub async fn close(&self) {
-        let renewal = self.renewal.lock().take();
-        if let Some(renewal) = renewal {
-            renewal.stop().await;
-        }
-        let own = std::mem::take(&mut *self.own.lock());
-        if !own.is_empty()
-            && let Err(error) =
-                self.remove(own.into_iter().map(|registration| registration.id).collect()).await
-        {
-            tracing::warn!(%error, "this host's apps are not taken back; they are forgotten in {VALID} s");
-        }
-        self.database.close().await;
-        self.found.lock().clear();
     }
 
     async fn places(&self, app_id: &str) -> Result<Arc<[Place]>, BlockError> {
@@ -182,7 +117,7 @@ impl SqliteResolver {
         }
         let name = app_id.to_owned();
         let places: Arc<[Place]> =
-            self.database.run(move |connection| places(connection, &name)).await?.into();
+            self.database.look(move |connection| places(connection, &name)).await?.into();
         let mut found = self.found.lock();
         if found.len() >= MAX_REMEMBERED {
             found.retain(|_, (at, _)| at.elapsed() < FRESH);
@@ -194,6 +129,9 @@ impl SqliteResolver {
     }
 
     async fn remove(&self, ids: Vec<String>) -> Result<(), BlockError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         let remove = move |connection: &Connection| {
             for id in ids {
                 connection.execute("DELETE FROM hosts WHERE registration_id = ?1", [&id])?;
@@ -205,6 +143,81 @@ impl SqliteResolver {
     }
 }
 
+#[async_trait]
+impl NameResolver for SqliteResolver {
+    async fn register(&self, app_id: &str, here: &Place) -> Result<(), BlockError> {
+        check_app_id(app_id)?;
+        let new = Registration { id: crate::uuid::random(), app_id: app_id.to_owned(), place: here.clone() };
+        let (row, host) = (new.clone(), self.own.host.clone());
+        self.database
+            .run(move |connection| {
+                // A host that had this address before is gone: two cannot listen on it.
+                let sql = "DELETE FROM dhow_hosts WHERE address = ?1 AND (host <> ?2 OR app_id = ?3)";
+                connection.prepare_cached(sql)?.execute((&row.place.address, &host, &row.app_id))?;
+                let sql = "DELETE FROM hosts WHERE address = ?1
+                     AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts WHERE address = ?1)";
+                connection.prepare_cached(sql)?.execute([&row.place.address])?;
+                insert(connection, &row, &host, &process::own())
+            })
+            .await?;
+        let mut registrations = self.own.registrations.lock();
+        let is_same =
+            |other: &Registration| other.app_id == new.app_id && other.place.address == new.place.address;
+        registrations.retain(|other| !is_same(other));
+        registrations.push(new);
+        drop(registrations);
+        self.forget(app_id);
+        let mut renewal = self.renewal.lock();
+        if renewal.is_none() {
+            let (database, own) = (Arc::clone(&self.database), Arc::clone(&self.own));
+            *renewal = Some(Box::new(Task::spawn(|stop| renew(database, own, stop))));
+        }
+        Ok(())
+    }
+
+    async fn unregister(&self, app_id: &str) -> Result<(), BlockError> {
+        let mut gone = Vec::new();
+        self.own.registrations.lock().retain(|registration| {
+            let stays = registration.app_id != app_id;
+            if !stays {
+                gone.push(registration.id.clone());
+            }
+            stays
+        });
+        self.forget(app_id);
+        self.remove(gone).await
+    }
+
+    async fn resolve(&self, app_id: &str) -> Result<Option<Place>, BlockError> {
+        check_app_id(app_id)?;
+        let known = self.found.lock().get(app_id).filter(|(at, _)| at.elapsed() < FRESH).cloned();
+        let places = match known {
+            Some((_, places)) => places,
+            None => self.places(app_id).await?,
+        };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        Ok(turn.checked_rem(places.len()).and_then(|index| places.get(index).cloned()))
+    }
+
+    fn forget(&self, app_id: &str) {
+        self.found.lock().remove(app_id);
+    }
+
+    async fn close(&self) {
+        let renewal = self.renewal.lock().take();
+        if let Some(renewal) = renewal {
+            renewal.stop().await;
+        }
+        let own = std::mem::take(&mut *self.own.registrations.lock());
+        let ids = own.into_iter().map(|registration| registration.id).collect();
+        if let Err(error) = self.remove(ids).await {
+            tracing::warn!(%error, "this host's apps are not taken back; they are forgotten in {VALID_OURS} s");
+        }
+        self.database.close().await;
+        self.found.lock().clear();
+    }
+}
+
 impl fmt::Debug for SqliteResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteResolver").field("database", &self.database).finish_non_exhaustive()
@@ -212,19 +225,29 @@ impl fmt::Debug for SqliteResolver {
 }
 
 /// Renews this host's registrations, and makes those again that somebody has removed.
-async fn renew(database: Arc<Database>, own: Arc<Mutex<Vec<Registration>>>, mut stop: Stop) {
+async fn renew(database: Arc<Database>, own: Arc<Own>, mut stop: Stop) {
     loop {
         tokio::select! {
             () = stop.stopped() => return,
             () = tokio::time::sleep(RENEWAL) => {}
         }
-        let registrations = own.lock().clone();
+        let own = Arc::clone(&own);
         let renewed = database.run(move |connection| {
-            let process = process::own();
-            let mut registrations = registrations.iter();
-            registrations.try_for_each(|registration| insert(connection, registration, &process))?;
+            // Looked at in the transaction: what is being taken back must not be made again.
+            let registrations = own.registrations.lock().clone();
+            let sql = "UPDATE dhow_hosts SET last_update = unixepoch() WHERE host = ?1";
+            let renewed = connection.prepare_cached(sql)?.execute([&own.host])?;
+            let sql = "UPDATE hosts SET last_update = unixepoch() WHERE registration_id IN
+                 (SELECT registration_id FROM dhow_hosts WHERE host = ?1)";
+            connection.prepare_cached(sql)?.execute([&own.host])?;
+            if renewed < registrations.len() {
+                let process = process::own();
+                let mut registrations = registrations.iter();
+                registrations
+                    .try_for_each(|registration| insert(connection, registration, &own.host, &process))?;
+            }
             let sql = "DELETE FROM dhow_hosts WHERE unixepoch() - last_update > ?1";
-            connection.execute(sql, [FORGOTTEN]).map(drop)
+            connection.prepare_cached(sql)?.execute([FORGOTTEN]).map(drop)
         });
         if let Err(error) = renewed.await {
             tracing::warn!(%error, "this host's apps cannot be found by other hosts for now");
@@ -233,12 +256,17 @@ async fn renew(database: Arc<Database>, own: Arc<Mutex<Vec<Registration>>>, mut 
 }
 
 /// Writes a registration, or its new time. Dapr's table takes it unless another app has the address there.
-fn insert(connection: &Connection, registration: &Registration, process: &str) -> rusqlite::Result<()> {
-    let Registration { id, app_id, endpoint: Place { address, token } } = registration;
-    let sql = "INSERT INTO dhow_hosts (registration_id, address, app_id, last_update, token, process)
-         VALUES (?1, ?2, ?3, unixepoch(), ?4, ?5)
+fn insert(
+    connection: &Connection,
+    registration: &Registration,
+    host: &str,
+    process: &str,
+) -> rusqlite::Result<()> {
+    let Registration { id, app_id, place: Place { address, token } } = registration;
+    let sql = "INSERT INTO dhow_hosts (registration_id, address, app_id, last_update, token, process, host)
+         VALUES (?1, ?2, ?3, unixepoch(), ?4, ?5, ?6)
          ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()";
-    connection.prepare_cached(sql)?.execute((id, address, app_id, token, process))?;
+    connection.prepare_cached(sql)?.execute((id, address, app_id, token, process, host))?;
     let sql = "INSERT INTO hosts (registration_id, address, app_id, namespace, last_update)
          VALUES (?1, ?2, ?3, '', unixepoch())
          ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()
@@ -249,48 +277,25 @@ fn insert(connection: &Connection, registration: &Registration, process: &str) -
 /// Where an app is: hosts whose process lives, and sidecars of Dapr.
 fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Place>> {
     let sql = "SELECT address, token, process FROM dhow_hosts
-         WHERE app_id = ?1 AND unixepoch() - last_update < ?2
+         WHERE app_id = ?1 AND unixepoch() - last_update < ?3
          UNION ALL
          SELECT address, '', '' FROM hosts
          WHERE app_id = ?1 AND unixepoch() - last_update < ?2
-             AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts)
+             AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts WHERE app_id = ?1)
          ORDER BY address";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map((app_id, VALID), |row| {
-        let endpoint = Place { address: row.get(0)?, token: row.get(1)? };
-        Ok((endpoint, row.get::<_, String>(2)?))
+    let rows = statement.query_map((app_id, VALID, VALID_OURS), |row| {
+        let place = Place { address: row.get(0)?, token: row.get(1)? };
+        Ok((place, row.get::<_, String>(2)?))
     })?;
     let mut places = Vec::new();
     for row in rows {
-        let (endpoint, process) = row?;
+        let (place, process) = row?;
         if !process::is_dead(&process) {
-            places.push(endpoint);
+            places.push(place);
         }
     }
     Ok(places)
-}
-
-#[async_trait]
-impl NameResolver for SqliteResolver {
-    async fn register(&self, app_id: &str, here: &Place) -> Result<(), BlockError> {
-        SqliteResolver::register(self, app_id, &here.address, &here.token).await
-    }
-
-    async fn unregister(&self, app_id: &str) -> Result<(), BlockError> {
-        SqliteResolver::unregister(self, app_id).await
-    }
-
-    async fn resolve(&self, app_id: &str) -> Result<Option<Place>, BlockError> {
-        self.lookup(app_id).await
-    }
-
-    fn forget(&self, app_id: &str) {
-        SqliteResolver::forget(self, app_id);
-    }
-
-    async fn close(&self) {
-        SqliteResolver::close(self).await;
-    }
 }
 
 /// Which process has written a row, and whether it still runs.
@@ -348,11 +353,15 @@ mod tests {
         Connection::open(path).unwrap().execute(sql, []).unwrap()
     }
 
+    fn place(address: &str, token: &str) -> Place {
+        Place { address: address.to_owned(), token: token.to_owned() }
+    }
+
     async fn addresses(resolver: &SqliteResolver, app_id: &str) -> Vec<String> {
         resolver.forget(app_id);
         let mut found = Vec::new();
         for _ in 0..4 {
-            found.extend(resolver.lookup(app_id).await.unwrap().map(|endpoint| endpoint.address));
+            found.extend(resolver.resolve(app_id).await.unwrap().map(|place| place.address));
         }
         found.sort();
         found.dedup();
@@ -364,7 +373,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts.db");
         let (here, there) = (SqliteResolver::new(path.clone()), SqliteResolver::new(path.clone()));
-        assert_eq!(here.lookup("cart").await, Ok(None));
+        assert_eq!(here.resolve("cart").await, Ok(None));
         assert!(!path.exists(), "looking up made a file");
         for (host, app_id, address) in [
             (&here, "cart", "127.0.0.1:1"),
@@ -372,24 +381,24 @@ mod tests {
             (&here, "order", "127.0.0.1:1"),
             (&there, "cart", "127.0.0.1:2"),
         ] {
-            host.register(app_id, address, "hunter2").await.unwrap();
+            host.register(app_id, &place(address, "hunter2")).await.unwrap();
         }
         for host in [&here, &there] {
             assert_eq!(addresses(host, "cart").await, ["127.0.0.1:1", "127.0.0.1:2"]);
             assert_eq!(addresses(host, "order").await, ["127.0.0.1:1"]);
             assert_eq!(addresses(host, "other").await, [""; 0]);
         }
-        let endpoint = there.lookup("order").await.unwrap().unwrap();
-        assert_eq!(endpoint.token, "hunter2");
-        assert!(!format!("{endpoint:?} {there:?}").contains("hunter2"));
+        let found = there.resolve("order").await.unwrap().unwrap();
+        assert_eq!(found.token, "hunter2");
+        assert!(!format!("{found:?} {there:?}").contains("hunter2"));
         there.unregister("cart").await.unwrap();
         assert_eq!(addresses(&here, "cart").await, ["127.0.0.1:1"]);
         here.close().await;
         assert_eq!(addresses(&there, "cart").await, [""; 0]);
-        assert!(here.lookup("cart").await.is_err());
+        assert!(here.resolve("cart").await.is_err());
         for app_id in ["", "a b", "a'; DROP TABLE hosts; --"] {
-            assert!(matches!(there.lookup(app_id).await, Err(BlockError::Invalid { .. })), "{app_id}");
-            assert!(there.register(app_id, "a:1", "").await.is_err(), "{app_id}");
+            assert!(matches!(there.resolve(app_id).await, Err(BlockError::Invalid { .. })), "{app_id}");
+            assert!(there.register(app_id, &place("a:1", "")).await.is_err(), "{app_id}");
         }
     }
 
@@ -398,7 +407,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts.db");
         let resolver = SqliteResolver::new(path.clone());
-        resolver.register("cart", "127.0.0.1:1", "token").await.unwrap();
+        resolver.register("cart", &place("127.0.0.1:1", "token")).await.unwrap();
         let connection = Connection::open(&path).unwrap();
         // What Dapr asks when it looks an app up, and when it opens the file.
         let found: String = connection
@@ -430,7 +439,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts.db");
         let resolver = SqliteResolver::new(path.clone());
-        resolver.register("cart", "127.0.0.1:1", "").await.unwrap();
+        resolver.register("cart", &place("127.0.0.1:1", "")).await.unwrap();
         // The row of a process that lives, and then does not.
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let own = process::own();
@@ -456,7 +465,8 @@ mod tests {
             assert_eq!(addresses(&resolver, "cart").await.len(), expected, "{process}");
         }
         set(&own);
-        sql(&path, "UPDATE dhow_hosts SET last_update = last_update - 6");
+        assert_eq!(addresses(&resolver, "cart").await, ["127.0.0.1:1"]);
+        sql(&path, "UPDATE dhow_hosts SET last_update = last_update - 16");
         assert_eq!(addresses(&resolver, "cart").await, [""; 0]);
     }
 }
