@@ -1,4 +1,11 @@
 //! `pubsub.mqtt3` and `bindings.mqtt3` against a real broker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail"
+)]
 
 mod brokers;
 
@@ -21,6 +28,7 @@ async fn mqtt() {
     let binding = Broker { component_type: "bindings.mqtt3", metadata: vec![("url", url)] };
 
     brokers::suite(&broker).await;
+    brokers::binding_suite(&binding, &[("topic", "suite"), ("consumerID", "suite")]).await;
     wildcards_and_retained_messages(&broker).await;
     hosts_share_by_groups(&broker).await;
     messages_wait_for_a_host_that_comes_back(&broker).await;

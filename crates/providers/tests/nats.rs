@@ -1,4 +1,11 @@
 //! `pubsub.jetstream` and `bindings.nats` against a real server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail"
+)]
 
 mod brokers;
 
@@ -18,6 +25,7 @@ async fn nats() {
     let binding = Broker { component_type: "bindings.nats", metadata: vec![("natsURL", url)] };
 
     brokers::suite(&broker).await;
+    brokers::binding_suite(&binding, &[("subject", "suite")]).await;
     wildcards(&broker).await;
     one_event_published_twice_is_one(&broker).await;
     long_handlers_outlive_the_servers_patience(&broker).await;

@@ -1,4 +1,11 @@
 //! `pubsub.rabbitmq` and `bindings.rabbitmq` against a real broker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail"
+)]
 
 mod brokers;
 
@@ -21,6 +28,7 @@ async fn rabbitmq() {
     let binding = Broker { component_type: "bindings.rabbitmq", metadata: vec![("host", url)] };
 
     brokers::suite(&broker).await;
+    brokers::binding_suite(&binding, &[("queueName", "suite")]).await;
     messages_expire(&broker).await;
     topics_with_routing_keys(&broker).await;
     what_is_refused_becomes_a_dead_letter(&broker).await;

@@ -219,9 +219,10 @@ impl Options {
                 .map(|text| super::short(text, "the content type"))
                 .transpose()?,
         };
-        let mut properties = BasicProperties::default()
-            .with_content_type(given.unwrap_or_else(|| "text/plain".into()))
-            .with_delivery_mode(self.delivery_mode);
+        let mut properties = BasicProperties::default().with_delivery_mode(self.delivery_mode);
+        if let Some(content_type) = given {
+            properties = properties.with_content_type(content_type);
+        }
         if let Some(expiration) = expiration(metadata, self.ttl)? {
             properties = properties.with_expiration(expiration);
         }

@@ -4,6 +4,8 @@
 
 use async_trait::async_trait;
 use dhow_blocks::binding::{Binding, BindingEvent, BindingRequest};
+use dhow_blocks::conformance::binding::Trigger;
+use dhow_blocks::conformance::{Runtime, binding, pubsub};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Handler, Metadata, Outcome, Running};
 use dhow_blocks::pubsub::{Message, Outgoing, PubSub, Subscribe};
@@ -15,6 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
+
+const TOKIO: Runtime = Runtime {
+    spawn: |task| drop(tokio::spawn(task)),
+    sleep: |duration| Box::pin(tokio::time::sleep(duration)),
+};
 
 /// Whatever is waited for comes within this time.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -161,127 +168,34 @@ async fn texts(seen: &mut Seen<Message>, count: usize) -> Vec<String> {
     texts
 }
 
-fn numbers(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
-    numbers.into_iter().map(|number| number.to_string()).collect()
-}
-
-/// Everything that needs no fault.
+/// What every broker promises, and a handler that runs long.
 pub async fn suite(broker: &Broker) {
-    let pubsub = broker.pubsub(&[("concurrency", "parallel")]).await;
-    pubsub.ping().await.expect("the broker is there");
-    every_consumer_gets_every_message(&pubsub).await;
-    receivers_of_one_consumer_share(&pubsub).await;
-    again_means_again(&pubsub).await;
-    many_at_once(&pubsub).await;
-    a_stop_waits_for_the_handler(&pubsub).await;
-    what_was_not_handled_goes_to_the_next(&pubsub).await;
+    for (concurrency, ordered) in [("single", true), ("parallel", false)] {
+        let promises = pubsub::Promises { ordered, remembers_consumers: true };
+        let name = format!("{}, {concurrency}", broker.component_type);
+        let more = [("concurrency", concurrency)];
+        let open = || broker.pubsub(&more);
+        pubsub::suite(&name, TOKIO, promises, open).await.assert_passed();
+    }
     let single = broker.pubsub(&[("concurrency", "single")]).await;
-    order_is_kept(&single).await;
     held(&single, "long").await;
     single.close().await;
-    closed_is_closed(&pubsub).await;
 }
 
-async fn every_consumer_gets_every_message(pubsub: &Arc<dyn PubSub>) {
-    let (one, mut seen_by_one) = shows_messages();
-    let (two, mut seen_by_two) = shows_messages();
-    let first = subscribed(pubsub, "each", "one", &one).await;
-    let second = subscribed(pubsub, "each", "two", &two).await;
-    let bytes: Vec<u8> = (0..=255).collect();
-    let binary = Outgoing { topic: "each".to_owned(), data: bytes.clone().into(), ..Outgoing::default() };
-    pubsub.publish(binary).await.expect("publishes");
-    let empty = Outgoing { topic: "each".to_owned(), ..Outgoing::default() };
-    pubsub.publish(empty).await.expect("publishes");
-    for seen in [&mut seen_by_one, &mut seen_by_two] {
-        let messages = [next(seen).await, next(seen).await];
-        assert!(messages.iter().all(|message| message.topic == "each"), "{messages:?}");
-        assert!(messages.iter().any(|message| message.data == bytes), "{messages:?}");
-        assert!(messages.iter().any(|message| message.data.is_empty()), "{messages:?}");
-    }
-    first.stop().await;
-    second.stop().await;
-}
-
-async fn receivers_of_one_consumer_share(pubsub: &Arc<dyn PubSub>) {
-    let (handler, mut seen) = shows_messages();
-    let first = subscribed(pubsub, "shared", "group", &handler).await;
-    let second = subscribed(pubsub, "shared", "group", &handler).await;
-    for number in 0..40 {
-        pubsub.publish(outgoing("shared", number)).await.expect("publishes");
-    }
-    let got = texts(&mut seen, 40).await;
-    assert_eq!(got.iter().cloned().collect::<BTreeSet<_>>(), numbers(0..40), "{got:?}");
-    first.stop().await;
-    // The other one goes on.
-    pubsub.publish(outgoing("shared", 40)).await.expect("publishes");
-    assert_eq!(text(&mut seen).await, "40");
-    second.stop().await;
-}
-
-async fn again_means_again(pubsub: &Arc<dyn PubSub>) {
-    let (handler, mut seen) = shows(Answer::Again(Semaphore::new(2)));
-    let running = subscribed(pubsub, "again", "one", &handler).await;
-    pubsub.publish(outgoing("again", "stubborn")).await.expect("publishes");
-    assert_eq!(texts(&mut seen, 3).await, ["stubborn"; 3]);
-    running.stop().await;
-    assert!(seen.try_recv().is_err(), "handled, and delivered again");
-}
-
-async fn many_at_once(pubsub: &Arc<dyn PubSub>) {
-    let (handler, mut seen) = shows_messages();
-    let running = subscribed(pubsub, "many", "one", &handler).await;
-    let messages = (0..200).map(|number| outgoing("many", number)).collect();
-    let results = pubsub.publish_many(messages).await;
-    assert_eq!(results, vec![Ok(()); 200]);
-    let got = texts(&mut seen, 200).await;
-    assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), numbers(0..200));
-    running.stop().await;
-}
-
-async fn a_stop_waits_for_the_handler(pubsub: &Arc<dyn PubSub>) {
-    let allowed = Arc::new(Semaphore::new(0));
-    let (handler, mut seen) = shows(Answer::When(Arc::clone(&allowed)));
-    let running = subscribed(pubsub, "stop", "one", &handler).await;
-    pubsub.publish(outgoing("stop", "before")).await.expect("publishes");
-    assert_eq!(text(&mut seen).await, "before");
-    let mut stop = tokio::spawn(running.stop());
-    assert!(timeout(Duration::from_millis(200), &mut stop).await.is_err(), "the handler was still running");
-    allowed.add_permits(1);
-    timeout(SOON, stop).await.expect("stops in time").expect("stops");
-    // Nobody receives, so this one waits in the broker; and the first one was acknowledged.
-    pubsub.publish(outgoing("stop", "after")).await.expect("publishes");
-    allowed.add_permits(2);
-    let running = subscribed(pubsub, "stop", "one", &handler).await;
-    assert_eq!(text(&mut seen).await, "after");
-    running.stop().await;
-    assert!(seen.try_recv().is_err());
-}
-
-async fn what_was_not_handled_goes_to_the_next(pubsub: &Arc<dyn PubSub>) {
-    let (refuses, mut refused) = shows(Answer::Again(Semaphore::new(1_000)));
-    let running = subscribed(pubsub, "next", "one", &refuses).await;
-    pubsub.publish(outgoing("next", "unloved")).await.expect("publishes");
-    assert_eq!(text(&mut refused).await, "unloved");
-    running.stop().await;
-    while refused.try_recv().is_ok() {}
-    let (handler, mut seen) = shows_messages();
-    let running = subscribed(pubsub, "next", "one", &handler).await;
-    assert_eq!(text(&mut seen).await, "unloved");
-    running.stop().await;
-    assert!(refused.try_recv().is_err(), "the handler was called after the stop");
-}
-
-async fn order_is_kept(pubsub: &Arc<dyn PubSub>) {
-    let (handler, mut seen) = shows_messages();
-    let running = subscribed(pubsub, "order", "one", &handler).await;
-    for number in 0..50 {
-        pubsub.publish(outgoing("order", number)).await.expect("publishes");
-    }
-    let results = pubsub.publish_many((50..100).map(|number| outgoing("order", number)).collect()).await;
-    assert_eq!(results, vec![Ok(()); 50]);
-    let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
-    assert_eq!(texts(&mut seen, 100).await, expected);
-    running.stop().await;
+/// What every binding promises, of one that receives what it sends with `create`.
+pub async fn binding_suite(broker: &Broker, more: &[(&str, &str)]) {
+    let sender = broker.binding(more).await;
+    let create = Arc::clone(&sender);
+    let trigger: Trigger = Arc::new(move || {
+        let create = Arc::clone(&create);
+        Box::pin(async move {
+            create.invoke(request("create", "an event", &[])).await.expect("creates an event");
+        })
+    });
+    let traits = binding::Traits { trigger: Some(trigger), ..binding::Traits::default() };
+    let open = || broker.binding(more);
+    binding::suite(broker.component_type, TOKIO, traits, open).await.assert_passed();
+    sender.close().await;
 }
 
 /// A handler that runs long gets its message once, and nothing else while it runs: for `concurrency: single`.
@@ -297,18 +211,6 @@ pub async fn held(pubsub: &Arc<dyn PubSub>, topic: &str) {
     allowed.add_permits(2);
     assert_eq!(text(&mut seen).await, "next");
     running.stop().await;
-}
-
-async fn closed_is_closed(pubsub: &Arc<dyn PubSub>) {
-    let (handler, mut seen) = shows_messages();
-    let _running = subscribed(pubsub, "closed", "one", &handler).await;
-    timeout(SOON, pubsub.close()).await.expect("closes in time");
-    let unavailable = |result| matches!(result, Err(BlockError::Unavailable { .. }));
-    assert!(unavailable(pubsub.publish(outgoing("closed", 1)).await));
-    assert!(unavailable(pubsub.ping().await));
-    let subscribe = pubsub.subscribe(subscription("closed", "one"), handler).await;
-    assert!(unavailable(subscribe.map(|_| ())));
-    assert!(seen.try_recv().is_err());
 }
 
 /// Ends the server by `end` while messages are published and received, starts it again, and looks that
