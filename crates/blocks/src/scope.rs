@@ -26,7 +26,7 @@ use crate::configuration::ConfigurationStore;
 use crate::error::BlockError;
 use crate::grants::{Ask, Denied, Grants};
 use crate::invoke::{Body, Invocation, InvokeError, Invoker, Reply};
-use crate::jobs::Jobs;
+use crate::jobs::{Job, JobError, Jobs};
 use crate::lock::{LockStore, Unlock};
 use crate::policy::{Code, Policies, Resilient};
 use std::collections::{BTreeMap, HashMap};
@@ -157,6 +157,17 @@ impl Scope {
         let jobs = self.components.jobs.as_ref();
         let jobs = jobs.ok_or(ScopeError::NotConfigured { block: Block::Jobs })?;
         self.grants.check(Ask::Job(name))?;
+        Ok(jobs)
+    }
+
+    /// All jobs of this app that it may have.
+    pub async fn list_jobs(&self) -> Result<Vec<Job>, JobError> {
+        let Some(jobs) = &self.components.jobs else {
+            let missing = ScopeError::NotConfigured { block: Block::Jobs };
+            return Err(BlockError::failed(missing.to_string()).into());
+        };
+        let mut jobs = jobs.list(&self.app_id).await?;
+        jobs.retain(|job| self.grants.check(Ask::Job(&job.name)).is_ok());
         Ok(jobs)
     }
 

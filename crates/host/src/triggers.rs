@@ -26,7 +26,7 @@ use dhow_blocks::events::Running;
 use dhow_blocks::grants::Ask;
 use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger};
 use dhow_blocks::pubsub::Subscribe;
-use dhow_blocks::scope::ScopeError;
+use dhow_blocks::scope::{Scope, ScopeError};
 use dhow_blocks::trace::TraceContext;
 use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription as resource;
@@ -216,16 +216,17 @@ impl Triggers {
         }
     }
 
-    /// Begins a subscription that lives as long as what is returned, and not longer than its app.
+    /// Begins a subscription that lives as long as what is returned. Whoever holds the scope may have one: a
+    /// program outside that only subscribes is no app of the host.
     pub async fn stream(
         &self,
         host: &Arc<Host>,
-        app: &Arc<App>,
+        scope: &Scope,
         subscription: Subscription,
         sink: Arc<dyn Sink>,
     ) -> Result<Box<dyn Running>, SubscribeError> {
-        let running = self.subscribe(host, app, &subscription, sink).await?;
-        self.subscriptions.write().entry(Arc::clone(&app.app_id)).or_default().push(subscription);
+        let running = self.subscribe(host, scope, &subscription, sink).await?;
+        self.subscriptions.write().entry(Arc::clone(&scope.app_id)).or_default().push(subscription);
         Ok(running)
     }
 
@@ -300,7 +301,7 @@ impl Triggers {
             Wanted::Topic(subscription) => {
                 let Subscription { pubsub, topic, bulk, .. } = &**subscription;
                 let sink = bulk::sink(target, pubsub, topic, *bulk);
-                self.subscribe(host, app, subscription, sink).await
+                self.subscribe(host, app.scope(), subscription, sink).await
             }
             Wanted::Binding { name, path } => {
                 let scope = app.scope();
@@ -330,25 +331,24 @@ impl Triggers {
     async fn subscribe(
         &self,
         host: &Arc<Host>,
-        app: &Arc<App>,
+        scope: &Scope,
         subscription: &Subscription,
         sink: Arc<dyn Sink>,
     ) -> Result<Box<dyn Running>, SubscribeError> {
         let Subscription { pubsub, topic, .. } = subscription;
-        let scope = app.scope();
         let binding = scope.pubsub(pubsub)?;
         scope.grants.check(Ask::Subscribe { pubsub, topic }).map_err(ScopeError::from)?;
         if !binding.topics.may_subscribe(topic) {
-            let (topic, app_id) = (topic.clone(), app.app_id.to_string());
+            let (topic, app_id) = (topic.clone(), scope.app_id.to_string());
             return Err(SubscribeError::Forbidden { topic, app_id });
         }
         let resiliency = host.components().resiliency();
         let delivery = Delivery {
-            target: Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) },
+            target: Target { host: Arc::downgrade(host), app_id: Arc::clone(&scope.app_id) },
             broker: Arc::clone(&binding.bound.provider),
-            policy: resiliency.component(&app.app_id, pubsub, ComponentBlock::Pubsub, Direction::Inbound),
+            policy: resiliency.component(&scope.app_id, pubsub, ComponentBlock::Pubsub, Direction::Inbound),
             sink,
-            meter: Some(host.metrics().component("pubsub_ingress", &app.app_id, pubsub)),
+            meter: Some(host.metrics().component("pubsub_ingress", &scope.app_id, pubsub)),
             subscription: subscription.clone(),
         };
         let subscribe = Subscribe {

@@ -43,7 +43,11 @@ async fn deliver(target: &Target, due: Due) -> Result<(), String> {
         None => Default::default(),
     };
     let content_type = if content_type.is_empty() { "application/json" } else { content_type };
-    let request = delivery::request(&path, content_type, &Metadata::new(), body.into())?;
+    let mut request = delivery::request(&path, content_type, &Metadata::new(), body.into())?;
+    // An app that speaks gRPC gets the message as it was scheduled.
+    if let Some(data) = due.data {
+        request.extensions_mut().insert(data);
+    }
     let reply = target.invoke(request, Trigger::Job, TraceContext::new()).await;
     let reply = reply.map_err(|error| error.to_string())?;
     match delivery::taken(reply.status()) {
