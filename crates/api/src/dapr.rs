@@ -20,13 +20,13 @@
 mod binding;
 pub(crate) mod configuration;
 pub(crate) mod error;
-mod invoke;
+pub(crate) mod invoke;
 pub(crate) mod job;
 pub(crate) mod lock;
 pub(crate) mod metadata;
 pub mod path;
-mod publish;
-mod secret;
+pub(crate) mod publish;
+pub(crate) mod secret;
 pub(crate) mod state;
 
 use crate::server::{Face, Stop};
@@ -68,7 +68,7 @@ pub struct DaprFace {
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Caller {
+pub(crate) enum Caller {
     /// A guest of this host.
     Guest,
     /// A program that reached the port.
@@ -196,8 +196,13 @@ impl Dapr {
         }
     }
 
+    /// The host, while it lives.
+    pub(crate) fn host(&self) -> Option<Arc<Host>> {
+        self.host.upgrade()
+    }
+
     /// Ends the host, if it is the asker's to end.
-    fn shut_down(&self, caller: Caller) -> Result<Reply, ApiError> {
+    pub(crate) fn shut_down(&self, caller: Caller) -> Result<Reply, ApiError> {
         match &self.stop {
             Some(stop) if caller == Caller::Outside => {
                 stop.stop();

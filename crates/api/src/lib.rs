@@ -6,14 +6,22 @@
 //! | [`ingress`] | requests from outside to apps |
 //! | [`dapr`] | Dapr's HTTP API, for guests in process and for programs outside |
 //! | [`neighbours`] | apps on other hosts, and services outside |
+//! | [`grpc`] | Dapr's gRPC API, for programs outside |
+//! | [`channel`] | the ways to apps that run outside the host |
+//! | `callback` | what gRPC apps are called with, as messages |
+//! | [`proto`] | generated messages and services |
 //! | [`management`] | metrics and health |
 //! | [`control`] | the owner's face: list, logs, invoke, stop; on a Unix socket |
 
+mod callback;
+pub mod channel;
 pub mod control;
 pub mod dapr;
+pub mod grpc;
 pub mod ingress;
 pub mod management;
 pub mod neighbours;
+pub mod proto;
 pub mod server;
 
 use dhow_blocks::invoke::{Body, Reply};

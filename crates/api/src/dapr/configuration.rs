@@ -8,7 +8,7 @@ use crate::{empty, reply};
 use async_trait::async_trait;
 use dhow_blocks::cloud_event::uuid;
 use dhow_blocks::configuration::Items;
-use dhow_blocks::events::{Handler, Outcome, Running};
+use dhow_blocks::events::{Handler, Metadata, Outcome, Running};
 use dhow_blocks::invoke::{Body, Invocation, Invoker, Reply, Trigger};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
@@ -51,17 +51,26 @@ pub(crate) fn json_items(items: &Items) -> Value {
 
 /// `/v1.0/configuration/<store>`
 pub(super) async fn get(scope: &Scope, store: &str, query: &Query) -> Result<Reply, ApiError> {
-    let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
-    let (keys, metadata, provider) = (query.all("key"), query.metadata_map(), &bound.provider);
-    let (keys, metadata) = (&keys, &metadata);
-    let items = bound.call("get", (), |()| provider.get(keys, metadata)).await.map_err(|error| {
-        let what = format!("failed to get {} from Configuration store {store}", keys.join(","));
-        ApiError::configuration("ERR_CONFIGURATION_GET", &what, &error)
-    })?;
+    let items = read(scope, store, &query.all("key"), &query.metadata_map()).await?;
     if items.is_empty() {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
     Ok(reply(StatusCode::OK, "application/json", json_items(&items).to_string()))
+}
+
+/// Reads these keys, or all if none is named.
+pub(crate) async fn read(
+    scope: &Scope,
+    store: &str,
+    keys: &[String],
+    metadata: &Metadata,
+) -> Result<Items, ApiError> {
+    let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
+    let provider = &bound.provider;
+    bound.call("get", (), |()| provider.get(keys, metadata)).await.map_err(|error| {
+        let what = format!("failed to get {} from Configuration store {store}", keys.join(","));
+        ApiError::configuration("ERR_CONFIGURATION_GET", &what, &error)
+    })
 }
 
 impl Subscriptions {
@@ -72,8 +81,28 @@ impl Subscriptions {
         store: &str,
         query: &Query,
     ) -> Result<Reply, ApiError> {
+        let handler = |id| {
+            Arc::new(ToApp {
+                invoker: Arc::clone(&scope.invoker),
+                app_id: scope.app_id.to_string(),
+                store: store.to_owned(),
+                id,
+            }) as Arc<dyn Handler<Items>>
+        };
+        let id = self.begin(scope, store, &query.all("key"), &query.metadata_map(), handler).await?;
+        Ok(reply(StatusCode::OK, "application/json", json!({ "id": id }).to_string()))
+    }
+
+    /// Begins a subscription; the handler is made for its id, which is the answer.
+    pub(crate) async fn begin(
+        &self,
+        scope: &Scope,
+        store: &str,
+        keys: &[String],
+        metadata: &Metadata,
+        handler: impl FnOnce(String) -> Arc<dyn Handler<Items>>,
+    ) -> Result<String, ApiError> {
         let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
-        let keys = query.all("key");
         let what = format!("failed to subscribe {} from Configuration store {store}", keys.join(","));
         let app_id = scope.app_id.to_string();
         let of_app = self.0.lock().await.keys().filter(|key| key.0 == app_id).count();
@@ -82,18 +111,11 @@ impl Subscriptions {
             return Err(ApiError::internal("ERR_CONFIGURATION_SUBSCRIBE", message));
         }
         let id = uuid();
-        let handler = ToApp {
-            invoker: Arc::clone(&scope.invoker),
-            app_id: app_id.clone(),
-            store: store.to_owned(),
-            id: id.clone(),
-        };
-        let metadata = query.metadata_map();
-        let running = bound.provider.subscribe(&keys, &metadata, Arc::new(handler)).await;
+        let running = bound.provider.subscribe(keys, metadata, handler(id.clone())).await;
         let running =
             running.map_err(|error| ApiError::configuration("ERR_CONFIGURATION_SUBSCRIBE", &what, &error))?;
         self.0.lock().await.insert((app_id, id.clone()), running);
-        Ok(reply(StatusCode::OK, "application/json", json!({ "id": id }).to_string()))
+        Ok(id)
     }
 
     /// `/v1.0/configuration/<store>/<id>/unsubscribe`

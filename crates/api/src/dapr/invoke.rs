@@ -59,12 +59,26 @@ pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<R
     call(scope, &app_id, &path, invocation).await
 }
 
-async fn call(
+/// Invokes an app at this path with this query.
+pub(crate) async fn call(
     scope: &Scope,
     app_id: &str,
     path: &str,
     mut invocation: Invocation,
 ) -> Result<Reply, ApiError> {
+    let app_id = address(scope, app_id, path, &mut invocation)?;
+    let answer = scope.invoke(&app_id, invocation).await;
+    answer.map_err(|error| ApiError::invoke(&app_id, &error))
+}
+
+/// Makes an invocation ready for the way to another app: path, headers, trace. The answer is the app's id
+/// without its namespace.
+pub(crate) fn address(
+    scope: &Scope,
+    app_id: &str,
+    path: &str,
+    invocation: &mut Invocation,
+) -> Result<String, ApiError> {
     // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
     let app_id = app_id.strip_suffix(".default").unwrap_or(app_id);
     let bad = |error: &dyn std::fmt::Display| {
@@ -72,7 +86,7 @@ async fn call(
         ApiError::new(StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "ERR_DIRECT_INVOKE", message)
     };
     let uri = path.parse::<Uri>().map_err(|error| bad(&error))?;
-    let forwarded_host = host_of(&invocation);
+    let forwarded_host = host_of(invocation);
     *invocation.request.uri_mut() = uri;
     let headers = invocation.request.headers_mut();
     for name in NOT_PASSED_ON {
@@ -92,8 +106,7 @@ async fn call(
     }
     invocation.trigger = Trigger::App;
     invocation.trace = invocation.trace.child();
-    let answer = scope.invoke(app_id, invocation).await;
-    answer.map_err(|error| ApiError::invoke(app_id, &error))
+    Ok(app_id.to_owned())
 }
 
 /// The host that the caller addressed, for the callee to see.

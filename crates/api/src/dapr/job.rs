@@ -72,6 +72,22 @@ pub(crate) async fn forget(scope: &Scope, name: &str) -> Result<(), ApiError> {
     })
 }
 
+/// Forgets all jobs whose names begin so.
+pub(crate) async fn forget_prefix(scope: &Scope, prefix: &str) -> Result<(), ApiError> {
+    let jobs = scope.jobs(prefix).map_err(|error| ApiError::scope(&error))?;
+    let forgotten = jobs.delete_prefix(&scope.app_id, prefix).await;
+    forgotten.map_err(|error| {
+        let what = format!("failed to delete jobs with prefix {prefix}");
+        ApiError::job("DAPR_SCHEDULER_DELETE_JOB", &what, &error)
+    })
+}
+
+/// All jobs that the app may have.
+pub(crate) async fn list(scope: &Scope) -> Result<Vec<Job>, ApiError> {
+    let jobs = scope.list_jobs().await;
+    jobs.map_err(|error| ApiError::job("DAPR_SCHEDULER_LIST_JOBS", "failed to list jobs", &error))
+}
+
 /// `POST /v1.0/jobs/<name>`
 pub(super) async fn schedule(scope: &Scope, name: &str, body: &[u8]) -> Result<Reply, ApiError> {
     let request: Request = serde_json::from_slice(body)

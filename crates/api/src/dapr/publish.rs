@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use std::collections::HashSet;
 
 /// Most entries of one bulk publication.
-const MAX_ENTRIES: usize = 10_000;
+pub(crate) const MAX_ENTRIES: usize = 10_000;
 
 /// One entry of a bulk publication.
 #[derive(Deserialize)]

@@ -184,7 +184,7 @@ pub(crate) async fn find(scope: &Scope, store: &str, query: &[u8]) -> Result<Que
     state.query(query).await.map_err(|error| ApiError::state_query(store, &error.to_string()))
 }
 
-fn open(scope: &Scope, store: &str) -> Result<State, ApiError> {
+pub(crate) fn open(scope: &Scope, store: &str) -> Result<State, ApiError> {
     scope.state(store).map_err(|error| ApiError::scope(&error))
 }
 
@@ -202,7 +202,7 @@ fn key(key: Option<String>) -> Result<String, ApiError> {
 }
 
 /// Dapr keeps `||` for itself, between the prefix and the key.
-fn legal(key: &str) -> Result<(), ApiError> {
+pub(crate) fn legal(key: &str) -> Result<(), ApiError> {
     if key.contains("||") { Err(ApiError::illegal_key(key)) } else { Ok(()) }
 }
 
@@ -241,14 +241,14 @@ fn set(entry: Entry, common: Option<&Metadata>, query: &Parameters, what: &str) 
     })
 }
 
-fn ttl_of(metadata: &Metadata) -> Option<&str> {
+pub(crate) fn ttl_of(metadata: &Metadata) -> Option<&str> {
     metadata
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case("ttlInSeconds"))
         .map(|(_, value)| value.as_str())
 }
 
-fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
+pub(crate) fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
     match text.trim().parse::<i64>() {
         Ok(-1) => Ok(Ttl::Forever),
         Ok(seconds) if seconds > 0 => Ok(Ttl::After(Duration::from_secs(seconds.unsigned_abs()))),
