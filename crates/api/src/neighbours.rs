@@ -74,10 +74,7 @@ pub struct Internal {
 
 impl Neighbours {
     /// Apps that the resolver knows, and these services.
-    pub fn new(
-        resolver: Option<Arc<dyn NameResolver>>,
-        services: HashMap<String, Service>,
-    ) -> Neighbours {
+    pub fn new(resolver: Option<Arc<dyn NameResolver>>, services: HashMap<String, Service>) -> Neighbours {
         let builder = HttpsConnectorBuilder::new();
         let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
             Ok(builder) => builder,
@@ -86,12 +83,7 @@ impl Neighbours {
         let connector = builder.https_or_http().enable_all_versions().build();
         let mut client = Client::builder(TokioExecutor::new());
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-        Neighbours {
-            resolver,
-            services,
-            channels: Mutex::default(),
-            client: client.build(connector),
-        }
+        Neighbours { resolver, services, channels: Mutex::default(), client: client.build(connector) }
     }
 
     async fn to_host(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {

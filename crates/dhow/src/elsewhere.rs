@@ -53,16 +53,14 @@ pub(crate) async fn join(
 async fn services(components: &Components) -> Result<HashMap<String, Service>, Error> {
     let mut services = HashMap::new();
     for endpoint in components.http_endpoints() {
-        let wrong = |what: &str| {
-            Error::new(format!("{}:{}: {what}", endpoint.file.display(), endpoint.line))
-        };
+        let wrong = |what: &str| Error::new(format!("{}:{}: {what}", endpoint.file.display(), endpoint.line));
         let base = endpoint.base_url.parse().map_err(|_| wrong("spec.baseUrl is not a URL"))?;
         let resolved = components.endpoint_headers(endpoint).await.map_err(|reason| wrong(&reason))?;
         let mut headers = Vec::with_capacity(resolved.len());
         for (name, value) in resolved {
             let name = HeaderName::try_from(&name).map_err(|_| wrong("a header's name is not valid"))?;
-            let mut value =
-                HeaderValue::try_from(value).map_err(|_| wrong(&format!("the value of header {name} is not valid")))?;
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| wrong(&format!("the value of header {name} is not valid")))?;
             value.set_sensitive(true);
             headers.push((name, value));
         }

@@ -2,8 +2,6 @@
 
 mod native;
 
-pub(crate) use native::run_all;
-
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;

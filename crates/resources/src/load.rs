@@ -75,6 +75,12 @@ pub struct UnusedField {
     pub line: usize,
 }
 
+impl std::fmt::Display for UnusedField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {} is read and has no effect", self.line, self.name)
+    }
+}
+
 /// Reads one folder.
 pub fn load_dir(dir: &Path) -> Result<Resources, ResourceErrors> {
     load_dirs(&[dir])

@@ -23,7 +23,6 @@ pub(crate) enum Grpc {
     Aborted = 10,
     Unimplemented = 12,
     Internal = 13,
-    Unavailable = 14,
 }
 
 /// An error on its way to a client.

@@ -210,7 +210,7 @@ pub(super) async fn run(app: App, data_dir: &Path) -> Result<ExitCode, Error> {
 }
 
 /// Runs all apps of a file, each with a sidecar of its own, until one fails or they are stopped.
-pub(crate) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
+pub(super) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let apps = MultiApp::load(file, home.as_deref()).map_err(|error| Error::new(error.to_string()))?;
     let mut sidecars = Vec::with_capacity(apps.apps.len());
