@@ -39,6 +39,13 @@ async fn mqtt() {
     brokers::outage_with_loss(&broker, &mut server, Process::kill).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mqtt_with_tls() {
+    let server = tokio::task::block_in_place(dhow_servers::mosquitto_with_tls).unwrap();
+    let url = format!("ssl://{}", server.process.address());
+    brokers::tls("pubsub.mqtt3", ("url", url), &server.certificates).await;
+}
+
 async fn wildcards_and_retained_messages(broker: &Broker) {
     let pubsub = broker.pubsub(&[]).await;
     let (handler, mut seen) = shows_messages();

@@ -35,6 +35,13 @@ async fn nats() {
     brokers::outage(&broker, &mut server, dhow_servers::Process::kill).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nats_with_tls() {
+    let server = tokio::task::block_in_place(dhow_servers::nats_with_tls).unwrap();
+    let url = format!("tls://{}", server.process.address());
+    brokers::tls("pubsub.jetstream", ("natsURL", url), &server.certificates).await;
+}
+
 async fn wildcards(broker: &Broker) {
     let pubsub = broker.pubsub(&[]).await;
     let (handler, mut seen) = shows_messages();

@@ -39,6 +39,13 @@ async fn rabbitmq() {
     brokers::outage(&broker, &mut server, Process::kill).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rabbitmq_with_tls() {
+    let server = tokio::task::block_in_place(dhow_servers::rabbitmq_with_tls).unwrap();
+    let url = format!("amqps://{}", server.process.address());
+    brokers::tls("pubsub.rabbitmq", ("connectionString", url), &server.certificates).await;
+}
+
 fn metadata(fields: &[(&str, &str)]) -> Metadata {
     fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

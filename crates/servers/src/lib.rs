@@ -8,19 +8,22 @@
 //! | file | subject |
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
+//! | `certificates` | certificates for those that speak TLS |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
 //! | `nats` | NATS with JetStream |
 //! | `rabbitmq` | RabbitMQ |
 //! | `redis` | Redis |
 
+mod certificates;
 mod mosquitto;
 mod nats;
 mod process;
 mod rabbitmq;
 mod redis;
 
-pub use mosquitto::mosquitto;
-pub use nats::nats;
+pub use certificates::{Certificates, TlsServer};
+pub use mosquitto::{mosquitto, mosquitto_with_tls};
+pub use nats::{nats, nats_with_tls};
 pub use process::{Process, StartError};
-pub use rabbitmq::rabbitmq;
+pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};
 pub use redis::{TlsRedis, redis, redis_with_tls};

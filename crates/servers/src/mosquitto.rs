@@ -1,7 +1,7 @@
 //! Mosquitto, an MQTT broker.
 
 use crate::process::io_failed;
-use crate::{Process, StartError};
+use crate::{Certificates, Process, StartError, TlsServer};
 
 /// Starts a Mosquitto broker.
 ///
@@ -9,10 +9,26 @@ use crate::{Process, StartError};
 /// a test could rely on: killed, it has lost them.
 pub fn mosquitto() -> Result<Process, StartError> {
     let mut server = Process::prepare("Mosquitto", &["mosquitto"], "mosquitto")?;
+    start(&mut server, "")?;
+    Ok(server)
+}
+
+/// Starts a Mosquitto broker behind TLS.
+pub fn mosquitto_with_tls() -> Result<TlsServer, StartError> {
+    let mut process = Process::prepare("Mosquitto", &["mosquitto"], "mosquitto")?;
+    let certificates = Certificates::make(process.folder())?;
+    start(
+        &mut process,
+        "cafile ca.pem\ncertfile certificate.pem\nkeyfile key.pem\nrequire_certificate true\n",
+    )?;
+    Ok(TlsServer { process, certificates })
+}
+
+fn start(server: &mut Process, tls: &str) -> Result<(), StartError> {
     let file = server.folder().join("mosquitto.conf");
     // As root, the broker would become the user "mosquitto", who may not write to the folder.
     let config = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\nuser root\n\
+        "listener {} 127.0.0.1\n{tls}allow_anonymous true\nuser root\n\
          persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\n\
          max_queued_messages 100000\n",
         server.port(),
@@ -20,6 +36,5 @@ pub fn mosquitto() -> Result<Process, StartError> {
     );
     std::fs::write(&file, config).map_err(|error| io_failed("Mosquitto", &error))?;
     server.args(["-c".into(), file.into_os_string()]);
-    server.start()?;
-    Ok(server)
+    server.start()
 }

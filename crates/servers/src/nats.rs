@@ -1,13 +1,27 @@
 //! NATS with JetStream, its streams in the server's folder.
 
-use crate::{Process, StartError};
+use crate::{Certificates, Process, StartError, TlsServer};
 
 /// Starts a NATS server.
 pub fn nats() -> Result<Process, StartError> {
     let mut server = Process::prepare("NATS", &["nats-server"], "nats-server")?;
-    let port = server.port().to_string();
-    let folder = server.folder().to_string_lossy().into_owned();
-    server.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir", &folder]);
-    server.start()?;
+    start(&mut server, &[])?;
     Ok(server)
+}
+
+/// Starts a NATS server behind TLS.
+pub fn nats_with_tls() -> Result<TlsServer, StartError> {
+    let mut process = Process::prepare("NATS", &["nats-server"], "nats-server")?;
+    let certificates = Certificates::make(process.folder())?;
+    let (own, others) = (["--tlscert", "certificate.pem", "--tlskey", "key.pem"], ["--tlscacert", "ca.pem"]);
+    start(&mut process, &[&["--tls", "--tlsverify"][..], &own, &others].concat())?;
+    Ok(TlsServer { process, certificates })
+}
+
+fn start(server: &mut Process, tls: &[&str]) -> Result<(), StartError> {
+    let (port, folder) = (server.port().to_string(), server.folder().to_string_lossy().into_owned());
+    let plain = ["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir", &folder];
+    let args: Vec<String> = plain.iter().chain(tls).map(|arg| (*arg).to_owned()).collect();
+    server.args(args);
+    server.start()
 }

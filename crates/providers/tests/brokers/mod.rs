@@ -10,7 +10,7 @@ use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Handler, Metadata, Outcome, Running};
 use dhow_blocks::pubsub::{Message, Outgoing, PubSub, Subscribe};
 use dhow_providers::registry::{ComponentSpec, OpenContext, OpenError, Opened, open};
-use dhow_servers::Process;
+use dhow_servers::{Certificates, Process};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,6 +224,25 @@ pub async fn outage(broker: &Broker, server: &mut Process, end: fn(&mut Process)
 pub async fn outage_with_loss(broker: &Broker, server: &mut Process, end: fn(&mut Process)) {
     let missing = after_outage(broker, server, end, |missing| !missing.contains("back")).await;
     assert!(!missing.contains("back"), "nothing arrived after the outage");
+}
+
+/// Connects by TLS with a certificate, and looks that nobody is trusted who should not be.
+pub async fn tls(component_type: &'static str, address: (&'static str, String), certificates: &Certificates) {
+    let Certificates { ca, certificate, key } = certificates;
+    let broker = Broker { component_type, metadata: vec![address] };
+    let all = [("caCert", ca.as_str()), ("clientCert", certificate), ("clientKey", key)];
+    let pubsub = broker.pubsub(&all).await;
+    let (handler, mut seen) = shows_messages();
+    let running = subscribed(&pubsub, "encrypted", "one", &handler).await;
+    pubsub.publish(outgoing("encrypted", "secret")).await.expect("publishes");
+    assert_eq!(text(&mut seen).await, "secret");
+    running.stop().await;
+    pubsub.close().await;
+    // Nobody vouches for the server; the server does not know the client; half of a pair.
+    for fields in [&all[1..], &all[..1], &all[..2]] {
+        let error = broker.open(fields).await.map(|_| ()).expect_err("is refused");
+        assert!(!error.to_string().contains("PRIVATE"), "{error}");
+    }
 }
 
 /// Answers with what was acknowledged and has not arrived by the time that it is `enough`.
