@@ -60,6 +60,6 @@ pub mod secrets;
 mod shutdown;
 pub mod state;
 pub mod task;
-mod uuid;
 #[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
 mod tls;
+mod uuid;
