@@ -72,6 +72,22 @@ pub(super) struct Room {
     pub(super) running: HashMap<String, usize>,
 }
 
+// === impl Room ===
+
+impl Room {
+    /// How many jobs of this owner may be claimed.
+    fn free(&self, owner: &str) -> usize {
+        let running = self.running.get(owner).copied().unwrap_or(0);
+        self.for_each.saturating_sub(running).min(self.in_all)
+    }
+
+    /// When to look again. Owners without room are looked at when one of their jobs has ended.
+    fn next(&self, wakes: &[(String, i64)]) -> Option<SystemTime> {
+        let wakes = wakes.iter().filter(|(owner, _)| self.free(owner) > 0);
+        wakes.map(|(_, wake)| time(*wake)).min()
+    }
+}
+
 // === impl Table ===
 
 impl Table {
@@ -168,13 +184,20 @@ impl Table {
         self.database.run(work).await
     }
 
-    /// Claims jobs that are due, until a time, and says when the next look is due.
+    /// Claims jobs that are due, until a time, and says when the next look is due. Nothing is locked or written
+    /// where nothing is due.
     pub(super) async fn claim(
         &self,
         room: Room,
         now: SystemTime,
         until: SystemTime,
     ) -> Result<(Vec<Claimed>, Option<SystemTime>), BlockError> {
+        let owners = room.owners.clone();
+        let wakes = self.database.look(move |connection| first_wakes(connection, &owners)).await?;
+        let next = room.next(&wakes);
+        if next.is_none_or(|next| next > now) {
+            return Ok((Vec::new(), next));
+        }
         self.database.run(move |connection| claim(connection, room, now, until)).await
     }
 
@@ -287,20 +310,15 @@ fn claim(
     fastrand::shuffle(&mut owners);
     let mut claimed = Vec::new();
     for (owner, wake) in owners {
-        let running = room.running.get(&owner).copied().unwrap_or(0);
-        let free = room.for_each.saturating_sub(running).min(room.in_all.saturating_sub(claimed.len()));
+        let free = room.free(&owner);
         if wake <= millis(now) && free > 0 {
             let found = claim_of(connection, &owner, free, now, until)?;
-            room.running.insert(owner, running + found.len());
+            *room.running.entry(owner).or_default() += found.len();
+            room.in_all -= found.len();
             claimed.extend(found);
         }
     }
-    // Owners without room are looked at when one of their jobs has ended.
-    let has_room = |(owner, _): &(String, i64)| {
-        room.running.get(owner).copied().unwrap_or(0) < room.for_each && claimed.len() < room.in_all
-    };
-    let next = first_wakes(connection, &room.owners)?.into_iter().filter(has_room);
-    let next = next.map(|(_, wake)| time(wake)).min();
+    let next = room.next(&first_wakes(connection, &room.owners)?);
     Ok((claimed, next))
 }
 

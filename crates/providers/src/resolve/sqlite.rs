@@ -2,7 +2,7 @@
 //!
 //! The table `hosts` is that of Dapr's `nameresolution.sqlite`, so that Dapr's sidecars and our hosts find
 //! one another. It has one row an address; a host that offers several apps on one address keeps all of them
-//! in a table of its own beside it, `dhow_hosts`, with what only hosts of this kind need: a token that callers
+//! in a table of its own beside it, `dhow_apps`, with what only hosts of this kind need: a token that callers
 //! show, and the process, so that one that has died is not called. Sidecars of Dapr see the first app of each
 //! address.
 //!
@@ -55,7 +55,7 @@ const SCHEMA: &str = "
     CREATE UNIQUE INDEX IF NOT EXISTS hosts_address_idx ON hosts (address);
     CREATE INDEX IF NOT EXISTS hosts_last_update_idx ON hosts (last_update);
     INSERT OR IGNORE INTO metadata (key, value) VALUES ('nr-migrations', '1');
-    CREATE TABLE IF NOT EXISTS dhow_hosts (
+    CREATE TABLE IF NOT EXISTS dhow_apps (
         registration_id TEXT NOT NULL PRIMARY KEY,
         address TEXT NOT NULL,
         app_id TEXT NOT NULL,
@@ -64,9 +64,9 @@ const SCHEMA: &str = "
         process TEXT NOT NULL,
         host TEXT NOT NULL
     );
-    CREATE INDEX IF NOT EXISTS dhow_hosts_app_id ON dhow_hosts (app_id);
-    CREATE INDEX IF NOT EXISTS dhow_hosts_address ON dhow_hosts (address);
-    CREATE INDEX IF NOT EXISTS dhow_hosts_host ON dhow_hosts (host);
+    CREATE INDEX IF NOT EXISTS dhow_apps_app_id ON dhow_apps (app_id);
+    CREATE INDEX IF NOT EXISTS dhow_apps_address ON dhow_apps (address);
+    CREATE INDEX IF NOT EXISTS dhow_apps_host ON dhow_apps (host);
 ";
 
 /// The apps of the hosts that share a file.
@@ -135,7 +135,7 @@ impl SqliteResolver {
         let remove = move |connection: &Connection| {
             for id in ids {
                 connection.execute("DELETE FROM hosts WHERE registration_id = ?1", [&id])?;
-                connection.execute("DELETE FROM dhow_hosts WHERE registration_id = ?1", [&id])?;
+                connection.execute("DELETE FROM dhow_apps WHERE registration_id = ?1", [&id])?;
             }
             Ok(())
         };
@@ -152,10 +152,10 @@ impl NameResolver for SqliteResolver {
         self.database
             .run(move |connection| {
                 // A host that had this address before is gone: two cannot listen on it.
-                let sql = "DELETE FROM dhow_hosts WHERE address = ?1 AND (host <> ?2 OR app_id = ?3)";
+                let sql = "DELETE FROM dhow_apps WHERE address = ?1 AND (host <> ?2 OR app_id = ?3)";
                 connection.prepare_cached(sql)?.execute((&row.place.address, &host, &row.app_id))?;
                 let sql = "DELETE FROM hosts WHERE address = ?1
-                     AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts WHERE address = ?1)";
+                     AND registration_id NOT IN (SELECT registration_id FROM dhow_apps WHERE address = ?1)";
                 connection.prepare_cached(sql)?.execute([&row.place.address])?;
                 insert(connection, &row, &host, &process::own())
             })
@@ -235,10 +235,10 @@ async fn renew(database: Arc<Database>, own: Arc<Own>, mut stop: Stop) {
         let renewed = database.run(move |connection| {
             // Looked at in the transaction: what is being taken back must not be made again.
             let registrations = own.registrations.lock().clone();
-            let sql = "UPDATE dhow_hosts SET last_update = unixepoch() WHERE host = ?1";
+            let sql = "UPDATE dhow_apps SET last_update = unixepoch() WHERE host = ?1";
             let renewed = connection.prepare_cached(sql)?.execute([&own.host])?;
             let sql = "UPDATE hosts SET last_update = unixepoch() WHERE registration_id IN
-                 (SELECT registration_id FROM dhow_hosts WHERE host = ?1)";
+                 (SELECT registration_id FROM dhow_apps WHERE host = ?1)";
             connection.prepare_cached(sql)?.execute([&own.host])?;
             if renewed < registrations.len() {
                 let process = process::own();
@@ -246,7 +246,7 @@ async fn renew(database: Arc<Database>, own: Arc<Own>, mut stop: Stop) {
                 registrations
                     .try_for_each(|registration| insert(connection, registration, &own.host, &process))?;
             }
-            let sql = "DELETE FROM dhow_hosts WHERE unixepoch() - last_update > ?1";
+            let sql = "DELETE FROM dhow_apps WHERE unixepoch() - last_update > ?1";
             connection.prepare_cached(sql)?.execute([FORGOTTEN]).map(drop)
         });
         if let Err(error) = renewed.await {
@@ -263,7 +263,7 @@ fn insert(
     process: &str,
 ) -> rusqlite::Result<()> {
     let Registration { id, app_id, place: Place { address, token } } = registration;
-    let sql = "INSERT INTO dhow_hosts (registration_id, address, app_id, last_update, token, process, host)
+    let sql = "INSERT INTO dhow_apps (registration_id, address, app_id, last_update, token, process, host)
          VALUES (?1, ?2, ?3, unixepoch(), ?4, ?5, ?6)
          ON CONFLICT (registration_id) DO UPDATE SET last_update = unixepoch()";
     connection.prepare_cached(sql)?.execute((id, address, app_id, token, process, host))?;
@@ -276,12 +276,12 @@ fn insert(
 
 /// Where an app is: hosts whose process lives, and sidecars of Dapr.
 fn places(connection: &Connection, app_id: &str) -> rusqlite::Result<Vec<Place>> {
-    let sql = "SELECT address, token, process FROM dhow_hosts
+    let sql = "SELECT address, token, process FROM dhow_apps
          WHERE app_id = ?1 AND unixepoch() - last_update < ?3
          UNION ALL
          SELECT address, '', '' FROM hosts
          WHERE app_id = ?1 AND unixepoch() - last_update < ?2
-             AND registration_id NOT IN (SELECT registration_id FROM dhow_hosts WHERE app_id = ?1)
+             AND registration_id NOT IN (SELECT registration_id FROM dhow_apps WHERE app_id = ?1)
          ORDER BY address";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map((app_id, VALID, VALID_OURS), |row| {
@@ -446,7 +446,7 @@ mod tests {
         let (place, _) = own.rsplit_once(' ').and_then(|(rest, _)| rest.rsplit_once(' ')).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let began = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap();
-        let set = |process: &str| sql(&path, &format!("UPDATE dhow_hosts SET process = '{process}'"));
+        let set = |process: &str| sql(&path, &format!("UPDATE dhow_apps SET process = '{process}'"));
         let living = format!("{place} {} {began}", child.id());
         set(&living);
         assert_eq!(addresses(&resolver, "cart").await, ["127.0.0.1:1"]);
@@ -466,7 +466,7 @@ mod tests {
         }
         set(&own);
         assert_eq!(addresses(&resolver, "cart").await, ["127.0.0.1:1"]);
-        sql(&path, "UPDATE dhow_hosts SET last_update = last_update - 16");
+        sql(&path, "UPDATE dhow_apps SET last_update = last_update - 16");
         assert_eq!(addresses(&resolver, "cart").await, [""; 0]);
     }
 }
