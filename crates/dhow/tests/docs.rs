@@ -36,6 +36,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Addresses as the pages write them: apps, Dapr API, metrics.
 const USUAL: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:3500", "127.0.0.1:9090"];
 
+/// Backends that a page may need, by the port that it writes. The test starts its own.
+const BACKENDS: [(u16, Start); 4] = [
+    (1883, dhow_servers::mosquitto),
+    (4222, dhow_servers::nats),
+    (5672, dhow_servers::rabbitmq),
+    (6379, dhow_servers::redis),
+];
+
+type Start = fn() -> Result<dhow_servers::Process, dhow_servers::StartError>;
+
 /// One test for each page; `every_page_is_run` sees to it that none is missing.
 macro_rules! pages {
     ($($test:ident: $page:literal,)+) => {
@@ -64,6 +74,10 @@ pages! {
     run_a_module: "docs/run-a-module.md",
     schedule_work: "docs/schedule-work.md",
     use_bindings: "docs/use-bindings.md",
+    use_mqtt: "docs/use-mqtt.md",
+    use_nats: "docs/use-nats.md",
+    use_rabbitmq: "docs/use-rabbitmq.md",
+    use_redis: "docs/use-redis.md",
     use_secrets: "docs/use-secrets.md",
 }
 
@@ -83,6 +97,8 @@ struct Page {
     server: Option<Server>,
     /// What the addresses in [`USUAL`] stand for.
     addresses: [String; 3],
+    /// The backends, with the usual port that the page writes.
+    backends: Vec<(u16, dhow_servers::Process)>,
     /// Where the last executed block stands, and what it printed.
     printed: (String, String),
 }
@@ -136,7 +152,12 @@ impl Page {
     fn open(text: &str) -> Page {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("home")).unwrap();
+        let needed = BACKENDS.iter().filter(|(port, _)| {
+            text.contains("no-run needs a server of its own") && text.contains(&format!("127.0.0.1:{port}"))
+        });
+        let backends = needed.map(|(port, start)| (*port, start().unwrap())).collect();
         let page = Page {
+            backends,
             folder,
             server: None,
             addresses: USUAL.map(str::to_owned),
@@ -197,7 +218,7 @@ impl Page {
             (_, file) if file.starts_with("file=") => {
                 let path = self.path(&file["file=".len()..]);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, text).unwrap();
+                fs::write(path, self.with_backends(text)).unwrap();
             }
             ("sh", "run") => {
                 let code = rest.strip_prefix("exit=").map_or(0, |code| code.parse().unwrap());
@@ -255,9 +276,18 @@ impl Page {
         self.server = Some(server);
     }
 
+    /// The text with the ports of the page's own backends.
+    fn with_backends(&self, text: &str) -> String {
+        self.backends.iter().fold(text.to_owned(), |text, (usual, server)| {
+            let port = server.port();
+            text.replace(&format!("127.0.0.1:{usual}"), &format!("127.0.0.1:{port}"))
+                .replace(&format!("-p {usual}"), &format!("-p {port}"))
+        })
+    }
+
     /// A shell in the page's folder, in which the usual addresses stand for those of the page's server.
     fn shell(&self, script: &str) -> Command {
-        let mut script = script.to_owned();
+        let mut script = self.with_backends(script);
         for (usual, address) in USUAL.iter().zip(&self.addresses) {
             script = script.replace(usual, address);
         }
