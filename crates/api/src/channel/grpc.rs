@@ -218,10 +218,10 @@ impl GrpcChannel {
         let headers = reply.headers_mut();
         *headers = metadata.into_headers();
         headers.retain_metadata();
-        if let Ok(content_type) = HeaderValue::try_from(message.content_type) {
-            if !content_type.is_empty() {
-                headers.insert(CONTENT_TYPE, content_type);
-            }
+        if let Ok(content_type) = HeaderValue::try_from(message.content_type)
+            && !content_type.is_empty()
+        {
+            headers.insert(CONTENT_TYPE, content_type);
         }
         reply.extensions_mut().insert(TypeUrl(type_url));
         Ok(reply)

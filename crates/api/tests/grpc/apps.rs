@@ -238,6 +238,24 @@ async fn a_grpc_app_gets_its_topics_and_jobs() {
 }
 
 #[tokio::test]
+async fn a_due_job_reaches_its_app_with_its_own_message() {
+    let world = World::new(None).await;
+    let (address, mut seen) = grpc_app(true).await;
+    // The program at the face and the app are one.
+    register(&world, vec![("shop", Arc::new(channel(address)))]).await;
+    let job = Job {
+        name: "soon".to_owned(),
+        due_time: Some("50ms".to_owned()),
+        data: Some(any(b"\x01")),
+        ..Job::default()
+    };
+    let request = ScheduleJobRequest { job: Some(job), overwrite: false };
+    world.client().schedule_job(request).await.unwrap();
+    let (Call::Job(job), _) = within("the job", seen.recv()).await.unwrap() else { panic!("no job") };
+    assert_eq!((job.name.as_str(), job.method.as_str(), job.data), ("soon", "job/soon", Some(any(b"\x01"))));
+}
+
+#[tokio::test]
 async fn requests_of_the_host_become_calls() {
     for stable in [true, false] {
         let (address, mut seen) = grpc_app(stable).await;
