@@ -22,7 +22,7 @@ pub const MAX_VALUE_BYTES: usize = 64 * 1024 * 1024;
 /// A value as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The bytes that were written, unchanged.
+    /// The bytes that were written, unchanged; of [`Set::json`] perhaps another spelling.
     pub value: Bytes,
     /// Opaque version of the value; changes with every write.
     pub etag: String,
@@ -57,6 +57,9 @@ pub struct Set {
     pub key: String,
     /// Value, stored unchanged.
     pub value: Bytes,
+    /// The value is a JSON document rather than bytes. A store that keeps documents as such may give it back in
+    /// another spelling (spaces, the order of names), and only such values can be searched there.
+    pub json: bool,
     /// Write only while the stored etag is this one.
     pub etag: Option<String>,
     /// What happens between concurrent writers when there is no etag.
@@ -198,6 +201,12 @@ pub enum StateError {
 pub trait StateStore: Send + Sync + 'static {
     /// What this store can do; constant for the life of the store.
     fn capabilities(&self) -> &'static [Capability];
+
+    /// The longest key, in bytes, that this store takes for certain; [`MAX_KEY_BYTES`] or less. A longer one may
+    /// be refused with [`StateError::TooLarge`].
+    fn max_key_bytes(&self) -> usize {
+        MAX_KEY_BYTES
+    }
 
     /// Reads one key; `None` when it is absent or expired.
     async fn get(&self, key: &str) -> Result<Option<Item>, StateError>;

@@ -21,6 +21,10 @@
 //! | `nats` | NATS: pub/sub with JetStream, binding |
 //! | `mqtt` | MQTT 3.1.1: pub/sub, binding |
 //! | `rabbitmq` | RabbitMQ: pub/sub, binding |
+//! | `postgresql` | PostgreSQL: state, configuration, binding |
+//! | `mysql` | MySQL and MariaDB: state, binding |
+//! | `sql` | what bindings to SQL databases have in common |
+//! | `pool` | connections to a database, each lent to one request at a time |
 //! | `tls` | TLS to a broker |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
@@ -46,8 +50,14 @@ pub mod lock;
 pub mod metadata;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod pool;
+#[cfg(feature = "postgresql")]
+mod postgresql;
 pub mod pubsub;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -58,6 +68,8 @@ pub mod resolve;
 pub mod schedule;
 pub mod secrets;
 mod shutdown;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod sql;
 pub mod state;
 pub mod task;
 #[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]

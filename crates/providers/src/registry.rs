@@ -6,6 +6,10 @@
 pub use crate::metadata::{ComponentSpec, UnknownField};
 
 use crate::metadata::nearest;
+#[cfg(feature = "mysql")]
+use crate::mysql;
+#[cfg(feature = "postgresql")]
+use crate::postgresql;
 #[cfg(feature = "redis")]
 use crate::redis;
 use crate::{bindings, configuration, lock, pubsub, secrets, state};
@@ -63,6 +67,16 @@ const PROVIDERS: &[Provider] = &[
     crate::mqtt::binding::PROVIDER,
     #[cfg(feature = "rabbitmq")]
     crate::rabbitmq::binding::PROVIDER,
+    #[cfg(feature = "postgresql")]
+    postgresql::state::PROVIDER,
+    #[cfg(feature = "postgresql")]
+    postgresql::configuration::PROVIDER,
+    #[cfg(feature = "postgresql")]
+    postgresql::binding::PROVIDER,
+    #[cfg(feature = "mysql")]
+    mysql::state::PROVIDER,
+    #[cfg(feature = "mysql")]
+    mysql::binding::PROVIDER,
 ];
 
 /// A type of component and how it is opened.

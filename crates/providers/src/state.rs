@@ -14,8 +14,22 @@ pub(crate) fn closed() -> StateError {
     StateError::Unavailable { reason: "the store is closed, because the host is shutting down".to_owned() }
 }
 
+/// The first text after all those that start with `prefix`; none if there is none.
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+pub(crate) fn after_prefix(prefix: &str) -> Option<String> {
+    let mut after: Vec<char> = prefix.chars().collect();
+    while let Some(last) = after.pop() {
+        // A range of characters leaves out what is none.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            after.push(next);
+            return Some(after.into_iter().collect());
+        }
+    }
+    None
+}
+
 /// Adds to the decimal integer in `value`, or to 0 when there is none.
-fn sum(key: &str, value: Option<&[u8]>, delta: i64) -> Result<i64, StateError> {
+pub(crate) fn sum(key: &str, value: Option<&[u8]>, delta: i64) -> Result<i64, StateError> {
     let current = match value {
         None => 0,
         Some(value) => str::from_utf8(value)
@@ -24,4 +38,23 @@ fn sum(key: &str, value: Option<&[u8]>, delta: i64) -> Result<i64, StateError> {
             .ok_or_else(|| StateError::NotANumber { key: key.to_owned() })?,
     };
     current.checked_add(delta).ok_or_else(|| StateError::Overflow { key: key.to_owned() })
+}
+
+#[cfg(all(test, any(feature = "mysql", feature = "postgresql")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_end() {
+        for (prefix, expected) in [
+            ("", None),
+            ("a", Some("b")),
+            ("app||", Some("app|}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+            ("\u{d7ff}", Some("\u{e000}")),
+        ] {
+            assert_eq!(after_prefix(prefix).as_deref(), expected, "{prefix:?}");
+        }
+    }
 }

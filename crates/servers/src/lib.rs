@@ -9,21 +9,27 @@
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
 //! | `certificates` | certificates for those that speak TLS |
+//! | `mariadb` | MariaDB |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
 //! | `nats` | NATS with JetStream |
+//! | `postgres` | PostgreSQL |
 //! | `rabbitmq` | RabbitMQ |
 //! | `redis` | Redis |
 
 mod certificates;
+mod mariadb;
 mod mosquitto;
 mod nats;
+mod postgres;
 mod process;
 mod rabbitmq;
 mod redis;
 
 pub use certificates::{Certificates, TlsServer};
+pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};
 pub use nats::{nats, nats_with_tls};
+pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};
 pub use redis::{TlsRedis, redis, redis_with_tls};

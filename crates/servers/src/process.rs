@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// A server has this long until its port answers.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
+
 /// Between two looks at a port: nothing tells when a foreign server listens.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -24,6 +27,7 @@ pub struct Process {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    user: Option<u32>,
     child: Option<Child>,
     /// Processes that it cannot do without; they live as long.
     helpers: Vec<Process>,
@@ -51,6 +55,7 @@ impl Process {
             program,
             args: Vec::new(),
             env: Vec::new(),
+            user: None,
             child: None,
             helpers: Vec::new(),
         })
@@ -69,6 +74,37 @@ impl Process {
     /// Another process, started before, that has to live as long as this one.
     pub(crate) fn helped_by(&mut self, helper: Process) {
         self.helpers.push(helper);
+    }
+
+    /// Some servers refuse to run as root: where the tests do, this one and what prepares its folder run as
+    /// `nobody`, whose the folder becomes.
+    pub fn never_as_root(&mut self) -> Result<(), StartError> {
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            return Ok(());
+        }
+        self.user = Some(NOBODY);
+        std::os::unix::fs::chown(self.folder.path(), Some(NOBODY), Some(NOBODY))
+            .map_err(|error| self.failed(&error.to_string()))
+    }
+
+    /// Runs a program that prepares the folder, which lies beside the server's own or where `prepare` looks.
+    pub fn prepare_folder(&self, program: &str, args: &[&str]) -> Result<(), StartError> {
+        // The name may be a link to where all of them are.
+        let folder = std::fs::canonicalize(&self.program).ok();
+        let beside = folder.and_then(|file| Some(file.parent()?.join(program))).filter(|file| file.is_file());
+        let Some(file) = beside.or_else(|| find(program)) else {
+            return Err(self.failed(&format!("lacks its program {program}")));
+        };
+        let mut command = Command::new(file);
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        self.set_user(&mut command);
+        let output = command.output().map_err(|error| self.failed(&format!("{program}: {error}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Err(StartError(format!("{program} failed:\n{}", String::from_utf8_lossy(&said))))
     }
 
     /// Starts it, or starts it again with the same port and folder, and waits until the port answers.
@@ -91,6 +127,7 @@ impl Process {
                 }
             });
         }
+        self.set_user(&mut command);
         let child = command.spawn();
         let child = child.map_err(|error| StartError(format!("{}: {error}", self.program.display())))?;
         self.child = Some(child);
@@ -140,6 +177,17 @@ impl Process {
     /// The program's file.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The user it runs as, where that is not the tests' own.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.user
+    }
+
+    fn set_user(&self, command: &mut Command) {
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
     }
 
     fn wait(&mut self) -> Result<(), StartError> {

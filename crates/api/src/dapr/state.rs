@@ -232,6 +232,7 @@ fn set(entry: Entry, common: Option<&Metadata>, query: &Parameters, what: &str) 
         key: key(entry.key)?,
         // Stored as JSON, also a plain string: with its quotes.
         value: value.to_string().into(),
+        json: true,
         etag: etag(entry.etag),
         concurrency,
         ttl: match ttl {

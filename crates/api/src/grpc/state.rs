@@ -147,7 +147,7 @@ fn set(item: StateItem, common: Option<&Metadata>, what: &str) -> Result<Set, Ap
         None => Ttl::Forever,
         Some(text) => time_to_live(text, what)?,
     };
-    Ok(Set { key, value: data, etag: etag(sent), concurrency, ttl })
+    Ok(Set { key, value: data, json, etag: etag(sent), concurrency, ttl })
 }
 
 fn etag(etag: Option<Etag>) -> Option<String> {

@@ -122,7 +122,7 @@ impl Events {
             for item in answer.state {
                 let value = item.value.map_or_else(|| "null".to_owned(), |value| value.get().to_owned());
                 let (value, etag) = (value.into(), item.etag.filter(|etag| !etag.is_empty()));
-                let set = Set { key: item.key, value, etag, ..Set::default() };
+                let set = Set { key: item.key, value, json: true, etag, ..Set::default() };
                 state.set(set).await.map_err(|error| error.to_string())?;
             }
         }

@@ -1,7 +1,7 @@
 //! Bytes and keys come back as they went in.
 
 use super::{Context, Outcome, ensure, ensure_eq};
-use crate::state::{Delete, MAX_KEY_BYTES, Set};
+use crate::state::{Delete, Set};
 use bytes::Bytes;
 
 pub(super) async fn absent(context: Context) -> Outcome {
@@ -48,7 +48,7 @@ pub(super) async fn unchanged(context: Context) -> Outcome {
 }
 
 pub(super) async fn keys_are_opaque(context: Context) -> Outcome {
-    let longest = "k".repeat(MAX_KEY_BYTES - context.prefix.len());
+    let longest = "k".repeat(context.store.max_key_bytes() - context.prefix.len());
     let names = [
         "plain",
         "PLAIN",

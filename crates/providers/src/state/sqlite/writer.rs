@@ -303,7 +303,7 @@ impl Thread {
 
     /// Returns the number of rows written: 0 when the condition does not hold.
     fn set(&self, set: &Set, now: SystemTime) -> rusqlite::Result<usize> {
-        let Set { key, value, etag, concurrency, ttl } = set;
+        let Set { key, value, json: _, etag, concurrency, ttl } = set;
         let (value, is_binary) = row::encode(value);
         let (new_etag, expiration) = (row::new_etag(), row::expiration(*ttl, now));
         match (etag, concurrency) {
