@@ -19,7 +19,7 @@ use wasmtime::component::Linker;
 /// The component that a guest gets when it names none (the embedded one's name).
 const DEFAULT_PUBSUB: &str = "pubsub";
 
-/// Why no interface can ask and wait for an answer: what Dapr's brokers are has no way back.
+/// Why nobody can ask and wait for an answer.
 const NO_REPLIES: &str = "request and reply are not supported: the pub/sub block carries messages one way only; \
                           publish to a topic that the other side subscribes to, or invoke the other app";
 

@@ -28,6 +28,10 @@ async fn main(request: Request<Body>) -> wstd::http::Result<Response<Body>> {
     let (head, mut body) = request.into_parts();
     let arguments: Value = serde_json::from_slice(body.contents().await?).unwrap_or_default();
     let caller = head.headers.get("dapr-caller-app-id").and_then(|id| id.to_str().ok());
+    // What it subscribes to stands in resources.
+    if head.uri.path() == "/dapr/subscribe" {
+        return Ok(Response::builder().status(404).body(Body::empty())?);
+    }
     let answer = match head.uri.path() {
         // For the app that invokes this one.
         "/echo" => json!({ "method": head.method.as_str(), "caller": caller, "body": arguments }),
