@@ -36,6 +36,15 @@ pub enum Trigger {
     Host,
 }
 
+/// What an event is of. It goes with the request of an event as an extension, for guests that take events as calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventOf {
+    /// The pub/sub component or the binding; empty for a job.
+    pub component: String,
+    /// The topic that was subscribed to, or the job's name; empty for a binding.
+    pub name: String,
+}
+
 /// A request to an app.
 #[derive(Debug)]
 pub struct Invocation {

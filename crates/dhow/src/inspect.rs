@@ -61,7 +61,7 @@ enum Run {
 fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
     let flags: String = needs.grants.iter().map(|need| format!(" {}", need.flag)).collect();
     let line = format!("dhow run {module}{flags}");
-    if abi.is_http() {
+    if abi.is_service() {
         return Run::Serve(line);
     }
     if abi.is_command() {
@@ -71,8 +71,8 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
         Abi::ProxyWasm => "it speaks the proxy-wasm ABI, which this version of dhow does not run",
         Abi::Wapc => "it speaks the waPC ABI, which this version of dhow does not run",
         _ => {
-            "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler or \
-             wasi:cli/run, a module needs _start"
+            "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler, wasi:cli/run \
+             or a handler of events, a module needs _start"
         }
     })
 }
@@ -128,7 +128,7 @@ fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Stri
     let rows: Vec<[String; 2]> = needs
         .grants
         .iter()
-        .map(|need| [need.manifest.to_owned(), format!("imports {}", need.because)])
+        .map(|need| [need.manifest.to_owned(), format!("{} {}", need.how, need.because)])
         .collect();
     let grants: Vec<String> = text::table(&rows).lines().map(str::to_owned).collect();
     section(&mut text, "grants it may need (a line of the app in dhow.toml)", &grants);

@@ -81,6 +81,7 @@ pages! {
     use_rabbitmq: "docs/use-rabbitmq.md",
     use_redis: "docs/use-redis.md",
     use_secrets: "docs/use-secrets.md",
+    wit_interfaces: "docs/wit-interfaces.md",
 }
 
 /// A fenced block of a page.

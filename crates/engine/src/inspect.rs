@@ -26,6 +26,8 @@ pub enum Abi {
     Cli2,
     /// Component that exports `wasi:cli/run@0.3`.
     Cli3,
+    /// Component that exports nothing of the above, but handlers of events: messages, jobs, binding events.
+    Events,
     /// Core module with `_start` and WASI preview 1 (or no) imports.
     Preview1,
     /// Core module for a proxy-wasm host.
@@ -130,6 +132,11 @@ impl Abi {
         matches!(self, Abi::Http2 | Abi::Http3)
     }
 
+    /// The guest waits for what arrives: requests or events.
+    pub fn is_service(self) -> bool {
+        self.is_http() || self == Abi::Events
+    }
+
     /// The guest runs like a program: arguments in, exit code out.
     pub fn is_command(self) -> bool {
         matches!(self, Abi::Cli2 | Abi::Cli3 | Abi::Preview1)
@@ -143,6 +150,7 @@ impl fmt::Display for Abi {
             Abi::Http3 => "wasi:http/handler@0.3",
             Abi::Cli2 => "wasi:cli/run@0.2",
             Abi::Cli3 => "wasi:cli/run@0.3",
+            Abi::Events => "event handlers",
             Abi::Preview1 => "wasi preview 1 command",
             Abi::ProxyWasm => "proxy-wasm",
             Abi::Wapc => "waPC",
@@ -160,6 +168,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Exports that take events, by their beginning.
+const EVENT_HANDLERS: [&str; 5] = [
+    "dhow:runtime/binding-handler@0.1.",
+    "dhow:runtime/job-handler@0.1.",
+    "dhow:runtime/topic-handler@0.1.",
+    "wasi:messaging/incoming-handler@0.2.0-draft",
+    "wasmcloud:messaging/handler@0.2.",
+];
+
 fn abi(found: &Inspection) -> Abi {
     let exports = |prefix: &str| found.exports.iter().any(|name| name.starts_with(prefix));
     match found.kind {
@@ -168,6 +185,7 @@ fn abi(found: &Inspection) -> Abi {
         Kind::Component if exports("wasi:http/handler@0.3") => Abi::Http3,
         Kind::Component if exports("wasi:cli/run@0.2") => Abi::Cli2,
         Kind::Component if exports("wasi:cli/run@0.3") => Abi::Cli3,
+        Kind::Component if EVENT_HANDLERS.iter().any(|handler| exports(handler)) => Abi::Events,
         Kind::Component => Abi::Unknown,
         Kind::Module if exports("proxy_abi_version_") || exports("proxy_on_") => Abi::ProxyWasm,
         Kind::Module if exports("__guest_call") => Abi::Wapc,
@@ -215,6 +233,23 @@ mod tests {
                 "(component (instance $i) (export \"wasi:http/handler@0.3.0\" (instance $i)))",
                 Kind::Component,
                 Abi::Http3,
+            ),
+            (
+                "(component (instance $i) (export \"wasi:messaging/incoming-handler@0.2.0-draft\" (instance $i)))",
+                Kind::Component,
+                Abi::Events,
+            ),
+            // A handler beside an HTTP server does not make it another kind of app.
+            (
+                "(component (instance $i) (export \"dhow:runtime/job-handler@0.1.0\" (instance $i)) \
+                 (export \"wasi:http/incoming-handler@0.2.3\" (instance $i)))",
+                Kind::Component,
+                Abi::Http2,
+            ),
+            (
+                "(component (instance $i) (export \"wasi:messaging/incoming-handler@0.3.0\" (instance $i)))",
+                Kind::Component,
+                Abi::Unknown,
             ),
         ];
         for (text, kind, abi) in cases {

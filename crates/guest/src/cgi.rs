@@ -5,13 +5,13 @@
 //! does not begin with a CGI header block is the body of a `text/plain` response.
 
 use crate::command::Command;
+use crate::counted::whole;
 use crate::failure::Failure;
-use crate::http2::announced;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stream};
 use crate::store::{Origin, system};
 use bytes::Bytes;
-use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply};
+use dhow_blocks::invoke::{Body, Invocation, Reply};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use std::sync::Arc;
@@ -25,15 +25,7 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     let setup = &command.setup;
     let origin = Origin { trace: invocation.trace, depth: invocation.depth };
     let (head, body) = invocation.request.into_parts();
-    let limit = setup.bounds.request_body;
-    if announced(&head.headers).is_some_and(|length| length > limit) {
-        return Err(Failure::RequestTooLarge(limit));
-    }
-    let body =
-        body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
-            CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
-            CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
-        })?;
+    let body = whole(&head.headers, body, setup.bounds.request_body).await?;
     let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup))
         .map_err(|error| Failure::Host(format!("{error:#}")))?;
     let room = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX);

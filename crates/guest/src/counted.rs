@@ -1,6 +1,9 @@
 //! Bodies that end at a limit: of a request what the app accepts, of a response what the app may send.
 
+use crate::failure::Failure;
 use bytes::Bytes;
+use dhow_blocks::invoke::{self, CollectError};
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,6 +24,22 @@ pub(crate) enum Early<E> {
     TooLarge(u64),
     /// Whoever produces it gave up.
     Broken(E),
+}
+
+/// The length that a request says its body has.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The whole body of a request, if it has at most `limit` bytes.
+pub(crate) async fn whole(headers: &HeaderMap, body: invoke::Body, limit: u64) -> Result<Bytes, Failure> {
+    if announced(headers).is_some_and(|length| length > limit) {
+        return Err(Failure::RequestTooLarge(limit));
+    }
+    body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await.map_err(|error| match error {
+        CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
+        CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
+    })
 }
 
 // === impl Counted ===

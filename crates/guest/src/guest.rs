@@ -1,6 +1,7 @@
 //! A loaded app: which room it lives in, and the way in.
 
 use crate::command::{Command, CommandKind};
+use crate::events::{self, Events};
 use crate::failure::{Failure, LoadError};
 use crate::http2::Http2;
 use crate::http3::Http3;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct Guest {
     engine: Engine,
     room: Room,
+    /// Handlers of events, whichever room takes the rest.
+    events: Option<Arc<Events>>,
     setup: Arc<Setup>,
 }
 
@@ -25,6 +28,8 @@ enum Room {
     Http2(Arc<Http2>),
     Http3(Arc<Http3>),
     Command(Arc<Command>),
+    /// Nothing but handlers of events.
+    Events,
 }
 
 /// Whoever invoked a guest: hears of a failure, also of one after the head of the response was sent, and is
@@ -46,28 +51,33 @@ impl Guest {
         if let Some(error) = linker::unsupported(inspection) {
             return Err(error);
         }
-        let linked = || -> wasmtime::Result<Room> {
+        let linked = || -> wasmtime::Result<(Room, Option<Events>)> {
             let setup = Arc::clone(&setup);
             Ok(match (&image.code, inspection.abi) {
                 (Code::Component(component), abi) => {
                     let pre = linkers.component(engine, image.flavor)?.instantiate_pre(component)?;
-                    match abi {
+                    let events = Events::find(pre.clone(), inspection, Arc::clone(&setup))?;
+                    let room = match abi {
                         Abi::Http2 => Room::Http2(Arc::new(Http2::new(pre, setup)?)),
                         Abi::Http3 => Room::Http3(Arc::new(Http3::new(pre, setup)?)),
                         Abi::Cli3 => {
                             Room::Command(Arc::new(Command::new(CommandKind::component3(pre)?, setup)))
                         }
+                        Abi::Events => Room::Events,
                         _ => Room::Command(Arc::new(Command::new(CommandKind::component2(pre)?, setup))),
-                    }
+                    };
+                    (room, events)
                 }
                 (Code::Module(module), _) => {
                     let pre = linkers.module(engine)?.instantiate_pre(module)?;
-                    Room::Command(Arc::new(Command::new(CommandKind::Module(pre), setup)))
+                    (Room::Command(Arc::new(Command::new(CommandKind::Module(pre), setup))), None)
                 }
             })
         };
         match linked() {
-            Ok(room) => Ok(Guest { engine: engine.clone(), room, setup }),
+            Ok((room, events)) => {
+                Ok(Guest { engine: engine.clone(), room, events: events.map(Arc::new), setup })
+            }
             Err(error) => Err(linker::explain(inspection, &error)),
         }
     }
@@ -76,10 +86,14 @@ impl Guest {
     pub async fn invoke<W: Invoked>(&self, invocation: Invocation, watch: W) -> Result<Reply, Failure> {
         let mut flight = InFlight::new(watch, self.engine.running());
         let limit = self.setup.bounds.response_body;
+        if let Some(events) = self.events.as_ref().filter(|events| events.take(&invocation)) {
+            return ending::reply(events.invoke(invocation).await, flight, limit);
+        }
         match &self.room {
             Room::Http2(room) => ending::reply(room.invoke(invocation, &mut flight).await, flight, limit),
             Room::Http3(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Command(room) => ending::reply(cgi::invoke(room, invocation).await, flight, limit),
+            Room::Events => Ok(events::unhandled()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The hot path of the whole runtime. A request costs one store, one instance out of the pool, and no task:
 //! the guest runs inside the task of the connection.
 
-use crate::counted::{Counted, Early};
+use crate::counted::{Counted, Early, announced};
 use crate::failure::Failure;
 use crate::guest::Invoked;
 use crate::run::{InFlight, Run};
@@ -11,7 +11,7 @@ use crate::setup::Setup;
 use crate::store::{GuestState, Origin, new_store, service, undisturbed};
 use bytes::Bytes;
 use dhow_blocks::invoke::Invocation;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use std::future::poll_fn;
@@ -157,9 +157,4 @@ pub(crate) fn request(
             Early::Broken(error) => HttpError::InternalError(Some(error.to_string())),
         })
     }))
-}
-
-/// The length that a request says its body has.
-pub(crate) fn announced(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,23 +1,20 @@
-//! `wasi:keyvalue@0.2.0-draft` over the state block.
+//! `wasi:keyvalue` over the state block, in two drafts.
+//!
+//! What both have in common is here; a draft is a thin file of bindings.
+//!
+//! | file | version |
+//! |---|---|
+//! | `draft` | 0.2.0-draft: wasmCloud, Wasmtime |
+//! | `draft2` | 0.2.0-draft2: Spin |
+
+mod draft;
+mod draft2;
 
 use crate::store::GuestState;
 use bytes::Bytes;
 use dhow_blocks::scope::{DEFAULT_STATE_STORE, Scope, ScopeError, State};
-use dhow_blocks::state::{Delete, Set, StateError};
+use dhow_blocks::state::{Delete, KeyPage, Set, StateError};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
-
-#[allow(missing_docs, unreachable_pub, clippy::all)]
-mod generated {
-    wasmtime::component::bindgen!({
-        path: "../../wit/keyvalue",
-        world: "wasi:keyvalue/imports",
-        imports: { default: async | trappable },
-        with: { "wasi:keyvalue/store.bucket": super::Bucket },
-        trappable_error_type: { "wasi:keyvalue/store.error" => super::Error },
-    });
-}
-
-use generated::wasi::keyvalue::{atomics, batch, store};
 
 /// Keys of one `list-keys` answer.
 const PAGE: usize = 1000;
@@ -26,8 +23,8 @@ const PAGE: usize = 1000;
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct Bucket {
     state: State,
-    /// A cursor is a number for the guest and a key for the store: the number is an index into this list.
-    cursors: Vec<String>,
+    /// Of the first draft only.
+    cursors: draft::Cursors,
 }
 
 /// An error on its way to the guest.
@@ -50,12 +47,12 @@ pub(crate) struct KeyValue<'a> {
 struct HasKeyValue;
 
 pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    fn view(state: &mut GuestState) -> KeyValue<'_> {
-        KeyValue { scope: &state.setup.scope, table: &mut state.table }
-    }
-    store::add_to_linker::<_, HasKeyValue>(linker, view)?;
-    atomics::add_to_linker::<_, HasKeyValue>(linker, view)?;
-    batch::add_to_linker::<_, HasKeyValue>(linker, view)
+    draft::add_to_linker(linker)?;
+    draft2::add_to_linker(linker)
+}
+
+fn view(state: &mut GuestState) -> KeyValue<'_> {
+    KeyValue { scope: &state.setup.scope, table: &mut state.table }
 }
 
 impl HasData for HasKeyValue {
@@ -65,129 +62,66 @@ impl HasData for HasKeyValue {
 // === impl KeyValue ===
 
 impl KeyValue<'_> {
-    fn state(&self, bucket: &Resource<Bucket>) -> Result<&State, Error> {
-        Ok(&self.table.get(bucket)?.state)
-    }
-}
-
-impl store::Host for KeyValue<'_> {
-    async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Error> {
+    fn open_bucket(&mut self, identifier: &str) -> Result<Resource<Bucket>, Error> {
         // Guests that know no name ask for "" or "default".
-        let name = match identifier.as_str() {
-            "" | "default" if !self.scope.components.state.contains_key(&identifier) => DEFAULT_STATE_STORE,
+        let name = match identifier {
+            "" | "default" if !self.scope.components.state.contains_key(identifier) => DEFAULT_STATE_STORE,
             name => name,
         };
         let state = self.scope.state(name)?;
-        Ok(self.table.push(Bucket { state, cursors: Vec::new() })?)
+        Ok(self.table.push(Bucket { state, cursors: draft::Cursors::default() })?)
     }
 
-    fn convert_error(&mut self, error: Error) -> wasmtime::Result<store::Error> {
-        Ok(match error {
-            Error::NoSuchStore => store::Error::NoSuchStore,
-            Error::AccessDenied => store::Error::AccessDenied,
-            Error::Other(text) => store::Error::Other(text),
-        })
+    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<&Bucket, Error> {
+        Ok(self.table.get(bucket)?)
     }
 }
 
-impl store::HostBucket for KeyValue<'_> {
-    async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, Error> {
-        let item = self.state(&bucket)?.get(&key).await?;
-        Ok(item.map(|item| item.value.into()))
+// === impl Bucket ===
+
+impl Bucket {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.state.get(key).await?.map(|item| item.value.into()))
     }
 
-    async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Error> {
-        Ok(self.state(&bucket)?.set(write(key, value)).await?)
+    async fn set(&self, key: String, value: Vec<u8>) -> Result<(), Error> {
+        Ok(self.state.set(Set { key, value: Bytes::from(value), ..Set::default() }).await?)
     }
 
-    async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<(), Error> {
-        Ok(self.state(&bucket)?.delete(Delete { key, etag: None }).await?)
+    async fn delete(&self, key: String) -> Result<(), Error> {
+        Ok(self.state.delete(Delete { key, etag: None }).await?)
     }
 
-    async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Error> {
-        Ok(self.state(&bucket)?.get(&key).await?.is_some())
+    async fn exists(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.state.get(key).await?.is_some())
     }
 
-    async fn list_keys(
-        &mut self,
-        bucket: Resource<Bucket>,
-        cursor: Option<u64>,
-    ) -> Result<store::KeyResponse, Error> {
-        let bucket = self.table.get_mut(&bucket)?;
-        let after =
-            match cursor {
-                None => None,
-                Some(cursor) => {
-                    let key = usize::try_from(cursor).ok().and_then(|index| bucket.cursors.get(index));
-                    Some(key.ok_or_else(|| {
-                        Error::Other(format!("cursor {cursor} did not come from this bucket"))
-                    })?)
-                }
-            };
-        let page = bucket.state.list_keys("", after.map(String::as_str), PAGE).await?;
-        let cursor = match page.keys.last() {
-            Some(last) if page.more => {
-                bucket.cursors.push(last.clone());
-                Some(bucket.cursors.len() as u64 - 1)
-            }
-            _ => None,
-        };
-        Ok(store::KeyResponse { keys: page.keys, cursor })
+    async fn keys(&self, after: Option<&str>) -> Result<KeyPage, Error> {
+        Ok(self.state.list_keys("", after, PAGE).await?)
     }
 
-    async fn drop(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
-        self.table.delete(bucket)?;
-        Ok(())
-    }
-}
-
-impl atomics::Host for KeyValue<'_> {
-    async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64, Error> {
-        // The interface counts without sign, the store with one.
-        let too_large = || Error::Other("the sum leaves the range of a 63-bit integer".to_owned());
-        let delta = i64::try_from(delta).map_err(|_| too_large())?;
-        let sum = self.state(&bucket)?.increment(&key, delta).await?;
-        u64::try_from(sum).map_err(|_| Error::Other(format!("the value of key {key:?} is negative: {sum}")))
-    }
-}
-
-impl batch::Host for KeyValue<'_> {
-    async fn get_many(
-        &mut self,
-        bucket: Resource<Bucket>,
-        keys: Vec<String>,
-    ) -> Result<Vec<Option<(String, Vec<u8>)>>, Error> {
-        let items = self.state(&bucket)?.get_many(&keys).await;
-        let mut found = Vec::with_capacity(keys.len());
-        for (key, item) in keys.into_iter().zip(items) {
-            found.push(item?.map(|item| (key, item.value.into())));
-        }
-        Ok(found)
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        Ok(self.state.increment(key, delta).await?)
     }
 
-    async fn set_many(
-        &mut self,
-        bucket: Resource<Bucket>,
-        pairs: Vec<(String, Vec<u8>)>,
-    ) -> Result<(), Error> {
-        let state = self.state(&bucket)?;
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let items = self.state.get_many(keys).await.into_iter();
+        items.map(|item| Ok(item?.map(|item| item.value.into()))).collect()
+    }
+
+    async fn set_many(&self, pairs: Vec<(String, Vec<u8>)>) -> Result<(), Error> {
         for (key, value) in pairs {
-            state.set(write(key, value)).await?;
+            self.set(key, value).await?;
         }
         Ok(())
     }
 
-    async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<(), Error> {
-        let state = self.state(&bucket)?;
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), Error> {
         for key in keys {
-            state.delete(Delete { key, etag: None }).await?;
+            self.delete(key).await?;
         }
         Ok(())
     }
-}
-
-fn write(key: String, value: Vec<u8>) -> Set {
-    Set { key, value: Bytes::from(value), ..Set::default() }
 }
 
 // === impl Error ===

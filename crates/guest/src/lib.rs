@@ -13,8 +13,11 @@
 //! | `ending` | how an invocation ends: its reply, and who hears of its failure |
 //! | `counted` | bodies that end at a limit |
 //! | `cgi` | HTTP requests to programs that only know stdin and stdout (RFC 3875) |
+//! | `events` | handlers of messages, jobs and binding events, called instead of an HTTP request |
 //! | `outbound` | HTTP requests of guests, to the world and to the runtime itself |
 //! | `keyvalue`, `config`, `logging` | the WASI interfaces of the same names |
+//! | `messaging` | `wasi:messaging`, `wasmcloud:messaging` |
+//! | `runtime` | `dhow:runtime`: every block as plain calls |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
 //!
@@ -25,6 +28,7 @@ mod command;
 mod config;
 mod counted;
 mod ending;
+mod events;
 pub mod failure;
 pub mod guest;
 mod http2;
@@ -32,9 +36,11 @@ mod http3;
 mod keyvalue;
 mod linker;
 mod logging;
+mod messaging;
 mod outbound;
 mod output;
 mod run;
+mod runtime;
 pub mod setup;
 mod store;
 

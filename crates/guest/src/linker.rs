@@ -5,7 +5,7 @@
 use crate::command::ModuleState;
 use crate::failure::LoadError;
 use crate::store::GuestState;
-use crate::{config, keyvalue, logging};
+use crate::{config, keyvalue, logging, messaging, runtime};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -18,37 +18,61 @@ pub struct Linkers {
     module: OnceLock<wasmtime::Linker<ModuleState>>,
 }
 
-/// What components may import: whole packages, ending in a slash, and interfaces of exactly one version.
-const PROVIDED: [&str; 12] = [
+/// What components may import: whole packages, ending in a slash, all versions that begin so, ending in a dot, and
+/// interfaces of exactly one version. docs/wit-interfaces.md says the same to users.
+const PROVIDED: [&str; 32] = [
+    "dhow:runtime/binding@0.1.",
+    "dhow:runtime/configuration@0.1.",
+    "dhow:runtime/invoke@0.1.",
+    "dhow:runtime/jobs@0.1.",
+    "dhow:runtime/lock@0.1.",
+    "dhow:runtime/pubsub@0.1.",
+    "dhow:runtime/secrets@0.1.",
+    "dhow:runtime/state@0.1.",
+    "dhow:runtime/types@0.1.",
     "wasi:cli/",
     "wasi:clocks/",
+    "wasi:config/runtime@0.2.0-draft",
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:filesystem/",
     "wasi:http/",
     "wasi:io/",
     "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft2",
     "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft2",
     "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft2",
     "wasi:logging/logging@0.1.0-draft",
+    "wasi:messaging/producer@0.2.0-draft",
+    "wasi:messaging/request-reply@0.2.0-draft",
+    "wasi:messaging/types@0.2.0-draft",
     "wasi:random/",
     "wasi:sockets/",
+    "wasmcloud:messaging/consumer@0.2.",
+    "wasmcloud:messaging/types@0.2.",
 ];
 
 /// The only socket calls of WASI preview 1; other systems have added more under the same module name.
 const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
 
 /// What would provide imports that dhow does not, by their beginning.
-const HINTS: [(&str, &str); 14] = [
-    ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft"),
+const HINTS: [(&str, &str); 16] = [
+    ("dhow:runtime/", "is another version of dhow:runtime; this dhow provides 0.1.0"),
+    ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft and 0.2.0-draft2"),
     ("wasi:logging/", "is another version of wasi:logging; dhow provides 0.1.0-draft"),
     ("wasi:nn/", "is machine-learning inference and not part of this version of dhow"),
-    (
-        "wasi:messaging/",
-        "is publish/subscribe and not part of this version of dhow; use the Dapr API at localhost:3500",
-    ),
+    ("wasi:messaging/", "is another version of wasi:messaging; dhow provides 0.2.0-draft"),
     ("wasi:blobstore/", "is blob storage and not part of this version of dhow"),
     ("wasi:sql/", "is SQL and not part of this version of dhow"),
-    ("wasi:config/", "is another version of wasi:config; dhow provides wasi:config/store@0.2.0-rc.1"),
+    (
+        "wasi:config/",
+        "is another version of wasi:config; dhow provides store of 0.2.0-rc.1, 0.2.0-draft and \
+         0.2.0-draft-2024-09-27, and runtime of 0.2.0-draft",
+    ),
+    ("wasmcloud:messaging/", "is another version of wasmcloud:messaging; dhow provides 0.2.0"),
     ("wasmcloud:", "belongs to wasmCloud's host; compile against the wasi: interface of the same purpose"),
     ("fermyon:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
     ("spin:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
@@ -88,6 +112,8 @@ impl Linkers {
         keyvalue::add_to_linker(&mut made)?;
         config::add_to_linker(&mut made)?;
         logging::add_to_linker(&mut made)?;
+        messaging::add_to_linker(&mut made)?;
+        runtime::add_to_linker(&mut made)?;
         Ok(linker.get_or_init(|| made))
     }
 
@@ -119,7 +145,7 @@ pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
         Kind::Component => {
             let known = PROVIDED
                 .iter()
-                .any(|known| *known == import || known.ends_with('/') && import.starts_with(known));
+                .any(|known| *known == import || known.ends_with(['/', '.']) && import.starts_with(known));
             // WASI 0.3 comes with the engine for concurrent calls, which only these two ABIs use.
             let concurrent = matches!(inspection.abi, Abi::Http3 | Abi::Cli3);
             known && (concurrent || !import.contains("@0.3."))
@@ -142,7 +168,8 @@ pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
              (target wasm32-wasip1) or as a component"
         }
         (Abi::Unknown, Kind::Component) => {
-            "it exports neither wasi:http/incoming-handler nor wasi:cli/run; a component needs one of them to be run"
+            "it exports neither wasi:http/incoming-handler nor wasi:cli/run nor a handler of events that dhow knows; \
+             a component needs one of them to be run"
         }
         _ => return None,
     };

@@ -1,5 +1,6 @@
 //! The state of one running guest.
 
+use crate::messaging::wasi::OpenMessages;
 use crate::outbound::Outbound;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stdio, Stream};
@@ -20,6 +21,7 @@ pub(crate) struct GuestState {
     pub(crate) table: ResourceTable,
     pub(crate) outbound: Outbound,
     pub(crate) limiter: Limiter,
+    pub(crate) messages: OpenMessages,
     pub(crate) setup: Arc<Setup>,
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn new_store(
         table,
         outbound: Outbound::new(Arc::clone(setup), origin),
         limiter: Limiter::new(setup.bounds.engine),
+        messages: OpenMessages::default(),
         setup: Arc::clone(setup),
     };
     let mut store = Store::new(engine, state);

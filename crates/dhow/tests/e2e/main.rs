@@ -5,6 +5,8 @@
 //! | [`serving`] | HTTP components: requests, streams, protocols, languages |
 //! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
+//! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
+//! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
@@ -30,9 +32,11 @@ mod bad_guests;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
+mod messaging;
 mod programs;
 mod reload;
 mod reuse;
+mod runtime;
 mod serving;
 mod state;
 mod stopping;

@@ -24,10 +24,20 @@ const MANIFEST: &str = r#"
     routes = ["/"]
     hosts = ["some.test"]
     grants = { state = ["mem*"] }
+    [apps.later]
+    module = `kv-draft2`
+    routes = ["/"]
+    hosts = ["later.test"]
+    config = { color = "blue" }
+    grants = { state = ["*"] }
+    [apps.later-none]
+    module = `kv-draft2`
+    routes = ["/"]
+    hosts = ["later-none.test"]
 "#;
 
 /// A component of a state store, with these lines of metadata.
-fn component(name: &str, kind: &str, metadata: &[(&str, &str)]) -> String {
+pub(crate) fn component(name: &str, kind: &str, metadata: &[(&str, &str)]) -> String {
     let mut text = format!(
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: {name}\nspec:\n  type: {kind}\n  version: v1\n  metadata:\n"
     );
@@ -103,6 +113,74 @@ fn every_function_of_keyvalue_works_on_every_store() {
             "{store}"
         );
     }
+    host.stop();
+}
+
+#[test]
+fn the_later_draft_of_keyvalue_works_on_every_store() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    for store in ["statestore", "memory", "own"] {
+        // Route and query, body, answer.
+        let steps: [(&str, &str, Value); 19] = [
+            ("/open?", "", Value::Null),
+            ("/get?key=a", "", Value::Null),
+            ("/set?key=a", "1", Value::Null),
+            ("/get?key=a", "", json!("1")),
+            ("/exists?key=a", "", json!(true)),
+            ("/increment?key=a&delta=-3", "", json!(-2)),
+            ("/delete?key=a", "", Value::Null),
+            ("/exists?key=a", "", json!(false)),
+            ("/set-many?", r#"{"x": "1", "y": "2"}"#, Value::Null),
+            ("/get-many?keys=x,absent,y", "", json!([["x", "1"], ["absent", null], ["y", "2"]])),
+            ("/delete-many?keys=x,absent", "", Value::Null),
+            ("/keys?", "", json!({"keys": ["y"], "pages": 1})),
+            // Nobody comes between: of an absent key, and of one that is there.
+            ("/swap?key=c", "first", json!({"current": null, "swapped": 1})),
+            ("/swap?key=c", "second", json!({"current": "first", "swapped": 1})),
+            // Somebody does, and the second try begins with what is there now.
+            (
+                "/swap?key=c&between=other",
+                "third",
+                json!({"current": "second", "newer": "other", "swapped": 2}),
+            ),
+            ("/get?key=c", "", json!("third")),
+            ("/swap?key=new&between=other", "mine", json!({"current": null, "newer": "other", "swapped": 2})),
+            ("/get?key=new", "", json!("mine")),
+            ("/delete-many?keys=c,new,y", "", Value::Null),
+        ];
+        for (target, body, expected) in steps {
+            let answer = ask(&host, "later", &format!("{target}&store={store}"), body);
+            assert_eq!(answer, (200, expected), "{store} {target}");
+        }
+        let many: serde_json::Map<String, Value> =
+            (0..2500).map(|n| (format!("k{n:04}"), json!("v"))).collect();
+        let many = Value::Object(many).to_string();
+        assert_eq!(ask(&host, "later", &format!("/set-many?store={store}"), &many).0, 200);
+        let (_, listed) = ask(&host, "later", &format!("/keys?store={store}"), "");
+        let count = listed["keys"].as_array().unwrap().len();
+        assert_eq!((count, &listed["pages"]), (2500, &json!(3)), "{store}");
+    }
+    for (app, store, status, error) in [
+        ("later-none", "statestore", 403, "access-denied"),
+        ("later-none", "absent", 404, "no-such-store"),
+        ("later", "absent", 404, "no-such-store"),
+    ] {
+        let (found, answer) = ask(&host, app, &format!("/swap?key=a&store={store}"), "");
+        assert_eq!((found, &answer["error"]), (status, &json!(error)), "{app} {store}");
+    }
+    host.stop();
+}
+
+#[test]
+fn configuration_has_every_name_that_it_ever_had() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    let all = json!([["color", "blue"]]);
+    let expected = json!({"draft": "blue", "runtime": "blue", "dated": "blue", "all": [&all, &all, &all]});
+    assert_eq!(ask(&host, "later", "/config?key=color", ""), (200, expected));
+    let nothing = json!({"draft": null, "runtime": null, "dated": null, "all": [[], [], []]});
+    assert_eq!(ask(&host, "later-none", "/config?key=color", ""), (200, nothing));
     host.stop();
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use dhow_blocks::cloud_event::{BULK_TYPE, CONTENT_TYPE, uuid};
 use dhow_blocks::events::Metadata;
-use dhow_blocks::invoke::{Body, Trigger};
+use dhow_blocks::invoke::{Body, EventOf, Trigger};
 use dhow_blocks::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -159,7 +159,8 @@ async fn send(
     };
     let body = serde_json::to_vec(&body).map_err(|error| retry(error.to_string()))?;
     let request = delivery::request(path, "application/json", &Metadata::new(), Body::from(body));
-    let request = request.map_err(retry)?;
+    let mut request = request.map_err(retry)?;
+    request.extensions_mut().insert(EventOf { component: pubsub.to_owned(), name: topic.to_owned() });
     let trace = group.first().map_or_else(TraceContext::new, |waiting| waiting.event.trace);
     let reply = target.invoke(request, Trigger::Topic, trace).await.map_err(NotTaken::from)?;
     let status = reply.status();

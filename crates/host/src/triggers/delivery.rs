@@ -9,7 +9,7 @@ use super::{Taken, Target};
 use async_trait::async_trait;
 use dhow_blocks::cloud_event::{self, CloudEvent};
 use dhow_blocks::events::{Handler, Metadata, Outcome};
-use dhow_blocks::invoke::{Body, InvokeError, Reply, Trigger};
+use dhow_blocks::invoke::{Body, EventOf, InvokeError, Reply, Trigger};
 use dhow_blocks::policy::{Code, Policy, Resilient};
 use dhow_blocks::pubsub::{Message, Outgoing, PubSub};
 use dhow_blocks::scope::Meter;
@@ -35,6 +35,8 @@ pub trait Sink: Send + Sync + 'static {
 pub struct TopicEvent {
     /// The app's path for it; none on a stream.
     pub path: Option<String>,
+    /// What it is of.
+    pub of: EventOf,
     /// The envelope in JSON.
     pub envelope: bytes::Bytes,
     /// What the broker told about the message.
@@ -139,7 +141,8 @@ impl Delivery {
         let envelope = if raw { event.to_bytes() } else { message.data.clone() };
         let mut metadata = message.metadata.clone();
         metadata.insert("pubsubName".to_owned(), pubsub.clone());
-        Ok((TopicEvent { path: None, envelope, metadata, trace }, path))
+        let of = EventOf { component: pubsub.clone(), name: topic.clone() };
+        Ok((TopicEvent { path: None, of, envelope, metadata, trace }, path))
     }
 
     /// The last resort: the dead-letter topic, else what the caller says.
@@ -181,8 +184,9 @@ enum Opening {
 impl Sink for ToApp {
     async fn take(&self, event: TopicEvent) -> Result<(), NotTaken> {
         let path = event.path.as_deref().unwrap_or("/");
-        let request = request(path, cloud_event::CONTENT_TYPE, &event.metadata, event.envelope.into())
+        let mut request = request(path, cloud_event::CONTENT_TYPE, &event.metadata, event.envelope.into())
             .map_err(|reason| NotTaken::Retry { reason, code: None })?;
+        request.extensions_mut().insert(event.of);
         let reply = self.0.invoke(request, Trigger::Topic, event.trace).await;
         let reply = reply.map_err(NotTaken::from)?;
         let status = reply.status();

@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use dhow_blocks::events::{Handler, Metadata, Outcome};
-use dhow_blocks::invoke::Trigger;
+use dhow_blocks::invoke::{EventOf, Trigger};
 use dhow_blocks::jobs::Due;
 use dhow_blocks::trace::TraceContext;
 use std::sync::Weak;
@@ -48,6 +48,8 @@ async fn deliver(target: &Target, due: Due) -> Result<(), String> {
     if let Some(data) = due.data {
         request.extensions_mut().insert(data);
     }
+    // One that takes jobs as calls gets the name as it is.
+    request.extensions_mut().insert(EventOf { component: String::new(), name: due.name });
     let reply = target.invoke(request, Trigger::Job, TraceContext::new()).await;
     let reply = reply.map_err(|error| error.to_string())?;
     match delivery::taken(reply.status()) {
