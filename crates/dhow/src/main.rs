@@ -94,7 +94,7 @@ pub(crate) struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Up(up::Up),
     New(new::New),
     Build(build_apps::Build),
@@ -170,7 +170,7 @@ pub(crate) fn say(message: impl std::fmt::Display) {
 impl Command {
     fn execute(self, global: &Global) -> Result<ExitCode, Error> {
         match self {
-            Command::Run(run) => run::execute(run, global),
+            Command::Run(run) => run::execute(*run, global),
             Command::Up(up) => up::execute(up, global),
             Command::New(new) => new::execute(&new),
             Command::Build(build) => build_apps::execute(&build),

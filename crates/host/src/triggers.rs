@@ -71,12 +71,15 @@ enum Taken {
 pub struct Triggers {
     declared: Vec<resource::Subscription>,
     running: Mutex<HashMap<Key, Box<dyn Running>>>,
-    jobs: Mutex<Option<(Vec<String>, Box<dyn Running>)>>,
+    jobs: Mutex<Option<Jobs>>,
     /// For the metadata API.
     subscriptions: RwLock<BTreeMap<Arc<str>, Vec<Subscription>>>,
     /// Apps that are not well: they get nothing until they are.
     unwell: RwLock<HashSet<Arc<str>>>,
 }
+
+/// The jobs that are being triggered: whose they are, and the triggering.
+type Jobs = (Vec<String>, Box<dyn Running>);
 
 /// What tells one received thing from another: the app, and what exactly it gets.
 type Key = (Arc<str>, String);

@@ -3,6 +3,7 @@
 use super::wit::state;
 use super::{Error, Runtime};
 use dhow_blocks::state::{Concurrency, Delete, Item, Operation, Query, Set, Ttl};
+use serde::de::IgnoredAny;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Most keys of one page.
@@ -87,7 +88,12 @@ fn wit_item(item: Item) -> state::Item {
 }
 
 fn block_set(key: String, value: Vec<u8>, options: state::SetOptions) -> Result<Set, Error> {
-    let state::SetOptions { etag, concurrency, ttl_seconds } = options;
+    let state::SetOptions { etag, concurrency, ttl_seconds, json } = options;
+    if json && let Err(error) = serde_json::from_slice::<IgnoredAny>(&value) {
+        return Err(Error::invalid(format!(
+            "the value of key \"{key}\" is said to be JSON and is not: {error}"
+        )));
+    }
     let ttl = match ttl_seconds {
         None => Ttl::Forever,
         Some(seconds) if (1..=u64::from(u32::MAX)).contains(&seconds) => {
@@ -104,5 +110,5 @@ fn block_set(key: String, value: Vec<u8>, options: state::SetOptions) -> Result<
         state::Concurrency::LastWrite => Concurrency::LastWrite,
         state::Concurrency::FirstWrite => Concurrency::FirstWrite,
     };
-    Ok(Set { key, value: value.into(), etag, concurrency, ttl })
+    Ok(Set { key, value: value.into(), json, etag, concurrency, ttl })
 }

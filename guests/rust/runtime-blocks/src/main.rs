@@ -183,7 +183,8 @@ impl Arguments {
         let concurrency =
             if self.is("first-write") { Concurrency::FirstWrite } else { Concurrency::LastWrite };
         let ttl_seconds = self.0.get("ttl").and_then(Value::as_u64);
-        SetOptions { etag: self.option("etag"), concurrency, ttl_seconds }
+        let json = self.0.get("json").and_then(Value::as_bool).unwrap_or_default();
+        SetOptions { etag: self.option("etag"), concurrency, ttl_seconds, json }
     }
 
     fn message(&self) -> Message {
@@ -260,7 +261,7 @@ impl binding_handler::Guest for Events {
 fn record(key: &str, mut got: Value) -> i64 {
     let count = state::increment("shared", &format!("{key}:count"), 1).expect("counting in shared");
     got["count"] = count.into();
-    let options = SetOptions { etag: None, concurrency: Concurrency::LastWrite, ttl_seconds: None };
+    let options = SetOptions { etag: None, concurrency: Concurrency::LastWrite, ttl_seconds: None, json: false };
     state::set("shared", key, got.to_string().as_bytes(), &options).expect("writing to shared");
     count
 }
