@@ -27,8 +27,10 @@ pub fn command(env: &Env, program: &str) -> Command {
     let found = env.which(program);
     let mut command = Command::new(found.as_deref().unwrap_or(Path::new(program)));
     command.current_dir(&env.root).env("PATH", &env.path).env("CARGO_TARGET_DIR", &env.target);
-    // Cargo's word to xtask is not for the cargo that builds other packages.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+    // Cargo's word to xtask is not for the cargo that builds other packages: build scripts that look at it would
+    // run again each time, and what is built upon them.
+    let about_xtask = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(about_xtask)) {
         command.env_remove(name);
     }
     command

@@ -70,7 +70,7 @@ fn tests(env: &Env) -> Result<(), String> {
     let nextest = env.which("cargo-nextest").is_some();
     let mut cargo = command(env, "cargo");
     if nextest {
-        cargo.args(["nextest", "run", "--release", "--workspace"]);
+        cargo.args(["nextest", "run", "--release", "--workspace", "--no-fail-fast"]);
     } else {
         cargo.args(["test", "--release", "--workspace", "--lib", "--bins", "--tests"]);
     }

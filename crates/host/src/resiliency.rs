@@ -12,7 +12,6 @@ use dhow_resources::resiliency::defaults::{
 };
 use dhow_resources::resiliency::{self as resource, PolicyNames};
 use parking_lot::Mutex;
-use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -157,20 +156,16 @@ fn from_resource(retry: &resource::Retry) -> Retry {
     Retry { backoff, max_retries: retry.max_retries, matching }
 }
 
-/// Names as Dapr's expressions have them.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Count(u32);
-
 fn trip_of(source: &str) -> Box<dyn Fn(&Counts) -> bool + Send + Sync> {
     match Expression::parse(source) {
         Ok(expression) => Box::new(move |counts| {
+            // Signed, as in Dapr: CEL does not mix the two kinds of integers.
             let variables = [
-                ("requests", Count(counts.requests)),
-                ("totalSuccesses", Count(counts.total_successes)),
-                ("totalFailures", Count(counts.total_failures)),
-                ("consecutiveSuccesses", Count(counts.consecutive_successes)),
-                ("consecutiveFailures", Count(counts.consecutive_failures)),
+                ("requests", i64::from(counts.requests)),
+                ("totalSuccesses", i64::from(counts.total_successes)),
+                ("totalFailures", i64::from(counts.total_failures)),
+                ("consecutiveSuccesses", i64::from(counts.consecutive_successes)),
+                ("consecutiveFailures", i64::from(counts.consecutive_failures)),
             ];
             expression.is_true(&variables).unwrap_or_else(|error| {
                 tracing::warn!("the trip expression of a circuit breaker cannot be evaluated: {error}");

@@ -4,6 +4,9 @@ use crate::registry::OpenError;
 use std::fmt;
 use std::time::Duration;
 
+/// One event after another, or several at once.
+const CONCURRENCY: &[&str] = &["concurrencyMode", "concurrency"];
+
 /// A component as its resource describes it, with secrets already resolved.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ComponentSpec {
@@ -72,13 +75,13 @@ impl ComponentSpec {
         }
     }
 
-    /// Dapr's field `concurrency`: whether one event is handled after another.
+    /// Dapr's field `concurrencyMode`, with some brokers `concurrency`: whether one event is handled after another.
     pub(crate) fn is_single(&self, default: bool) -> Result<bool, OpenError> {
-        match self.field(&["concurrency"]).map(str::to_ascii_lowercase).as_deref() {
+        match self.field(CONCURRENCY).map(str::to_ascii_lowercase).as_deref() {
             None => Ok(default),
             Some("single") => Ok(true),
             Some("parallel") => Ok(false),
-            Some(_) => Err(self.invalid(&["concurrency"], "single or parallel")),
+            Some(_) => Err(self.invalid(CONCURRENCY, "single or parallel")),
         }
     }
 

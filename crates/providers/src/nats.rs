@@ -17,7 +17,8 @@ use crate::registry::OpenError;
 use crate::shutdown::Shutdown;
 use crate::tls::TlsOptions;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use bytes::Bytes;
 use dhow_blocks::error::BlockError;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -90,12 +91,14 @@ impl Connection {
         }
     }
 
-    /// Waits until the server has what was sent to it.
+    /// Waits until the server has dealt with what was sent to it. The client's own `flush` only waits for the socket;
+    /// a request that nobody can answer comes back from the server, after all that was sent before.
     async fn flush(&self) -> Result<(), BlockError> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(BlockError::unavailable(format!("NATS: {error}"))),
-            Err(_) => Err(late()),
+        match self.client.request(self.client.new_inbox(), Bytes::new()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(()),
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => Err(late()),
+            Err(error) => Err(BlockError::unavailable(format!("NATS: {error}"))),
         }
     }
 

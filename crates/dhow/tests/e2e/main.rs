@@ -12,6 +12,9 @@
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
 //! | [`watching`] | metrics, health, logs |
+//! | [`at_least_once`] | messages survive a kill, with every durable broker |
+//! | [`server_loss`] | Redis, NATS and PostgreSQL go away under load, and come back |
+//! | [`bad_requests`] | what the Dapr API says to requests that cannot be served |
 //! | [`durability`] | what was acknowledged survives a kill |
 //! | [`reuse`] | instances that serve more than once |
 
@@ -26,9 +29,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_least_once;
 mod bad_clients;
 mod bad_files;
 mod bad_guests;
+mod bad_requests;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
@@ -37,6 +42,7 @@ mod programs;
 mod reload;
 mod reuse;
 mod runtime;
+mod server_loss;
 mod serving;
 mod state;
 mod stopping;

@@ -7,6 +7,7 @@
 //!
 //! Guests come from `cargo xtask guests`; a missing one fails the test and says so.
 
+pub(crate) mod app;
 pub(crate) mod http;
 
 use http::{Client, Headers, Response};
@@ -172,6 +173,16 @@ impl Setting {
         host
     }
 
+    /// `dhow run` beside a program on this port, ready to be asked.
+    pub(crate) fn sidecar(&self, app_id: &str, app: Option<SocketAddr>, args: &[&str]) -> Host {
+        let port = app.map(|app| app.port().to_string());
+        let port: Vec<&str> = port.iter().flat_map(|port| ["--app-port", port]).collect();
+        let mut host = Host::spawn(self.dhow(&[&["run", "--app-id", app_id], &port[..], args].concat()));
+        host.api = Some(host.printed(": HTTP "));
+        host.management = Some(host.printed(" metrics "));
+        host
+    }
+
     /// `dhow up` with the management port only beside the apps'.
     pub(crate) fn up_fails(&self, args: &[&str]) -> Ended {
         let ports = ["--addr", "127.0.0.1:0", "--api-addr", "off", "--management-addr", "off"];
@@ -213,7 +224,13 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
 // === impl Host ===
 
 impl Host {
-    fn start(mut command: Command) -> Host {
+    fn start(command: Command) -> Host {
+        let mut host = Host::spawn(command);
+        host.addr = host.printed(" on http://");
+        host
+    }
+
+    fn spawn(mut command: Command) -> Host {
         // Results are for `Setting::run`; what a service prints to standard output is not looked at.
         let mut child = command.stdout(Stdio::null()).spawn().expect("starting dhow");
         let stderr = Arc::new(Mutex::new(Vec::new()));
@@ -225,9 +242,7 @@ impl Host {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut host = Host { child, addr: nowhere, api: None, management: None, stderr };
-        host.addr = host.printed(" on http://");
-        host
+        Host { child, addr: nowhere, api: None, management: None, stderr }
     }
 
     /// The address behind this text in what the host printed.

@@ -38,6 +38,7 @@ const FIELDS: &[&str] = &[
     "clientKey",
     "backOffMaxRetries",
     "concurrency",
+    "concurrencyMode",
 ];
 
 /// Names the topic in a request, and in an event.

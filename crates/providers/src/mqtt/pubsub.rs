@@ -41,6 +41,7 @@ const FIELDS: &[&str] = &[
     "clientKey",
     "backOffMaxRetries",
     "concurrency",
+    "concurrencyMode",
 ];
 
 /// An open component.

@@ -46,6 +46,7 @@ const FIELDS: &[&str] = &[
     "subject",
     "queueGroupName",
     "concurrency",
+    "concurrencyMode",
 ];
 
 const SUBJECT: &str = "subject";

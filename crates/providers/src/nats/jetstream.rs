@@ -65,6 +65,7 @@ const FIELDS: &[&str] = &[
     "domain",
     "apiPrefix",
     "concurrency",
+    "concurrencyMode",
 ];
 
 /// The message's identity, by which the server drops a repetition (<https://docs.nats.io>, "Message Deduplication").

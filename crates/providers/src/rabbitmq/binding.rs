@@ -46,6 +46,7 @@ const FIELDS: &[&str] = &[
     "clientName",
     "heartBeat",
     "concurrency",
+    "concurrencyMode",
 ];
 
 /// An open component.

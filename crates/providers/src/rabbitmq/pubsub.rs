@@ -47,6 +47,7 @@ const FIELDS: &[&str] = &[
     "reconnectWait",
     "reconnectWaitSeconds",
     "concurrency",
+    "concurrencyMode",
     "publisherConfirm",
     "enableDeadLetter",
     "maxLen",

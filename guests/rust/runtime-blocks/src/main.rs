@@ -261,7 +261,8 @@ impl binding_handler::Guest for Events {
 fn record(key: &str, mut got: Value) -> i64 {
     let count = state::increment("shared", &format!("{key}:count"), 1).expect("counting in shared");
     got["count"] = count.into();
-    let options = SetOptions { etag: None, concurrency: Concurrency::LastWrite, ttl_seconds: None, json: false };
+    let options =
+        SetOptions { etag: None, concurrency: Concurrency::LastWrite, ttl_seconds: None, json: false };
     state::set("shared", key, got.to_string().as_bytes(), &options).expect("writing to shared");
     count
 }
