@@ -9,11 +9,8 @@ use std::thread;
 /// What the sidecar sent.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) method: String,
-    /// With its query.
+    /// Path and query.
     pub(crate) target: String,
-    /// Names in lower case.
-    pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -54,8 +51,7 @@ fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Call>> {
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let mut words = line.split(' ').map(str::to_owned);
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
@@ -80,5 +76,5 @@ fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Call>> {
         body.resize(length.parse().map_err(io::Error::other)?, 0);
         stream.read_exact(&mut body)?;
     }
-    Ok(Some(Call { method, target, headers, body }))
+    Ok(Some(Call { target, body }))
 }
