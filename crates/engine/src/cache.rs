@@ -1,12 +1,13 @@
 //! Compiled code on disk, shared by all processes of a user.
 //!
 //! An entry is named by what it was made from: the digest of the WebAssembly bytes and of everything in
-//! the engine that has an influence on the code. It is written to a temporary file and renamed, so that
-//! nobody ever sees half of one, and it ends in a checksum: compiled code is trusted machine code, and a
-//! damaged entry must not run. Entries are used through a memory map, so processes share the pages.
+//! the engine, and before it ([`crate::join`]), that has an influence on the code. It is written to a
+//! temporary file and renamed, so that nobody ever sees half of one, and it ends in a checksum: compiled code
+//! is trusted machine code, and a damaged entry must not run. Entries are used through a memory map, so
+//! processes share the pages.
 //!
 //! ```text
-//! <folder>/<blake3 of the wasm>-<blake3 of engine, flavor and version>.cwasm
+//! <folder>/<blake3 of the wasm>-<blake3 of engine, flavor, version and joining>.cwasm
 //!     compiled code, padded to 8 bytes | blake3 of all before (32 bytes) | MAGIC (8 bytes)
 //! ```
 
@@ -83,6 +84,7 @@ impl Cache {
     pub fn path(&self, digest: Digest, engine: &wasmtime::Engine) -> PathBuf {
         let mut compatibility = Fingerprint(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut compatibility);
+        crate::join::VERSION.hash(&mut compatibility);
         let compatibility = compatibility.0.finalize().to_hex();
         self.folder.join(format!("{}-{}.cwasm", digest.0.to_hex(), &compatibility[..16]))
     }

@@ -3,6 +3,7 @@
 use crate::cache::{Cache, Digest};
 use crate::engine::{Engine, Flavor};
 use crate::inspect::{Abi, Inspection, InvalidModule, Kind, inspect};
+use crate::join::join;
 use std::borrow::Cow;
 use std::path::Path;
 use wasmtime::Module;
@@ -113,18 +114,14 @@ impl Image {
         let flavor = program.flavor();
         let kind = program.inspection.kind;
         let engine = engine.wasmtime(flavor).map_err(failed)?;
-        let Some(cache) = cache else {
-            let code = match kind {
-                Kind::Module => Code::Module(Module::from_binary(engine, wasm).map_err(failed)?),
-                Kind::Component => Code::Component(Component::from_binary(engine, wasm).map_err(failed)?),
-            };
-            return Ok(Image { code, flavor });
-        };
         let machine_code = match kind {
             Kind::Module => engine.precompile_module(wasm),
-            Kind::Component => engine.precompile_component(wasm),
+            Kind::Component => precompile_component(engine, wasm),
         }
         .map_err(failed)?;
+        let Some(cache) = cache else {
+            return Ok(Image { code: load(engine, kind, &machine_code).map_err(failed)?, flavor });
+        };
         let stored = cache.store(program.digest, engine, &machine_code);
         let mapped = match stored {
             Ok(path) => map(engine, kind, &path),
@@ -137,6 +134,18 @@ impl Image {
         });
         Ok(Image { code: code.map_err(failed)?, flavor })
     }
+}
+
+/// Joined to one core module where that can be done.
+fn precompile_component(engine: &wasmtime::Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    if let Some(joined) = join(wasm) {
+        match engine.precompile_component(&joined) {
+            Ok(machine_code) => return Ok(machine_code),
+            // A limit that all modules together are beyond, for one; or the component is invalid itself.
+            Err(error) => tracing::debug!("joined core modules cannot be compiled: {error:#}"),
+        }
+    }
+    engine.precompile_component(wasm)
 }
 
 fn map(engine: &wasmtime::Engine, kind: Kind, path: &Path) -> wasmtime::Result<Code> {

@@ -8,6 +8,7 @@
 //! | [`engine`] | the two configured Wasmtime engines, and the memory they reserve |
 //! | [`inspect`] | what a file is: module or component, which ABI, imports and exports |
 //! | [`image`] | compiled code, from the cache or fresh |
+//! | [`join`] | core modules of a component, linked into one before they are compiled |
 //! | [`cache`] | compiled code on disk, shared by all processes of a user |
 //! | [`limits`] | memory, tables and instances that one guest may use |
 //! | `ticker` | the clock that interrupts running guests |
@@ -16,6 +17,7 @@ pub mod cache;
 pub mod engine;
 pub mod image;
 pub mod inspect;
+pub mod join;
 pub mod limits;
 mod ticker;
 
