@@ -37,7 +37,7 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
     println!("compiling the apps");
     guests::example(EXAMPLE, env)?;
     println!("compiling dhow");
-    process::run(command(env, "cargo").args(["build", "--release", "-p", "dhow"]))?;
+    process::run(command(env, "cargo").args(["build", "--release", "--workspace", "--bin", "dhow"]))?;
 
     // Free ports for a run that nobody watches; the usual ones for a run that a user looks at.
     let addr = if once { free_port()? } else { "127.0.0.1:8080".to_owned() };
