@@ -1,11 +1,4 @@
 //! Secrets and configuration that an operator keeps in files or in the environment.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use dhow_blocks::configuration::{ConfigurationStore, Items};

@@ -1,11 +1,4 @@
 //! PostgreSQL's components against a real server, which one test starts once: starting takes seconds.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};

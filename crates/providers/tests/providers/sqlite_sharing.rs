@@ -1,11 +1,4 @@
 //! Several hosts on one file, and files that Dapr wrote.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::state::{Concurrency, Set, StateError, StateStore, Ttl};
 use dhow_providers::state::sqlite::{Sqlite, SqliteOptions};

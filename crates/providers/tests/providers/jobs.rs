@@ -1,12 +1,5 @@
 //! Jobs in SQLite: what was scheduled survives, what is due comes at least once, and a failure is handled as
 //! the job says. The child of the kill tests is this program again.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
@@ -404,7 +397,7 @@ fn acknowledged_jobs_survive_sigkill_and_interrupted_triggers_come_again() {
 
 fn run_and_kill(folder: &Path, round: u64) -> (Vec<String>, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "acknowledged_jobs_survive_sigkill_and_interrupted_triggers_come_again"])
+        .args(["--exact", "jobs::acknowledged_jobs_survive_sigkill_and_interrupted_triggers_come_again"])
         .args(["--nocapture", "--test-threads=1"])
         .env(CHILD_PATH, folder)
         .env("DHOW_JOBS_ROUND", round.to_string())

@@ -1,13 +1,6 @@
 //! SQLite on bad terms with its disk: every fault is an error that says what to do, and loses nothing.
 //!
 //! Tests may run as root, whom permissions do not stop, so the faults are of kinds that stop everybody.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::state::{Delete, Operation, Set, StateError, StateStore};
 use dhow_providers::state::sqlite::embedded;

@@ -1,16 +1,7 @@
 //! `pubsub.jetstream` and `bindings.nats` against a real server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
-mod brokers;
-
-use brokers::{
-    Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
+use crate::brokers::{
+    self, Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
 };
 use dhow_blocks::error::BlockError;
 use dhow_blocks::pubsub::PubSub;

@@ -1,13 +1,6 @@
 //! Every state provider keeps every promise of the state block.
 //!
 //! The suite itself is `dhow_blocks::conformance::state`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::conformance::{Runtime, state};
 use dhow_blocks::state::StateStore;

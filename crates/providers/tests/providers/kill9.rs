@@ -4,13 +4,6 @@
 //! acknowledged write. The parent kills it with SIGKILL at a random moment, opens the database and looks for
 //! every write that it read from the pipe; the same file goes through all rounds. The seed is printed and
 //! can be given again in `DHOW_KILL9_SEED`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::state::{Operation, Set, StateStore};
 use dhow_providers::state::sqlite::{Sqlite, SqliteOptions};
@@ -58,7 +51,7 @@ fn acknowledged_writes_survive_sigkill() {
 /// Starts the child, kills it `delay` after its first acknowledged write, and returns what it acknowledged.
 fn run_and_kill(path: &Path, round: u64, delay: Duration) -> Vec<(String, String)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "acknowledged_writes_survive_sigkill", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "kill9::acknowledged_writes_survive_sigkill", "--nocapture", "--test-threads=1"])
         .env(CHILD_PATH, path)
         .env(CHILD_ROUND, round.to_string())
         .stdout(Stdio::piped())

@@ -1,16 +1,7 @@
 //! `pubsub.rabbitmq` and `bindings.rabbitmq` against a real broker.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
-mod brokers;
-
-use brokers::{
-    Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
+use crate::brokers::{
+    self, Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
 };
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::Metadata;

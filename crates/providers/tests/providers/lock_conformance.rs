@@ -1,13 +1,6 @@
 //! Every embedded lock store keeps every promise of the lock block.
 //!
 //! The suite itself is `dhow_blocks::conformance::lock`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::conformance::{Runtime, lock};
 use dhow_blocks::lock::LockStore;

@@ -4,13 +4,6 @@
 //! that was acknowledged and each that its handler was given. The parent kills it with SIGKILL at a random
 //! moment, again and again on the same file; at the end it receives what is left and looks for every message
 //! that was acknowledged. The seed is printed and can be given again in `DHOW_KILL9_SEED`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use dhow_blocks::events::{Handler, Outcome};
@@ -83,7 +76,12 @@ fn run_and_kill(
     delivered: &mut BTreeMap<String, BTreeSet<String>>,
 ) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "acknowledged_messages_survive_sigkill", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "queue_kill9::acknowledged_messages_survive_sigkill",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD_PATH, path)
         .env(CHILD_ROUND, round.to_string())
         .stdout(Stdio::piped())

@@ -1,11 +1,4 @@
 //! `bindings.aws.s3` against a server that checks every signature (s3s over a folder).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};

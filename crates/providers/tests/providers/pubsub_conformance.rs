@@ -1,13 +1,6 @@
 //! Every embedded broker keeps every promise of the pub/sub block.
 //!
 //! The suite itself is `dhow_blocks::conformance::pubsub`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::conformance::Runtime;
 use dhow_blocks::conformance::pubsub::{Promises, suite};

@@ -2,7 +2,6 @@
 //!
 //! A second client, without any of our code, plays Dapr: what it writes has to be readable, and what it reads has to
 //! have Dapr's form.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,11 +1,4 @@
 //! Bindings against what they are for: the clock, files, an HTTP server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use bytes::Bytes;

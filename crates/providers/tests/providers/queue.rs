@@ -1,11 +1,4 @@
 //! The embedded queue beyond the suite: several hosts on one file, limits, and what is left behind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;

@@ -1,11 +1,4 @@
 //! MySQL's components against a real server (MariaDB), which one test starts once: starting takes seconds.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
 use dhow_blocks::conformance::{Runtime, binding, state};

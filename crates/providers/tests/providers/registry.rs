@@ -1,11 +1,4 @@
 //! Components are opened by type; mistakes in them are named.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test may fail"
-)]
 
 use dhow_providers::registry::{ComponentSpec, OpenContext, OpenError, Opened, open, unknown_fields};
 use std::path::Path;
