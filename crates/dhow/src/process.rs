@@ -50,6 +50,37 @@ pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
     Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
 }
 
+/// Lets go of the code and constants of this program that only its start needed. They stay in the system's page cache,
+/// and what is used again is mapped again at the first touch.
+pub(crate) fn forget_start_up() {
+    let (Ok(exe), Ok(maps)) = (fs::read_link("/proc/self/exe"), fs::read_to_string("/proc/self/smaps"))
+    else {
+        return;
+    };
+    let exe = exe.to_string_lossy();
+    let mut range = None;
+    for line in maps.lines() {
+        if let Some(anonymous) = line.strip_prefix("Anonymous:") {
+            // Pages that were written, by relocations or a debugger, are in no file.
+            if let Some((start, end)) = range.take().filter(|_| anonymous.trim() == "0 kB") {
+                // SAFETY: a mapping of this program's own file that cannot be written and has no page that differs
+                // from the file: what is dropped is read from there again.
+                unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+            }
+        } else if line.ends_with(&*exe) {
+            range = read_only(line);
+        }
+    }
+}
+
+/// The addresses of a line of /proc/self/smaps, unless what is there can be written.
+fn read_only(line: &str) -> Option<(usize, usize)> {
+    let (addresses, rest) = line.split_once(' ')?;
+    let (start, end) = addresses.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    (rest.get(1..2)? == "-").then_some((address(start)?, address(end)?))
+}
+
 // === impl Process ===
 
 impl Process {

@@ -15,7 +15,7 @@ mod program;
 
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
-use crate::{Error, elsewhere};
+use crate::{Error, elsewhere, process};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::grpc::GrpcChannel;
 use dhow_api::channel::http::HttpChannel;
@@ -93,6 +93,7 @@ impl Sidecar {
         let app_ids = [spec.app_id.clone()];
         let names = elsewhere::join(&mut serving, &app_ids, spec.internal_grpc_port).await?;
         let program = Program::start(&spec, &ports, label)?;
+        process::forget_start_up();
         Ok(Sidecar { host, app, program, serving, spec, ports, names })
     }
 

@@ -1,6 +1,6 @@
 //! Many apps in one dhow host: writes the manifest, starts `dhow up` on it.
 //!
-//! Used by `start`, `state` and `density`.
+//! Used by `start`, `state`, `sidecar` and `density`.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -41,6 +41,11 @@ impl Folder {
         let path = places.scratch.join(row);
         std::fs::create_dir_all(&path).map_err(|e| format!("making {}: {e}", path.display()))?;
         Ok(Self { path, manifest: String::new() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Adds an app; `module` is a file in this folder or an absolute path.
