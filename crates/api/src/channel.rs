@@ -97,7 +97,11 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
         strip_hops(&mut headers);
-        sign(&mut headers, TraceContext { trace_id: 1, span_id: 2, sampled: true }, Some("apps"));
+        sign(
+            &mut headers,
+            TraceContext { trace_id: 1, span_id: 2, parent_id: 0, sampled: true },
+            Some("apps"),
+        );
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["dapr-api-token", "traceparent", "x-other"]);

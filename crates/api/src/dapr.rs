@@ -2,6 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `apis` | which APIs are switched on |
 //! | [`path`] | how Dapr splits and unescapes paths |
 //! | `error` | the error bodies, one table |
 //! | `state` | `/v1.0/state` |
@@ -17,6 +18,7 @@
 //! Facts: Dapr's HTTP API reference for 1.18. Routes of building blocks that this version does not have
 //! answer 501 with the name of the block.
 
+pub(crate) mod apis;
 mod binding;
 pub(crate) mod configuration;
 pub(crate) mod error;
@@ -29,12 +31,16 @@ pub(crate) mod publish;
 pub(crate) mod secret;
 pub(crate) mod state;
 
+use crate::observed::{ApiLog, HttpCall};
 use crate::server::{Face, Stop};
 use crate::text;
+use apis::Apis;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply, RuntimeApi, Trigger};
 use dhow_blocks::scope::Scope;
 use dhow_host::Host;
+use dhow_host::metrics::Metrics as Numbers;
+use dhow_host::tracer::Tracer;
 use error::{ApiError, Grpc};
 use http::header::{HeaderMap, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
@@ -52,6 +58,11 @@ pub struct Dapr {
     host: Weak<Host>,
     pub(crate) metadata: Metadata,
     pub(crate) configuration: configuration::Subscriptions,
+    /// Which of it is switched on.
+    pub(crate) apis: Apis,
+    pub(crate) log: ApiLog,
+    pub(crate) metrics: Numbers,
+    pub(crate) tracer: Arc<Tracer>,
     /// Ends the host when a program outside asks for it.
     stop: Option<Stop>,
 }
@@ -89,28 +100,46 @@ impl Face for DaprFace {
             }
         }
         let invocation = Invocation::new(request, Trigger::App);
-        let answer = self.api.route(&self.scope, invocation, Caller::Outside).await;
-        answer.unwrap_or_else(|error| error.reply(&self.scope.app_id))
+        self.api.answer(&self.scope, invocation, Caller::Outside).await
     }
 }
 
 #[async_trait]
 impl RuntimeApi for Dapr {
     async fn call(&self, scope: &Arc<Scope>, invocation: Invocation) -> Reply {
-        let answer = self.route(scope, invocation, Caller::Guest).await;
-        answer.unwrap_or_else(|error| error.reply(&scope.app_id))
+        self.answer(scope, invocation, Caller::Guest).await
     }
 }
 
 impl Dapr {
-    /// The API of a host. `stop` is what a program outside may use to end it.
+    /// The API of a host, as its configuration says. `stop` is what a program outside may use to end it.
     pub fn new(host: &Arc<Host>, stop: Option<Stop>) -> Arc<Dapr> {
+        Dapr::with_log(host, stop, false)
+    }
+
+    /// The same; `log` says that every call is logged, whatever the configuration says.
+    pub fn with_log(host: &Arc<Host>, stop: Option<Stop>, log: bool) -> Arc<Dapr> {
+        let configuration = host.components().configuration();
         Arc::new(Dapr {
             host: Arc::downgrade(host),
+            apis: Apis::new(configuration),
+            log: ApiLog::new(&configuration.api_logging, log),
+            metrics: host.metrics().clone(),
+            tracer: Arc::clone(host.tracer()),
             metadata: Metadata::default(),
             configuration: configuration::Subscriptions::default(),
             stop,
         })
+    }
+
+    /// Answers one request, counts and records it.
+    async fn answer(&self, scope: &Arc<Scope>, mut invocation: Invocation, caller: Caller) -> Reply {
+        let call = HttpCall::begin(self, scope, &mut invocation);
+        let answer = self.route(scope, invocation, caller).await;
+        call.answered(answer.unwrap_or_else(|error| {
+            self.metrics.error(&scope.app_id, error.code);
+            error.reply(&scope.app_id)
+        }))
     }
 
     async fn route(
@@ -122,6 +151,9 @@ impl Dapr {
         let uri = invocation.request.uri().clone();
         let segments = path::segments(uri.path());
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        if !self.apis.allow_http(&segments) {
+            return Err(invoke::no_target());
+        }
         let query = path::Query::parse(uri.query());
         let method = invocation.request.method().clone();
         let trace = invocation.trace;

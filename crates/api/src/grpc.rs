@@ -17,7 +17,7 @@
 //! What the blocks are asked and how errors look is shared with the HTTP face (`crate::dapr`); here is only the
 //! translation of messages. Facts: Dapr's gRPC API reference and `/proto`.
 
-mod caller;
+pub(crate) mod caller;
 mod configuration;
 mod invoke;
 mod job;
@@ -31,6 +31,7 @@ mod subscribe;
 
 use crate::dapr::Dapr;
 use crate::dapr::error::ApiError;
+use crate::observed::GrpcCall;
 use crate::proto::runtime::v1::dapr_server::{DaprServer, SERVICE_NAME};
 use crate::server::Face;
 use dhow_blocks::invoke::{Body, Reply};
@@ -79,14 +80,25 @@ impl Face for GrpcFace {
         if let Err(refusal) = caller::authenticate(request.headers_mut(), self.token.as_deref()) {
             return refuse(refusal);
         }
+        let Service { api, scope, .. } = &*self.service;
+        let mut caller = caller::Caller::read(request.headers());
+        api.tracer.sample(&mut caller.trace);
+        let (call, request) = GrpcCall::begin(api, scope, request, caller.trace);
+        call.answered(self.dispatch(request, caller).await)
+    }
+}
+
+impl GrpcFace {
+    async fn dispatch(&self, mut request: Request<Body>, caller: caller::Caller) -> Reply {
         let (service, method) = split(request.uri().path());
-        let app_id = &self.service.scope.app_id;
         match service {
             SERVICE_NAME => {
-                if let Some(block) = missing(method) {
-                    return refuse(status::status(&ApiError::not_implemented(block), app_id));
+                if !self.service.api.apis.allow_grpc(method) {
+                    return refuse(Status::unimplemented("requested endpoint is not available"));
                 }
-                let caller = caller::Caller::read(request.headers());
+                if let Some(block) = missing(method) {
+                    return refuse(self.service.status(&ApiError::not_implemented(block)));
+                }
                 request.extensions_mut().insert(caller);
                 let server = DaprServer::from_arc(Arc::clone(&self.service));
                 let mut server = server.max_decoding_message_size(self.service.max_message);
@@ -100,7 +112,7 @@ impl Face for GrpcFace {
                 Ok(mut server) => adapt(server.call(request)).await,
                 Err(error) => refuse(Status::internal(error.to_string())),
             },
-            _ => proxy::proxy(&self.service.scope, request).await,
+            _ => proxy::proxy(&self.service.scope, request, caller.trace).await,
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn error(error: &InvokeError) -> Reply {
         InvokeError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         InvokeError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
         InvokeError::RequestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        InvokeError::Denied { .. } => StatusCode::FORBIDDEN,
+        InvokeError::Denied { .. } | InvokeError::Forbidden { .. } => StatusCode::FORBIDDEN,
         InvokeError::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
         InvokeError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         InvokeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

@@ -11,18 +11,24 @@
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
 //! | [`management`] | metrics and health |
+//! | [`export`] | spans to collectors |
+//! | `observed` | what is counted, logged and recorded of a call of the API |
+//! | `watched` | bodies whose end is told |
 //! | [`control`] | the owner's face: list, logs, invoke, stop; on a Unix socket |
 
 mod callback;
 pub mod channel;
 pub mod control;
 pub mod dapr;
+pub mod export;
 pub mod grpc;
 pub mod ingress;
 pub mod management;
 pub mod neighbours;
+mod observed;
 pub mod proto;
 pub mod server;
+mod watched;
 
 use dhow_blocks::invoke::{Body, Reply};
 use http::header::{CONTENT_TYPE, HeaderValue};

@@ -22,6 +22,10 @@ impl Face for Management {
             "/healthz" if self.host.is_stopping() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
             "/healthz" if !self.host.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "starting"),
             "/healthz" => text(StatusCode::OK, "ok"),
+            "/metrics" if !self.host.metrics().is_enabled() => text(
+                StatusCode::NOT_FOUND,
+                "metrics are switched off: spec.metrics.enabled of the configuration",
+            ),
             "/metrics" => match self.host.metrics().render() {
                 Ok(metrics) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),

@@ -237,9 +237,11 @@ impl Face for Internal {
                 format_args!("no app {target:?} is registered with this host"),
             );
         }
+        let caller = request.headers().get("dapr-caller-app-id").and_then(|caller| caller.to_str().ok());
+        let caller = caller.unwrap_or_default().to_owned();
         let mut invocation = Invocation::new(request, Trigger::App);
         invocation.depth = depth;
-        match self.host.invoke(&target, invocation).await {
+        match self.host.invoke_for(&caller, &target, invocation).await {
             Ok(reply) => reply,
             Err(error) => crate::ingress::error(&error),
         }

@@ -261,7 +261,7 @@ mod tests {
             topic: "orders",
             app_id: "shop",
             event_type: DEFAULT_TYPE,
-            trace: TraceContext { trace_id: 1, span_id: 2, sampled: true },
+            trace: TraceContext { trace_id: 1, span_id: 2, parent_id: 0, sampled: true },
             trace_state: "",
             expires: true,
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -136,6 +136,18 @@ pub enum InvokeError {
         /// The app.
         app_id: String,
     },
+    /// The callee's access control refuses the call.
+    #[error("access control policy has denied access to id: {caller} operation: {operation} verb: {verb}")]
+    Forbidden {
+        /// Who asked.
+        caller: String,
+        /// The app.
+        app_id: String,
+        /// The path that was asked for.
+        operation: String,
+        /// The HTTP method.
+        verb: String,
+    },
     /// Apps call each other in a circle, or nearly so.
     #[error(
         "app {app_id:?} was reached through {depth} other apps, more than allowed: do apps call each other in a circle?"
@@ -179,6 +191,11 @@ pub trait Invoker: Send + Sync + 'static {
 pub trait Channel: Send + Sync + 'static {
     /// Delivers one invocation and waits for the head of the answer.
     async fn invoke(&self, invocation: Invocation) -> Result<Reply, InvokeError>;
+
+    /// Whether the app speaks gRPC, and HTTP only in between.
+    fn is_grpc(&self) -> bool {
+        false
+    }
 }
 
 /// Answers HTTP requests that a guest addresses to its own runtime (`localhost:3500` and the like), under

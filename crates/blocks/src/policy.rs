@@ -20,6 +20,28 @@ pub struct Policy {
     pub retry: Option<Arc<Retry>>,
     /// Stops trying while the target is known to fail.
     pub breaker: Option<Arc<Breaker>>,
+    /// Takes note of what the policy does; none where nobody asks for it.
+    pub watch: Option<Arc<dyn Watch>>,
+}
+
+/// Takes note of what a policy does.
+pub trait Watch: Send + Sync + fmt::Debug + 'static {
+    /// A call is made under this part of the policy.
+    fn applied(&self, part: Part);
+
+    /// This part did something: a first retry, a timeout, a circuit that is in this state now and was not.
+    fn activated(&self, part: Part);
+}
+
+/// A part of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// [`Policy::timeout`]
+    Timeout,
+    /// [`Policy::retry`]
+    Retry,
+    /// [`Policy::breaker`], in this state.
+    Breaker(Circuit),
 }
 
 /// When a failed try is repeated.
@@ -164,6 +186,9 @@ impl Policy {
         F: Future<Output = Result<T, E>>,
         C: FnMut(I) -> F,
     {
+        if let Some(watch) = &self.watch {
+            self.tell(&**watch);
+        }
         let Some(retry) = self.retry.clone() else { return self.once(|| call(input)).await };
         let began = Instant::now();
         let mut tries = 0;
@@ -173,6 +198,9 @@ impl Policy {
                 Err(error) => error,
             };
             let Some(delay) = retry.delay(&error, tries, began.elapsed()) else { return Err(error) };
+            if tries == 0 {
+                self.activated(Part::Retry);
+            }
             tries += 1;
             tokio::time::sleep(delay).await;
         }
@@ -184,18 +212,45 @@ impl Policy {
         F: Future<Output = Result<T, E>>,
     {
         let Some(breaker) = &self.breaker else { return self.timed(call()).await };
+        let before = breaker.inner.lock().circuit;
         let Some(pass) = breaker.enter() else { return Err(E::circuit_open(&breaker.name)) };
         let answer = self.timed(call()).await;
         pass.ended(answer.is_ok());
+        if self.watch.is_some() {
+            let after = breaker.circuit();
+            if before != after {
+                self.activated(Part::Breaker(after));
+            }
+        }
         answer
+    }
+
+    /// Says which parts a call is made under.
+    fn tell(&self, watch: &dyn Watch) {
+        if self.timeout.is_some() {
+            watch.applied(Part::Timeout);
+        }
+        if self.retry.is_some() {
+            watch.applied(Part::Retry);
+        }
+        if let Some(breaker) = &self.breaker {
+            watch.applied(Part::Breaker(breaker.circuit()));
+        }
+    }
+
+    fn activated(&self, part: Part) {
+        if let Some(watch) = &self.watch {
+            watch.activated(part);
+        }
     }
 
     async fn timed<T, E: Resilient>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         match self.timeout {
             None => call.await,
-            Some(limit) => {
-                tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(E::timed_out(limit)))
-            }
+            Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+                self.activated(Part::Timeout);
+                Err(E::timed_out(limit))
+            }),
         }
     }
 }

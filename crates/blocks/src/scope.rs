@@ -189,7 +189,8 @@ impl Scope {
             );
             return Err(BlockError::invalid(reason).into());
         }
-        Ok(bound.call("invoke", request, |request| provider.invoke(request)).await?)
+        let operation = request.operation.clone();
+        Ok(bound.call_for("invoke", &operation, request, |request| provider.invoke(request)).await?)
     }
 
     /// Takes a lock for `expiry`; `false` when somebody holds it.
@@ -332,7 +333,12 @@ impl Resilient for Attempt {
     }
 
     fn may_pass(&self) -> bool {
-        !matches!(self, Attempt::Failed(InvokeError::Denied { .. } | InvokeError::TooDeep { .. }))
+        !matches!(
+            self,
+            Attempt::Failed(
+                InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::TooDeep { .. }
+            )
+        )
     }
 
     fn code(&self) -> Option<Code> {

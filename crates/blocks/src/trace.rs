@@ -10,6 +10,8 @@ pub struct TraceContext {
     pub trace_id: u128,
     /// Identity of this step; never zero.
     pub span_id: u64,
+    /// Identity of the step that this one is part of; zero where the trace begins, or came in from outside.
+    pub parent_id: u64,
     /// The caller records this trace.
     pub sampled: bool,
 }
@@ -17,12 +19,17 @@ pub struct TraceContext {
 impl TraceContext {
     /// A new trace that nobody records.
     pub fn new() -> TraceContext {
-        TraceContext { trace_id: fastrand::u128(1..), span_id: fastrand::u64(1..), sampled: false }
+        TraceContext {
+            trace_id: fastrand::u128(1..),
+            span_id: fastrand::u64(1..),
+            parent_id: 0,
+            sampled: false,
+        }
     }
 
     /// The next step of the same trace.
     pub fn child(self) -> TraceContext {
-        TraceContext { span_id: fastrand::u64(1..), ..self }
+        TraceContext { span_id: fastrand::u64(1..), parent_id: self.span_id, ..self }
     }
 
     /// Reads a `traceparent` header; `None` when it is not a valid one, and then a new trace begins.
@@ -37,7 +44,7 @@ impl TraceContext {
         if version == 0xff || (version == 0 && extra) || trace_id == 0 || span_id == 0 {
             return None;
         }
-        Some(TraceContext { trace_id, span_id, sampled: flags & 1 == 1 })
+        Some(TraceContext { trace_id, span_id, parent_id: 0, sampled: flags & 1 == 1 })
     }
 }
 
@@ -72,6 +79,7 @@ mod tests {
         assert_eq!(context.to_string(), valid);
         assert_eq!(context.child().trace_id, context.trace_id);
         assert_ne!(context.child().span_id, context.span_id);
+        assert_eq!(context.child().parent_id, context.span_id);
 
         let rejected = [
             "",

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::hosts::{self, Announced, HostInfo};
 use dhow_api::control::Control;
+use dhow_api::export::Exporter;
 use dhow_api::ingress::Ingress;
 use dhow_api::management::Management;
 use dhow_api::server::{Face, Listener, Stop};
@@ -24,6 +25,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// still open then are of clients that never finish a request, or never read.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
+/// The last spans have this long to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
 /// Between two looks at what is idle.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -35,6 +39,7 @@ pub(crate) struct Serving {
     pub(crate) host: Arc<Host>,
     pub(crate) stop: Stop,
     servers: JoinSet<()>,
+    exporter: Option<Exporter>,
     _announced: Option<Announced>,
 }
 
@@ -86,7 +91,8 @@ pub(crate) fn cache_dir() -> PathBuf {
 
 impl Serving {
     pub(crate) fn new(host: Arc<Host>) -> Serving {
-        Serving { host, stop: Stop::default(), servers: JoinSet::new(), _announced: None }
+        let exporter = Exporter::start(&host);
+        Serving { host, stop: Stop::default(), servers: JoinSet::new(), exporter, _announced: None }
     }
 
     /// Serves the apps; the answer is the address with the port that the system chose.
@@ -170,6 +176,9 @@ impl Serving {
             let cut_off = self.host.shut_down(GRACE).await;
             let closed = async { while self.servers.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(LAST_BYTES, closed).await;
+            if let Some(exporter) = self.exporter.take() {
+                exporter.close(LAST_SPANS).await;
+            }
             cut_off
         };
         let cut_off = tokio::select! {

@@ -73,12 +73,12 @@ impl Sidecar {
         let resources = crate::up::read_resources(&spec.resources, spec.config.as_deref())?;
         let host = serve::host(Components::new(resources, data_dir), false)?;
         let running = spec.max_concurrency.map(|count| count as usize);
-        let app = host.prepare_native(&spec.app_id, channel(&spec)?, running).await;
+        let app = host.prepare_native(&spec.app_id, channel(&spec, &host)?, running).await;
         let app = app.map_err(|error| Error::new(error.to_string()))?;
         host.replace(vec![Arc::clone(&app)]);
 
         let mut serving = Serving::new(Arc::clone(&host));
-        let api = Dapr::new(&host, Some(serving.stop.clone()));
+        let api = Dapr::with_log(&host, Some(serving.stop.clone()), spec.api_logging);
         host.serve_runtime_api(Arc::clone(&api) as _);
         let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
         let max_message =
@@ -162,7 +162,7 @@ impl Sidecar {
 }
 
 /// The way to the program.
-fn channel(spec: &multi_app::App) -> Result<Arc<dyn Channel>, Error> {
+fn channel(spec: &multi_app::App, host: &Host) -> Result<Arc<dyn Channel>, Error> {
     let Some(port) = spec.app_port else {
         return Ok(Arc::new(NoPort { app_id: spec.app_id.clone() }));
     };
@@ -178,7 +178,9 @@ fn channel(spec: &multi_app::App) -> Result<Arc<dyn Channel>, Error> {
     let max_message = spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let channel = match protocol {
         AppProtocol::Grpc | AppProtocol::Grpcs => {
-            GrpcChannel::new(endpoint, max_message).map(|channel| Arc::new(channel) as Arc<dyn Channel>)
+            let meter = host.metrics().grpc_client(&spec.app_id);
+            let channel = GrpcChannel::new(endpoint, max_message).map(|channel| channel.counted(meter));
+            channel.map(|channel| Arc::new(channel) as Arc<dyn Channel>)
         }
         AppProtocol::Http | AppProtocol::Https | AppProtocol::H2c => {
             let http2 = protocol == AppProtocol::H2c;

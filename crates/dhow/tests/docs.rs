@@ -71,6 +71,8 @@ pages! {
     logs_and_metrics: "docs/logs-and-metrics.md",
     manifest: "docs/manifest.md",
     many_apps: "docs/many-apps.md",
+    observe_with_opentelemetry: "docs/observe-with-opentelemetry.md",
+    restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
     schedule_work: "docs/schedule-work.md",
     use_bindings: "docs/use-bindings.md",

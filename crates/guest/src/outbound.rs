@@ -7,6 +7,7 @@ use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
+use dhow_blocks::trace::TraceContext;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
@@ -86,13 +87,11 @@ impl WasiHttpHooks for Outbound {
         let Some(slot) = self.slot() else {
             return Box::new(std::future::ready(Err(Error::ConnectionLimitReached)));
         };
-        let trace = self.origin.trace;
         let traceparent = HeaderName::from_static("traceparent");
-        if !request.headers().contains_key(&traceparent)
-            && let Ok(value) = HeaderValue::try_from(trace.child().to_string())
-        {
-            request.headers_mut().insert(traceparent, value);
-        }
+        // A guest that records spans of its own names the one that asks.
+        let sent = request.headers().get(&traceparent).and_then(|header| header.to_str().ok());
+        let sent = sent.and_then(TraceContext::parse);
+        let trace = sent.unwrap_or(self.origin.trace).child();
         let setup = Arc::clone(&self.setup);
         if let Some(api) = setup.runtime_api.clone().filter(|_| self.is_runtime(request.uri())) {
             let depth = self.origin.depth;
@@ -102,6 +101,11 @@ impl WasiHttpHooks for Outbound {
                 let reply = api.call(&setup.scope, invocation).await;
                 Ok(done(reply.map(|body| Held::new(body, slot, LONGEST_WAIT))))
             });
+        }
+        if sent.is_none()
+            && let Ok(value) = HeaderValue::try_from(trace.to_string())
+        {
+            request.headers_mut().insert(traceparent, value);
         }
         let uri = request.uri();
         let scheme = uri.scheme_str().unwrap_or("https");

@@ -5,6 +5,8 @@
 
 use crate::metrics::AppMetrics;
 use crate::module::Module;
+use crate::observed::Observed;
+use crate::tracer::Tracer;
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
@@ -28,6 +30,8 @@ pub struct Shared {
     pub compiling: parking_lot::Mutex<()>,
     /// Imports, resolved once.
     pub linkers: Linkers,
+    /// Which traces are recorded.
+    pub tracer: Arc<Tracer>,
     /// Invocations under way in all apps; shutting down waits for them.
     pub under_way: UnderWay,
 }
@@ -105,7 +109,13 @@ struct Admitted {
 impl App {
     /// Delivers one invocation. Waits for a turn, loads the app if need be, and answers with the head of the
     /// reply.
-    pub async fn invoke(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
+    pub async fn invoke(self: &Arc<Self>, mut invocation: Invocation) -> Result<Reply, InvokeError> {
+        let observed = Observed::begin(self, &mut invocation);
+        let answer = self.admit(invocation).await;
+        observed.answered(answer)
+    }
+
+    async fn admit(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
         let since = Instant::now();
         let trace = invocation.trace;
         self.turn(self.deadline).await?;
@@ -151,6 +161,11 @@ impl App {
             Kind::Wasm(module) => Some(module),
             Kind::Native(_) => None,
         }
+    }
+
+    /// Whether it is a program outside that speaks gRPC.
+    pub(crate) fn speaks_grpc(&self) -> bool {
+        matches!(&self.kind, Kind::Native(channel) if channel.is_grpc())
     }
 
     /// Runs a command with these arguments; `None` if the app is no command.

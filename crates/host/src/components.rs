@@ -13,7 +13,8 @@ use dhow_blocks::scope::{
     Bound, ComponentInfo, Providers, PubSubBinding, SecretAccess, SecretBinding, State, TopicRules,
 };
 use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
-use dhow_resources::component::{Component, MetadataValue};
+use dhow_resources::component::{Component, MetadataItem, MetadataValue};
+use dhow_resources::configuration::Configuration;
 use dhow_resources::configuration::access::Action;
 use dhow_resources::http_endpoint::HttpEndpoint;
 use dhow_resources::load::Resources;
@@ -39,6 +40,7 @@ pub struct Components {
     subscriptions: Vec<Subscription>,
     http_endpoints: Vec<HttpEndpoint>,
     secret_scopes: HashMap<String, SecretAccess>,
+    configuration: Configuration,
     /// What every app has without any resource, as far as no component takes the name.
     embedded: Vec<(ComponentInfo, Opened)>,
     jobs: Option<Arc<dyn Jobs>>,
@@ -76,9 +78,8 @@ impl Components {
     /// Takes the resources; opens nothing yet. `data_dir` is where the embedded providers keep their files.
     pub fn new(resources: Resources, data_dir: &Path) -> Components {
         let resiliency = Arc::new(Resiliency::new(&resources));
-        let configuration = resources.configurations.first();
-        let scopes = configuration.map(|configuration| configuration.secret_scopes.as_slice());
-        let scopes = scopes.unwrap_or_default().iter().map(|scope| {
+        let configuration = resources.configurations.into_iter().next().unwrap_or_default();
+        let scopes = configuration.secret_scopes.iter().map(|scope| {
             let access = SecretAccess {
                 deny_by_default: scope.default_access == Action::Deny,
                 allowed: scope.allowed.clone(),
@@ -88,6 +89,7 @@ impl Components {
         });
         Components {
             secret_scopes: scopes.collect(),
+            configuration,
             components: resources.components,
             data_dir: data_dir.to_owned(),
             namespace: std::env::var("NAMESPACE").unwrap_or_else(|_| "default".to_owned()),
@@ -115,12 +117,14 @@ impl Components {
             match opened {
                 Ok((metadata, opened)) => {
                     self.failures.lock().remove(&component.name);
+                    metrics.component_opened(app_id, &component.component_type, &component.name, true);
                     let view = View { components: self, app_id, metrics, metadata: &metadata };
                     let info = info(component, &opened);
                     view.add(&mut providers, info, opened).map_err(|reason| failed(component, reason))?;
                 }
                 Err(reason) => {
                     self.failures.lock().insert(component.name.clone(), reason.clone());
+                    metrics.component_opened(app_id, &component.component_type, &component.name, false);
                     let error = failed(component, reason);
                     if !component.ignore_errors {
                         return Err(error);
@@ -138,6 +142,16 @@ impl Components {
             debug_assert!(added.is_ok(), "{added:?}");
         }
         Ok(providers)
+    }
+
+    /// The configuration of the host; without one, all defaults.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The namespace of the host and its apps.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// The resiliency of the host.
@@ -247,19 +261,28 @@ impl Components {
 
     /// The headers of such a service, with references resolved.
     pub async fn endpoint_headers(&self, endpoint: &HttpEndpoint) -> Result<Vec<(String, String)>, String> {
-        let mut headers = Vec::with_capacity(endpoint.headers.len());
-        for item in &endpoint.headers {
+        self.resolve(&endpoint.name, endpoint.auth_secret_store.as_deref(), &endpoint.headers).await
+    }
+
+    /// Names and values that a resource lists, with references resolved. Errors show no value.
+    pub async fn resolve(
+        &self,
+        resource: &str,
+        secret_store: Option<&str>,
+        items: &[MetadataItem],
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut resolved = Vec::with_capacity(items.len());
+        for item in items {
             let value = match &item.value {
                 MetadataValue::Plain(value) => value.clone(),
                 MetadataValue::EnvRef(name) => std::env::var(name).unwrap_or_default(),
                 MetadataValue::SecretRef { name, key } => {
-                    let store = endpoint.auth_secret_store.as_deref();
-                    self.secret(&endpoint.name, store, name, key, "").await?
+                    self.secret(resource, secret_store, name, key, "").await?
                 }
             };
-            headers.push((item.name.clone(), value));
+            resolved.push((item.name.clone(), value));
         }
-        Ok(headers)
+        Ok(resolved)
     }
 
     /// The secret that a resource refers to. Errors name it and never show a value.
@@ -388,7 +411,7 @@ impl View<'_> {
         let policy =
             self.components.resiliency.component(self.app_id, &info.name, block, Direction::Outbound);
         let meter = self.metrics.component(metric, self.app_id, &info.name);
-        Bound { provider, component: Arc::new(info), policy, meter: Some(meter) }
+        Bound { provider, component: Arc::new(info), policy, meter }
     }
 
     fn field(&self, name: &str) -> Option<&str> {

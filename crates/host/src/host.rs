@@ -1,10 +1,12 @@
 //! All apps of a process: register, replace, invoke, shut down.
 
+use crate::access::Access;
 use crate::app::{App, Shared, UnderWay};
 use crate::components::Components;
 use crate::log::LogBook;
-use crate::metrics::Metrics;
+use crate::metrics::{InvocationMeter, Metrics};
 use crate::routes::Routes;
+use crate::tracer::{Tracer, with_environment};
 use crate::triggers::Triggers;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -38,6 +40,9 @@ pub struct Host {
     components: Components,
     triggers: Triggers,
     metrics: Metrics,
+    tracer: Arc<Tracer>,
+    /// Who may call whom; none where the configuration has no rules.
+    access: Option<Access>,
     logs: Arc<LogBook>,
     client: Arc<HttpClient>,
     runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
@@ -61,9 +66,15 @@ struct Table {
 impl Host {
     /// A host without apps.
     pub fn new(options: HostOptions) -> Result<Arc<Host>, prometheus::Error> {
-        let metrics = Metrics::new()?;
+        let configuration = options.components.configuration();
+        let metrics = Metrics::new(&configuration.metrics, options.components.namespace())?;
+        options.components.resiliency().count_in(&metrics);
+        let tracing = with_environment(configuration.tracing.clone(), |name| std::env::var(name).ok());
+        let tracer = Arc::new(Tracer::new(tracing, metrics.clone()));
+        let access = configuration.access_control.as_ref().map(Access::new);
         Ok(Arc::new_cyclic(|this| Host {
             shared: Arc::new(Shared {
+                tracer: Arc::clone(&tracer),
                 engine: options.engine,
                 cache: options.cache,
                 compiling: parking_lot::Mutex::new(()),
@@ -74,6 +85,8 @@ impl Host {
             triggers: Triggers::new(options.components.subscriptions().to_vec()),
             components: options.components,
             metrics,
+            tracer,
+            access,
             logs: Arc::default(),
             client: Arc::default(),
             runtime_api: OnceLock::new(),
@@ -195,6 +208,40 @@ impl Host {
         &self.metrics
     }
 
+    /// Which traces are recorded.
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.tracer
+    }
+
+    /// Invokes an app for another one, which it names: access control has its say. An app may always call itself.
+    pub async fn invoke_for(
+        &self,
+        caller: &str,
+        app_id: &str,
+        invocation: Invocation,
+    ) -> Result<Reply, InvokeError> {
+        let Some(app) = self.app(app_id) else { return self.invoke(app_id, invocation).await };
+        if let Some(calls) = &app.metrics.calls {
+            calls.received(caller);
+        }
+        let allowed = match &self.access {
+            Some(access) if caller != app_id => {
+                let request = &invocation.request;
+                let call = (request.method(), request.uri().path(), app.speaks_grpc());
+                access.check(caller, app_id, call, &self.metrics)
+            }
+            _ => Ok(()),
+        };
+        let answer = match allowed {
+            Ok(()) => self.invoke(app_id, invocation).await,
+            Err(denied) => Err(denied),
+        };
+        if let Some(calls) = &app.metrics.calls {
+            calls.replied(caller, status_of(&answer));
+        }
+        answer
+    }
+
     /// What guests printed.
     pub fn logs(&self) -> &Arc<LogBook> {
         &self.logs
@@ -220,8 +267,10 @@ impl Host {
         self.keep_loaded
     }
 
-    pub(crate) fn invoker(&self) -> Arc<dyn Invoker> {
-        Arc::new(Neighbours(Weak::clone(&self.this)))
+    /// The way of one app to the others.
+    pub(crate) fn invoker(&self, app_id: &Arc<str>) -> Arc<dyn Invoker> {
+        let calls = self.metrics.invocations(app_id);
+        Arc::new(Neighbours { host: Weak::clone(&self.this), app_id: Arc::clone(app_id), calls })
     }
 }
 
@@ -244,15 +293,45 @@ impl Invoker for Host {
     }
 }
 
-/// The other apps of the host, as one app sees them; does not keep the host alive.
-struct Neighbours(Weak<Host>);
+/// The other apps, as one app sees them; does not keep the host alive.
+struct Neighbours {
+    host: Weak<Host>,
+    /// Who asks.
+    app_id: Arc<str>,
+    calls: Option<Arc<InvocationMeter>>,
+}
 
 #[async_trait]
 impl Invoker for Neighbours {
     async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
-        match self.0.upgrade() {
-            Some(host) => host.invoke(app_id, invocation).await,
-            None => Err(InvokeError::ShuttingDown),
-        }
+        let Some(host) = self.host.upgrade() else { return Err(InvokeError::ShuttingDown) };
+        let Some(calls) = &self.calls else { return host.invoke_for(&self.app_id, app_id, invocation).await };
+        let began = Instant::now();
+        let streaming = is_grpc(&invocation);
+        calls.sent(app_id, streaming);
+        let answer = host.invoke_for(&self.app_id, app_id, invocation).await;
+        calls.answered(app_id, status_of(&answer), streaming, began.elapsed());
+        answer
+    }
+}
+
+/// Whether a call is one of gRPC, passed on frame by frame.
+fn is_grpc(invocation: &Invocation) -> bool {
+    let content_type = invocation.request.headers().get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The status that a call is counted with.
+pub(crate) fn status_of(answer: &Result<Reply, InvokeError>) -> u16 {
+    match answer {
+        Ok(reply) => reply.status().as_u16(),
+        Err(InvokeError::UnknownApp { .. }) => 404,
+        Err(InvokeError::Denied { .. } | InvokeError::Forbidden { .. }) => 403,
+        Err(InvokeError::RequestTooLarge { .. }) => 413,
+        Err(InvokeError::Overloaded { .. }) => 429,
+        Err(InvokeError::DeadlineExceeded { .. }) => 504,
+        Err(InvokeError::Unreachable { .. }) => 502,
+        Err(InvokeError::CircuitOpen { .. } | InvokeError::ShuttingDown) => 503,
+        Err(_) => 500,
     }
 }

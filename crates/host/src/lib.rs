@@ -13,9 +13,13 @@
 //! | [`routes`] | which app answers a host name and a path |
 //! | [`log`] | what guests print, kept for those who ask later |
 //! | [`metrics`] | numbers for Prometheus |
+//! | [`tracer`] | which traces are recorded, and what of them |
+//! | `observed` | what is counted and recorded of an invocation |
+//! | `access` | which app may call which path of another |
 //!
 //! Nothing here touches a socket, a wire format or a Wasmtime store.
 
+mod access;
 pub mod app;
 pub mod components;
 mod expression;
@@ -23,9 +27,11 @@ pub mod host;
 pub mod log;
 pub mod metrics;
 pub mod module;
+mod observed;
 pub mod prepare;
 pub mod resiliency;
 pub mod routes;
+pub mod tracer;
 pub mod triggers;
 
 pub use app::{App, Kind};

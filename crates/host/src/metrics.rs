@@ -1,35 +1,49 @@
-//! Numbers for Prometheus.
+//! Numbers for Prometheus: the host's own, and those that Dapr's sidecar has, under its names.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`calls`] | calls of the API and of apps |
+//! | `component` | what components do |
+//! | `invocation` | calls between apps, access control |
+//! | `resiliency` | what policies do |
+//! | `paths` | which path and method stand in labels |
+//! | `series` | labels that are known only when they are seen |
+//! | `family` | metrics of all labels, registered under one name |
 
+pub mod calls;
+mod component;
+mod family;
+mod invocation;
+mod paths;
+mod resiliency;
+mod series;
+
+use calls::{GrpcFamilies, GrpcMeter, HttpFamilies, HttpMeter, Side};
+use component::Components;
+use dhow_blocks::policy::Watch;
 use dhow_blocks::scope::Meter;
-use parking_lot::RwLock;
+use dhow_resources::configuration::telemetry;
+use family::Families;
+use invocation::{Access, InvocationFamilies};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, TextEncoder,
 };
-use std::collections::BTreeMap;
+use resiliency::Resiliency;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use invocation::Decision;
+pub use invocation::InvocationMeter;
+pub(crate) use resiliency::PolicyOf;
 
 /// Upper bounds of the duration histogram's buckets, in seconds: from what a small guest takes to what a
 /// deadline allows.
 const BUCKETS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-/// The blocks whose components are measured, as Dapr's metrics name them.
-const BLOCKS: [&str; 9] = [
-    "configuration",
-    "input_binding",
-    "job",
-    "lock",
-    "output_binding",
-    "pubsub_egress",
-    "pubsub_ingress",
-    "secret",
-    "state",
-];
-
 /// All numbers of a host.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     invocations: IntCounterVec,
@@ -37,27 +51,30 @@ pub struct Metrics {
     refused: IntCounterVec,
     running: IntGaugeVec,
     duration: HistogramVec,
-    /// Dapr's `dapr_component_<block>_count` and `…_latencies`, by block.
-    components: Arc<BTreeMap<&'static str, (IntCounterVec, HistogramVec)>>,
+    spans: IntCounterVec,
+    /// None where the configuration switches metrics off.
+    dapr: Option<Arc<Dapr>>,
 }
 
-/// The numbers of one component as one app uses it. Looked up when an operation is first seen, then only counted.
-struct ComponentMeter {
-    metrics: Metrics,
-    block: &'static str,
-    app_id: String,
-    component: String,
-    seen: RwLock<Vec<(&'static str, bool, Counted)>>,
-}
-
-#[derive(Clone)]
-struct Counted {
-    count: IntCounter,
-    latency: Histogram,
+/// The numbers that a sidecar of Dapr has.
+struct Dapr {
+    components: Components,
+    http_server: Side<HttpFamilies, HttpMeter>,
+    http_client: Side<HttpFamilies, HttpMeter>,
+    grpc_server: Side<GrpcFamilies, GrpcMeter>,
+    grpc_client: Side<GrpcFamilies, GrpcMeter>,
+    invocations: Side<InvocationFamilies, InvocationMeter>,
+    access: Access,
+    resiliency: Resiliency,
+    loaded: IntCounterVec,
+    opened: IntCounterVec,
+    not_opened: IntCounterVec,
+    /// None unless the configuration asks for it.
+    errors: Option<IntCounterVec>,
 }
 
 /// The numbers of one app; looked up once, then only counted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AppMetrics {
     /// Invocations that got as far as a guest.
     pub invocations: IntCounter,
@@ -69,52 +86,61 @@ pub struct AppMetrics {
     pub running: IntGauge,
     /// Seconds from admission to the end of the response.
     pub duration: Histogram,
+    /// What a sidecar counts of its calls to the app; none where metrics are off.
+    pub http: Option<Arc<HttpMeter>>,
+    /// Calls from and to other apps; none where metrics are off.
+    pub calls: Option<Arc<InvocationMeter>>,
+}
+
+/// What became of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanEnd {
+    /// A collector has it.
+    Sent,
+    /// Too many waited to be sent.
+    Dropped,
+    /// The collector did not take it, or could not be reached.
+    Refused,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
     /// Everything at zero.
-    pub fn new() -> Result<Metrics, prometheus::Error> {
+    pub fn new(settings: &telemetry::Metrics, namespace: &str) -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
+        let families = Families::new(&registry, settings);
         let app = &["app_id"];
-        let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counter = IntCounterVec::new(Opts::new(name, help), app)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let invocations = counter("dhow_invocations_total", "Invocations that reached a guest.")?;
-        let failures = counter(
+        let invocations =
+            families.counter("dhow_invocations_total", "Invocations that reached a guest.", app)?;
+        let failures = families.counter(
             "dhow_invocation_failures_total",
             "Invocations in which the guest trapped, ran out of time or broke its contract.",
+            app,
         )?;
-        let refused =
-            counter("dhow_invocations_refused_total", "Invocations refused because the app was overloaded.")?;
-        let running = IntGaugeVec::new(Opts::new("dhow_invocations_running", "Invocations under way."), app)?;
+        let refused = families.counter(
+            "dhow_invocations_refused_total",
+            "Invocations refused because the app was overloaded.",
+            app,
+        )?;
+        let running = families.gauge("dhow_invocations_running", "Invocations under way.", app)?;
         let opts = HistogramOpts::new(
             "dhow_invocation_duration_seconds",
             "Time from admission to the end of the response.",
         );
         let duration = HistogramVec::new(opts.buckets(BUCKETS.to_vec()), app)?;
-        registry.register(Box::new(running.clone()))?;
         registry.register(Box::new(duration.clone()))?;
-        let mut components = BTreeMap::new();
-        for block in BLOCKS {
-            let labels = &["app_id", "component", "operation", "success"];
-            let opts = Opts::new(format!("dapr_component_{block}_count"), "Operations of components.");
-            let count = IntCounterVec::new(opts, labels)?;
-            let opts = HistogramOpts::new(
-                format!("dapr_component_{block}_latencies"),
-                "Milliseconds that operations of components took.",
-            );
-            let buckets = BUCKETS.iter().map(|seconds| seconds * 1000.0).collect();
-            let latency = HistogramVec::new(opts.buckets(buckets), labels)?;
-            registry.register(Box::new(count.clone()))?;
-            registry.register(Box::new(latency.clone()))?;
-            components.insert(block, (count, latency));
-        }
-        let components = Arc::new(components);
-        Ok(Metrics { registry, invocations, failures, refused, running, duration, components })
+        let spans = families.counter("dhow_spans_total", "Spans by what became of them.", &["end"])?;
+        let dapr = match settings.enabled.unwrap_or(true) {
+            true => Some(Arc::new(Dapr::new(&families, settings, namespace)?)),
+            false => None,
+        };
+        Ok(Metrics { registry, invocations, failures, refused, running, duration, spans, dapr })
+    }
+
+    /// Whether the configuration lets them be collected and shown.
+    pub fn is_enabled(&self) -> bool {
+        self.dapr.is_some()
     }
 
     /// The numbers of this app.
@@ -126,32 +152,85 @@ impl Metrics {
             refused: self.refused.with_label_values(app),
             running: self.running.with_label_values(app),
             duration: self.duration.with_label_values(app),
+            http: self.dapr.as_ref().map(|dapr| dapr.http_client.app(app_id, HttpMeter::new)),
+            calls: self.invocations(app_id),
         }
     }
 
     /// Takes the measurements of one component as one app uses it. `block` is its name in Dapr's metrics.
-    pub fn component(&self, block: &'static str, app_id: &str, component: &str) -> Arc<dyn Meter> {
-        Arc::new(ComponentMeter {
-            metrics: self.clone(),
-            block,
-            app_id: app_id.to_owned(),
-            component: component.to_owned(),
-            seen: RwLock::default(),
-        })
+    pub fn component(&self, block: &str, app_id: &str, component: &str) -> Option<Arc<dyn Meter>> {
+        self.dapr.as_ref()?.components.meter(block, app_id, component)
+    }
+
+    /// Counts the calls that programs and guests make to the HTTP API as this app.
+    pub fn http_server(&self, app_id: &str) -> Option<Arc<HttpMeter>> {
+        Some(self.dapr.as_ref()?.http_server.app(app_id, HttpMeter::new))
+    }
+
+    /// Counts the calls that programs make to the gRPC API as this app.
+    pub fn grpc_server(&self, app_id: &str) -> Option<Arc<GrpcMeter>> {
+        Some(self.dapr.as_ref()?.grpc_server.app(app_id, GrpcMeter::new))
+    }
+
+    /// Counts the calls that an app gets over gRPC.
+    pub fn grpc_client(&self, app_id: &str) -> Option<Arc<GrpcMeter>> {
+        Some(self.dapr.as_ref()?.grpc_client.app(app_id, GrpcMeter::new))
+    }
+
+    /// Counts the calls between this app and others.
+    pub fn invocations(&self, app_id: &str) -> Option<Arc<InvocationMeter>> {
+        Some(self.dapr.as_ref()?.invocations.app(app_id, InvocationMeter::new))
+    }
+
+    /// The API answered an app with an error of this code.
+    pub fn error(&self, app_id: &str, code: &str) {
+        if let Some(errors) = self.dapr.as_ref().and_then(|dapr| dapr.errors.as_ref()) {
+            errors.with_label_values(&[app_id, code, category(code)]).inc();
+        }
+    }
+
+    /// A span was sent, or was lost: because too many waited, or because the collector did not take it.
+    pub fn spans(&self, end: SpanEnd, count: u64) {
+        let end = match end {
+            SpanEnd::Sent => "sent",
+            SpanEnd::Dropped => "dropped",
+            SpanEnd::Refused => "refused",
+        };
+        self.spans.with_label_values(&[end]).inc_by(count);
     }
 
     /// A job was delivered, or not.
     pub fn job(&self, app_id: &str, success: bool, elapsed: Duration) {
-        if let Some(counted) = self.counted(["job", app_id, "jobs"], "trigger", success) {
-            counted.record(elapsed);
+        if let Some(dapr) = &self.dapr {
+            dapr.components.job(app_id, success, elapsed);
         }
     }
 
-    fn counted(&self, meter: [&str; 3], operation: &str, success: bool) -> Option<Counted> {
-        let [block, app_id, component] = meter;
-        let labels = &[app_id, component, operation, if success { "true" } else { "false" }];
-        let (count, latency) = self.components.get(block)?;
-        Some(Counted { count: count.with_label_values(labels), latency: latency.with_label_values(labels) })
+    /// An app got a component of this type, or would have.
+    pub(crate) fn component_opened(&self, app_id: &str, component_type: &str, name: &str, success: bool) {
+        let Some(dapr) = &self.dapr else { return };
+        if success {
+            dapr.loaded.with_label_values(&[app_id]).inc();
+            dapr.opened.with_label_values(&[app_id, component_type]).inc();
+        } else {
+            dapr.not_opened.with_label_values(&[app_id, component_type, "init", name]).inc();
+        }
+    }
+
+    pub(crate) fn access(&self, caller: &str, trust_domain: &str, operation: &str, decision: &Decision) {
+        if let Some(dapr) = &self.dapr {
+            dapr.access.decided(caller, trust_domain, operation, decision);
+        }
+    }
+
+    pub(crate) fn policy(&self, of: &PolicyOf<'_>) -> Option<Arc<dyn Watch>> {
+        Some(self.dapr.as_ref()?.resiliency.meter(of))
+    }
+
+    pub(crate) fn resiliency_loaded(&self, app_id: &str, name: &str) {
+        if let Some(dapr) = &self.dapr {
+            dapr.resiliency.loaded(app_id, name);
+        }
     }
 
     /// Everything in Prometheus' text format.
@@ -162,28 +241,79 @@ impl Metrics {
     }
 }
 
-// === impl ComponentMeter ===
-
-impl Meter for ComponentMeter {
-    fn record(&self, operation: &'static str, success: bool, elapsed: Duration) {
-        let is_it = |seen: &&(&'static str, bool, Counted)| seen.0 == operation && seen.1 == success;
-        if let Some((_, _, counted)) = self.seen.read().iter().find(is_it) {
-            counted.record(elapsed);
-            return;
-        }
-        let meter = [self.block, &self.app_id, &self.component];
-        if let Some(counted) = self.metrics.counted(meter, operation, success) {
-            counted.record(elapsed);
-            self.seen.write().push((operation, success, counted));
-        }
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("enabled", &self.is_enabled()).finish_non_exhaustive()
     }
 }
 
-// === impl Counted ===
+// === impl Dapr ===
 
-impl Counted {
-    fn record(&self, elapsed: Duration) {
-        self.count.inc();
-        self.latency.observe(elapsed.as_secs_f64() * 1000.0);
+impl Dapr {
+    fn new(
+        families: &Families<'_>,
+        settings: &telemetry::Metrics,
+        namespace: &str,
+    ) -> Result<Dapr, prometheus::Error> {
+        let paths = calls::paths(settings);
+        let errors = settings.record_error_codes.unwrap_or(false).then(|| {
+            let labels = &["app_id", "error_code", "category"];
+            families.counter("dapr_error_code_total", "Errors that the API answered.", labels)
+        });
+        Ok(Dapr {
+            components: Components::new(families, namespace)?,
+            http_server: Side::new(HttpFamilies::server(families, &paths)?),
+            http_client: Side::new(HttpFamilies::client(families, &paths)?),
+            grpc_server: Side::new(GrpcFamilies::server(families)?),
+            grpc_client: Side::new(GrpcFamilies::client(families)?),
+            invocations: Side::new(InvocationFamilies::new(families)?),
+            access: Access::new(families)?,
+            resiliency: Resiliency::new(families, namespace)?,
+            loaded: families.counter(
+                "dapr_runtime_component_loaded",
+                "Components that an app got.",
+                &["app_id"],
+            )?,
+            opened: families.counter(
+                "dapr_runtime_component_init_total",
+                "Components that were opened for an app, by type.",
+                &["app_id", "component"],
+            )?,
+            not_opened: families.counter(
+                "dapr_runtime_component_init_fail_total",
+                "Components that could not be opened.",
+                &["app_id", "component", "reason", "component_name"],
+            )?,
+            errors: errors.transpose()?,
+        })
     }
+}
+
+/// The kind of error that a code is of (Dapr documentation, "Error codes").
+fn category(code: &str) -> &'static str {
+    const CATEGORIES: [(&str, &str); 18] = [
+        ("ERR_ACTOR", "actor"),
+        ("ERR_STATE", "state"),
+        ("ERR_NOT_SUPPORTED_STATE", "state"),
+        ("ERR_CONFIGURATION", "configuration"),
+        ("ERR_CRYPTO", "crypto"),
+        ("ERR_SECRET", "secret"),
+        ("ERR_PUBSUB", "pubsub"),
+        ("ERR_PUBLISH", "pubsub"),
+        ("ERR_TOPIC", "pubsub"),
+        ("ERR_CONVERSATION", "conversation"),
+        ("ERR_DIRECT_INVOKE", "service-invocation"),
+        ("ERR_INVOKE_OUTPUT_BINDING", "binding"),
+        ("ERR_LOCK", "lock"),
+        ("ERR_TRY_LOCK", "lock"),
+        ("ERR_UNLOCK", "lock"),
+        ("ERR_HEALTH", "health"),
+        ("ERR_OUTBOUND_HEALTH", "health"),
+        ("DAPR_SCHEDULER", "job"),
+    ];
+    if code.contains("WORKFLOW") || code.starts_with("ERR_INSTANCE_ID") {
+        return "workflow";
+    }
+    let found = CATEGORIES.iter().find(|(prefix, _)| code.starts_with(prefix));
+    found.map_or("common", |(_, category)| category)
 }

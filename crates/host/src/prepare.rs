@@ -233,7 +233,7 @@ impl Host {
             components,
             grants: spec.grants,
             config: spec.config,
-            invoker: self.invoker(),
+            invoker: self.invoker(&app_id),
             policies: self.components().resiliency().of_app(&spec.app_id),
         });
         let setup = Setup {
@@ -305,13 +305,14 @@ impl Host {
 
     /// What a program outside may use under this app-id: everything that the resources show it.
     pub async fn outside_scope(self: &Arc<Self>, app_id: &str) -> Result<Arc<Scope>, ComponentError> {
+        let app_id: Arc<str> = app_id.into();
         Ok(Arc::new(Scope {
-            app_id: app_id.into(),
             grants: Grants::everything(),
-            components: self.components().of_app(app_id, self.metrics()).await?,
+            components: self.components().of_app(&app_id, self.metrics()).await?,
             config: BTreeMap::new(),
-            invoker: self.invoker(),
-            policies: self.components().resiliency().of_app(app_id),
+            invoker: self.invoker(&app_id),
+            policies: self.components().resiliency().of_app(&app_id),
+            app_id,
         }))
     }
 }

@@ -5,7 +5,8 @@
 //! one calling app.
 
 use crate::expression::Expression;
-use dhow_blocks::policy::{Backoff, Breaker, Counts, Matching, Policies, Policy, Retry};
+use crate::metrics::{Metrics, PolicyOf};
+use dhow_blocks::policy::{Backoff, Breaker, Counts, Matching, Policies, Policy, Retry, Watch};
 use dhow_resources::load::Resources;
 use dhow_resources::resiliency::defaults::{
     ComponentBlock, DefaultTarget, Direction, PolicyKind, built_in_retry, default_policy_names,
@@ -13,7 +14,7 @@ use dhow_resources::resiliency::defaults::{
 use dhow_resources::resiliency::{self as resource, PolicyNames};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The resiliency of a host.
 #[derive(Debug, Default)]
@@ -21,6 +22,22 @@ pub struct Resiliency {
     resources: Vec<resource::Resiliency>,
     /// Circuit breakers by calling app, target and name.
     breakers: Mutex<HashMap<(String, String, String), Arc<Breaker>>>,
+    metrics: OnceLock<Metrics>,
+    /// What counts the policies of an app for a target.
+    watches: Mutex<HashMap<(String, String), Arc<dyn Watch>>>,
+}
+
+/// Targets whose policies are counted; apps can ask for any name.
+const MAX_WATCHES: usize = 10_000;
+
+/// What a policy is for.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    /// For circuit breakers.
+    key: &'a str,
+    /// In metrics.
+    label: &'a str,
+    direction: Direction,
 }
 
 /// The policies of one calling app.
@@ -34,7 +51,12 @@ struct OfApp {
 impl Resiliency {
     /// Takes what the resources say.
     pub fn new(resources: &Resources) -> Resiliency {
-        Resiliency { resources: resources.resiliencies.clone(), breakers: Mutex::default() }
+        Resiliency { resources: resources.resiliencies.clone(), ..Resiliency::default() }
+    }
+
+    /// Says where to count what policies do; once.
+    pub(crate) fn count_in(&self, metrics: &Metrics) {
+        let _ = self.metrics.set(metrics.clone());
     }
 
     /// Names of the resources.
@@ -44,7 +66,13 @@ impl Resiliency {
 
     /// The policies of an app's invocations; none where no resource is for this app.
     pub fn of_app(self: &Arc<Self>, app_id: &str) -> Option<Arc<dyn Policies>> {
-        let any = self.resources.iter().any(|resource| resource.is_in_scope(app_id));
+        let mut any = false;
+        for resource in self.resources.iter().filter(|resource| resource.is_in_scope(app_id)) {
+            any = true;
+            if let Some(metrics) = self.metrics.get() {
+                metrics.resiliency_loaded(app_id, &resource.name);
+            }
+        }
         let of_app = || OfApp { resiliency: Arc::clone(self), app_id: app_id.to_owned() };
         any.then(|| Arc::new(of_app()) as Arc<dyn Policies>)
     }
@@ -65,18 +93,21 @@ impl Resiliency {
             })
         };
         let side = if direction == Direction::Inbound { "in" } else { "out" };
-        let target = format!("component {component} {side}");
-        self.policy(app_id, &target, named, DefaultTarget::Component(block, direction))
+        let key = format!("component {component} {side}");
+        let label = format!("{block:?}_{component}");
+        let target = Target { key: &key, label: &label, direction };
+        self.policy(app_id, target, named, DefaultTarget::Component(block, direction))
     }
 
     fn policy(
         &self,
         app_id: &str,
-        target: &str,
+        target: Target<'_>,
         named: impl Fn(&resource::Resiliency) -> Option<PolicyNames>,
         default: DefaultTarget,
     ) -> Policy {
         let mut policy = Policy::default();
+        let mut from = [""; 3];
         for resource in self.resources.iter().filter(|resource| resource.is_in_scope(app_id)) {
             let names = named(resource).unwrap_or_default();
             if policy.timeout.is_none() {
@@ -85,6 +116,7 @@ impl Resiliency {
                     timeouts.get(name).copied()
                 });
                 policy.timeout = timeout.map(|(_, timeout)| timeout).filter(|timeout| !timeout.is_zero());
+                from[0] = &resource.name;
             }
             if policy.retry.is_none() {
                 let retries = &resource.policies.retries;
@@ -92,16 +124,39 @@ impl Resiliency {
                     retries.get(name).cloned().or_else(|| built_in_retry(name))
                 });
                 policy.retry = retry.map(|(_, retry)| Arc::new(from_resource(&retry)));
+                from[1] = &resource.name;
             }
             if policy.breaker.is_none() {
                 let breakers = &resource.policies.circuit_breakers;
                 let breaker = names.circuit_breaker.as_deref();
                 let found =
                     pick(breaker, default, PolicyKind::CircuitBreaker, |name| breakers.get(name).cloned());
-                policy.breaker = found.map(|(name, breaker)| self.breaker(app_id, target, &name, &breaker));
+                policy.breaker =
+                    found.map(|(name, breaker)| self.breaker(app_id, target.key, &name, &breaker));
+                from[2] = if policy.breaker.is_some() { &resource.name } else { "" };
             }
         }
+        if !policy.is_none() {
+            policy.watch = self.watch(app_id, target, from);
+        }
         policy
+    }
+
+    /// What counts the policy of an app for a target; `names` are the resources of its parts.
+    fn watch(&self, app_id: &str, target: Target<'_>, names: [&str; 3]) -> Option<Arc<dyn Watch>> {
+        let metrics = self.metrics.get()?;
+        let key = (app_id.to_owned(), target.key.to_owned());
+        let mut watches = self.watches.lock();
+        if let Some(watch) = watches.get(&key) {
+            return Some(Arc::clone(watch));
+        }
+        if watches.len() >= MAX_WATCHES {
+            return None;
+        }
+        let direction = if target.direction == Direction::Inbound { "inbound" } else { "outbound" };
+        let watch = metrics.policy(&PolicyOf { app_id, names, direction, target: target.label })?;
+        watches.insert(key, Arc::clone(&watch));
+        Some(watch)
     }
 
     fn breaker(
@@ -126,8 +181,9 @@ impl Policies for OfApp {
         let named = |resource: &resource::Resiliency| {
             resource.targets.apps.get(target).map(|target| target.policies.clone())
         };
-        let key = format!("app {target}");
-        self.resiliency.policy(&self.app_id, &key, named, DefaultTarget::App)
+        let (key, label) = (format!("app {target}"), format!("app_{target}"));
+        let target = Target { key: &key, label: &label, direction: Direction::Outbound };
+        self.resiliency.policy(&self.app_id, target, named, DefaultTarget::App)
     }
 }
 

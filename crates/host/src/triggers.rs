@@ -324,7 +324,7 @@ impl Triggers {
                         ComponentBlock::Binding,
                         Direction::Inbound,
                     ),
-                    meter: Some(host.metrics().component("input_binding", &app.app_id, name)),
+                    meter: host.metrics().component("input_binding", &app.app_id, name),
                 };
                 Ok(bound.provider.read(Arc::new(events)).await?)
             }
@@ -351,7 +351,7 @@ impl Triggers {
             broker: Arc::clone(&binding.bound.provider),
             policy: resiliency.component(&scope.app_id, pubsub, ComponentBlock::Pubsub, Direction::Inbound),
             sink,
-            meter: Some(host.metrics().component("pubsub_ingress", &scope.app_id, pubsub)),
+            meter: host.metrics().component("pubsub_ingress", &scope.app_id, pubsub),
             subscription: subscription.clone(),
         };
         let subscribe = Subscribe {

@@ -18,6 +18,7 @@ use super::transport::{Transport, Unreachable, Version};
 use super::{AppStatus, Endpoint, TypeUrl, is_hop, sign, strip_hops};
 use crate::callback;
 use crate::dapr::path::decode;
+use crate::grpc::caller::trace_bin;
 use crate::grpc::status::to_http;
 use crate::proto::common::v1::http_extension::Verb;
 use crate::proto::common::v1::{HttpExtension, InvokeRequest};
@@ -33,14 +34,19 @@ use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::{Body, Channel, CollectError, Invocation, InvokeError, Reply, Trigger};
 use dhow_blocks::jobs::JobData;
 use dhow_blocks::trace::TraceContext;
+use dhow_host::metrics::calls::{GrpcCall, GrpcMeter};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use http_body::Body as _;
 use parking_lot::RwLock;
 use prost_types::Any;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
@@ -55,6 +61,8 @@ pub struct GrpcChannel {
     max_message: usize,
     /// What the app itself calls the paths of its subscriptions, by component, topic and the path they have here.
     paths: RwLock<HashMap<(String, String, String), String>>,
+    /// Counts the calls; none where nobody asks for it.
+    meter: Option<Arc<GrpcMeter>>,
 }
 
 /// Why an exchange gave no reply.
@@ -74,7 +82,12 @@ impl GrpcChannel {
     /// wrong with the endpoint.
     pub fn new(endpoint: Endpoint, max_message: usize) -> Result<GrpcChannel, String> {
         let transport = Transport::new(&endpoint, Version::Http2)?;
-        Ok(GrpcChannel { endpoint, transport, max_message, paths: RwLock::default() })
+        Ok(GrpcChannel { endpoint, transport, max_message, paths: RwLock::default(), meter: None })
+    }
+
+    /// The same, with its calls counted.
+    pub fn counted(self, meter: Option<Arc<GrpcMeter>>) -> GrpcChannel {
+        GrpcChannel { meter, ..self }
     }
 
     /// Frame by frame, both ways, for as long as both ends want.
@@ -85,6 +98,7 @@ impl GrpcChannel {
         headers.remove(HOST);
         headers.insert(TE, HeaderValue::from_static("trailers"));
         sign(headers, trace, self.endpoint.token.as_deref());
+        sign_bin(headers, trace);
         self.transport.send(request).await.map_err(|error| error.of(&self.endpoint.app_id))
     }
 
@@ -242,6 +256,7 @@ impl GrpcChannel {
         let mut metadata = headers.clone();
         metadata.retain_metadata();
         sign(&mut metadata, trace, self.endpoint.token.as_deref());
+        sign_bin(&mut metadata, trace);
         let mut request = Request::new(message);
         *request.metadata_mut() = MetadataMap::from_headers(metadata);
         request.set_timeout(self.endpoint.deadline);
@@ -272,6 +287,51 @@ impl GrpcChannel {
 #[async_trait]
 impl Channel for GrpcChannel {
     async fn invoke(&self, invocation: Invocation) -> Result<Reply, InvokeError> {
+        let Some(meter) = self.meter.as_ref().filter(|_| invocation.trigger != Trigger::Host) else {
+            return self.deliver(invocation).await;
+        };
+        let (began, method) = (Instant::now(), method(&invocation));
+        let sent = invocation.request.body().size_hint().exact().unwrap_or(0);
+        let answer = self.deliver(invocation).await;
+        let (status, received) = match &answer {
+            Ok(reply) => (status_of(reply), reply.body().size_hint().exact().unwrap_or(0)),
+            Err(_) => (Code::Unavailable as i32, 0),
+        };
+        meter.record(GrpcCall { method: &method, status, sent, received, elapsed: began.elapsed() });
+        answer
+    }
+
+    fn is_grpc(&self) -> bool {
+        true
+    }
+}
+
+/// The call that an invocation becomes.
+fn method(invocation: &Invocation) -> Cow<'static, str> {
+    if content_type(invocation.request.headers()).starts_with("application/grpc") {
+        return Cow::Owned(invocation.request.uri().path().to_owned());
+    }
+    Cow::Borrowed(match invocation.trigger {
+        Trigger::Topic => "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",
+        Trigger::Binding => "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent",
+        Trigger::Job => "/dapr.proto.runtime.v1.AppCallback/OnJobEvent",
+        _ => "/dapr.proto.runtime.v1.AppCallback/OnInvoke",
+    })
+}
+
+/// The gRPC status of a reply, as far as it is known at its head.
+fn status_of(reply: &Reply) -> i32 {
+    let status = reply.extensions().get::<AppStatus>().map(|AppStatus(status)| status.code() as i32);
+    let status = status.or_else(|| crate::watched::grpc_status(reply.headers()));
+    status.unwrap_or(match reply.status().is_success() {
+        true => Code::Ok as i32,
+        false if reply.status() == StatusCode::NOT_FOUND => Code::Unimplemented as i32,
+        false => Code::Unknown as i32,
+    })
+}
+
+impl GrpcChannel {
+    async fn deliver(&self, invocation: Invocation) -> Result<Reply, InvokeError> {
         if content_type(invocation.request.headers()).starts_with("application/grpc") {
             return self.forward(invocation).await;
         }
@@ -283,6 +343,13 @@ impl Channel for GrpcChannel {
                 Err(InvokeError::DeadlineExceeded { app_id, seconds })
             }
         }
+    }
+}
+
+/// Adds the trace in the form that gRPC had first.
+fn sign_bin(headers: &mut HeaderMap, trace: TraceContext) {
+    if let Ok(trace) = HeaderValue::try_from(trace_bin(trace)) {
+        headers.insert(HeaderName::from_static("grpc-trace-bin"), trace);
     }
 }
 

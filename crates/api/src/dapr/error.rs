@@ -285,6 +285,12 @@ impl ApiError {
     pub(crate) fn invoke(app_id: &str, error: &InvokeError) -> ApiError {
         match error {
             InvokeError::Denied { .. } => ApiError::denied(error.to_string()),
+            InvokeError::Forbidden { .. } => ApiError::new(
+                StatusCode::FORBIDDEN,
+                Grpc::PermissionDenied,
+                "ERR_DIRECT_INVOKE",
+                format!("failed to invoke, id: {app_id}, err: {error}"),
+            ),
             error => ApiError::internal(
                 "ERR_DIRECT_INVOKE",
                 format!("failed to invoke, id: {app_id}, err: {error}"),

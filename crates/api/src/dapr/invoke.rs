@@ -48,15 +48,20 @@ pub(super) async fn by_header(scope: &Scope, invocation: Invocation) -> Result<R
     let headers = invocation.request.headers();
     let named = headers.get("dapr-app-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let Some(app_id) = named.or_else(|| basic_auth(headers)).filter(|id| !id.is_empty()) else {
-        return Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            Grpc::NotFound,
-            "ERR_DIRECT_INVOKE",
-            "failed getting app id either from the URL path or the header dapr-app-id",
-        ));
+        return Err(no_target());
     };
     let path = invocation.request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     call(scope, &app_id, &path, invocation).await
+}
+
+/// Nobody to invoke is named. So are paths answered that are no API, or one that is switched off.
+pub(super) fn no_target() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        Grpc::NotFound,
+        "ERR_DIRECT_INVOKE",
+        "failed getting app id either from the URL path or the header dapr-app-id",
+    )
 }
 
 /// Invokes an app at this path with this query.

@@ -47,6 +47,17 @@ pub(crate) fn authenticate(headers: &mut HeaderMap, token: Option<&str>) -> Resu
     }
 }
 
+/// A trace as the value of `grpc-trace-bin`.
+pub(crate) fn trace_bin(trace: TraceContext) -> String {
+    let mut bytes = [0; 29];
+    bytes[2..18].copy_from_slice(&trace.trace_id.to_be_bytes());
+    bytes[18] = 1;
+    bytes[19..27].copy_from_slice(&trace.span_id.to_be_bytes());
+    bytes[27] = 2;
+    bytes[28] = u8::from(trace.sampled);
+    BASE64_STANDARD_NO_PAD.encode(bytes)
+}
+
 /// Version 0, then the fields trace id (0), span id (1) and options (2), each behind its number.
 fn binary(encoded: &str) -> Option<TraceContext> {
     let engine = if encoded.ends_with('=') { &BASE64_STANDARD } else { &BASE64_STANDARD_NO_PAD };
@@ -57,7 +68,7 @@ fn binary(encoded: &str) -> Option<TraceContext> {
     let (span_id, rest) = rest.split_first_chunk()?;
     let sampled = matches!(rest, [2, options, ..] if options & 1 == 1);
     let (trace_id, span_id) = (u128::from_be_bytes(*trace_id), u64::from_be_bytes(*span_id));
-    (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id, sampled })
+    (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id, parent_id: 0, sampled })
 }
 
 #[cfg(test)]
@@ -72,6 +83,7 @@ mod tests {
         bytes.extend(9u64.to_be_bytes());
         bytes.extend([2, 1]);
         let encoded = BASE64_STANDARD_NO_PAD.encode(&bytes);
+        assert_eq!(binary(&encoded).map(trace_bin), Some(encoded.clone()));
         let text = "00-00000000000000000000000000000007-0000000000000009-01";
         for (name, value, expected) in [
             ("grpc-trace-bin", encoded.as_str(), Some(7)),

@@ -3,11 +3,11 @@
 //! Nothing is decoded, so all four kinds of methods work, and trailers reach the caller because a reply's body
 //! carries them.
 
-use super::caller::Caller;
 use super::{refuse, status};
 use crate::dapr::invoke::address;
 use dhow_blocks::invoke::{Body, Invocation, Reply, Trigger};
 use dhow_blocks::scope::Scope;
+use dhow_blocks::trace::TraceContext;
 use http::Request;
 use http::header::{HeaderName, HeaderValue, TE};
 use tonic::Status;
@@ -16,7 +16,7 @@ const APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
 
 /// Passes one request on under the identity of the app of `scope`. Without `dapr-app-id` it is answered
 /// "unimplemented"; what keeps it from its target is a status, too.
-pub(crate) async fn proxy(scope: &Scope, request: Request<Body>) -> Reply {
+pub(crate) async fn proxy(scope: &Scope, request: Request<Body>, trace: TraceContext) -> Reply {
     let Some(app_id) = request.headers().get(APP_ID).and_then(|id| id.to_str().ok()).map(str::to_owned)
     else {
         let path = request.uri().path();
@@ -24,7 +24,6 @@ pub(crate) async fn proxy(scope: &Scope, request: Request<Body>) -> Reply {
             "unknown service or method {path}; to reach an app, send its id as the metadata dapr-app-id"
         )));
     };
-    let trace = Caller::read(request.headers()).trace;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let mut invocation = Invocation { request, trigger: Trigger::App, trace, depth: 0 };
     let app_id = match address(scope, &app_id, &path, &mut invocation) {

@@ -21,6 +21,7 @@ impl Service {
     }
 
     pub(super) fn status(&self, error: &ApiError) -> Status {
+        self.api.metrics.error(&self.scope.app_id, error.code);
         status::status(error, &self.scope.app_id)
     }
 

@@ -10,3 +10,4 @@ mod http_apps;
 mod messages;
 mod state;
 mod support;
+mod telemetry;

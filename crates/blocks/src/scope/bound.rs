@@ -24,8 +24,9 @@ pub struct ComponentInfo {
 
 /// Takes the measurements of one component's calls.
 pub trait Meter: Send + Sync + 'static {
-    /// A call of this operation ended.
-    fn record(&self, operation: &'static str, success: bool, elapsed: Duration);
+    /// A call of this operation ended. `object` is what it was about, where that is measured: the topic of a message,
+    /// the operation of a binding; else empty.
+    fn record(&self, operation: &'static str, object: &str, success: bool, elapsed: Duration);
 }
 
 /// A provider with what surrounds each call to it.
@@ -58,10 +59,26 @@ impl<P: ?Sized> Bound<P> {
         E: Resilient,
         F: Future<Output = Result<T, E>>,
     {
+        self.call_for(operation, "", input, call).await
+    }
+
+    /// The same, for a call whose object is measured, too (see [`Meter::record`]).
+    pub async fn call_for<I, T, E, F>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        input: I,
+        call: impl FnMut(I) -> F,
+    ) -> Result<T, E>
+    where
+        I: Clone,
+        E: Resilient,
+        F: Future<Output = Result<T, E>>,
+    {
         let began = Instant::now();
         let answer = self.policy.run(input, call).await;
         if let Some(meter) = &self.meter {
-            meter.record(operation, answer.is_ok(), began.elapsed());
+            meter.record(operation, object, answer.is_ok(), began.elapsed());
         }
         answer
     }

@@ -150,7 +150,8 @@ impl Scope {
         let binding = self.publisher(pubsub, topic)?;
         let message = self.envelope(binding, topic, event, DEFAULT_TYPE, trace, trace_state)?;
         let provider = &binding.bound.provider;
-        let published = binding.bound.call("publish", message, |message| provider.publish(message)).await;
+        let published =
+            binding.bound.call_for("publish", topic, message, |message| provider.publish(message)).await;
         published.map_err(|error| PublishError::Provider { error })
     }
 
@@ -176,7 +177,7 @@ impl Scope {
             }
         }
         let (count, provider) = (messages.len(), &binding.bound.provider);
-        let published = binding.bound.call("bulk_publish", messages, |messages| async {
+        let published = binding.bound.call_for("bulk_publish", topic, messages, |messages| async {
             // A retry repeats all of them: at least once, as promised.
             let answers = provider.publish_many(messages).await;
             match answers.iter().find_map(|answer| answer.as_ref().err()) {

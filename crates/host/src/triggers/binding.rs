@@ -74,7 +74,7 @@ impl Handler<BindingEvent> for Events {
         let began = Instant::now();
         let taken = self.policy.run(event, |event| self.take(event)).await;
         if let Some(meter) = &self.meter {
-            meter.record("read", taken.is_ok(), began.elapsed());
+            meter.record("read", "", taken.is_ok(), began.elapsed());
         }
         match taken {
             Ok(()) => Outcome::Done,

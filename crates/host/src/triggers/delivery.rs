@@ -87,7 +87,8 @@ impl Handler<Message> for Delivery {
         let began = Instant::now();
         let (outcome, word) = self.deliver(message).await;
         if let Some(meter) = &self.meter {
-            meter.record(word, outcome == Outcome::Done && word != "drop", began.elapsed());
+            let success = outcome == Outcome::Done && word != "drop";
+            meter.record(word, &self.subscription.topic, success, began.elapsed());
         }
         outcome
     }
@@ -141,6 +142,9 @@ impl Delivery {
         let envelope = if raw { event.to_bytes() } else { message.data.clone() };
         let mut metadata = message.metadata.clone();
         metadata.insert("pubsubName".to_owned(), pubsub.clone());
+        if let Some(state) = event.text("tracestate").filter(|state| !state.is_empty()) {
+            metadata.insert("tracestate".to_owned(), state.to_owned());
+        }
         let of = EventOf { component: pubsub.clone(), name: topic.clone() };
         Ok((TopicEvent { path: None, of, envelope, metadata, trace }, path))
     }
