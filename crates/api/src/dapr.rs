@@ -32,7 +32,7 @@ pub(crate) mod secret;
 pub(crate) mod state;
 
 use crate::observed::{ApiLog, HttpCall};
-use crate::server::{Face, Stop};
+use crate::server::{Face, HEAD_BYTES, Stop};
 use crate::text;
 use apis::Apis;
 use async_trait::async_trait;
@@ -47,15 +47,24 @@ use http::{HeaderName, Method, Request, StatusCode};
 use metadata::Metadata;
 use std::sync::{Arc, Weak};
 
-/// Largest request body of the API itself, in bytes; invocations pass theirs on and have the app's limit.
-const MAX_BODY: usize = 4 << 20;
-
 /// The version of Dapr's API that is spoken here.
 pub const DAPR_VERSION: &str = "1.18.3";
+
+/// What the command line says about the API.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiOptions {
+    /// Every call is logged, whatever the configuration says.
+    pub log: bool,
+    /// Largest request body of the API itself, in bytes; invocations pass theirs on and have the app's limit.
+    pub max_body: usize,
+    /// Largest head of a request on the API's port, in bytes.
+    pub max_head: usize,
+}
 
 /// The API, for all apps of a host.
 pub struct Dapr {
     host: Weak<Host>,
+    options: ApiOptions,
     pub(crate) metadata: Metadata,
     pub(crate) configuration: configuration::Subscriptions,
     /// Which of it is switched on.
@@ -87,6 +96,10 @@ pub(crate) enum Caller {
 }
 
 impl Face for DaprFace {
+    fn max_head(&self) -> usize {
+        self.api.options.max_head
+    }
+
     async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Reply {
         // Browsers send it, programs do not: a page from anywhere must not reach the state of this machine.
         if request.headers().contains_key(ORIGIN) {
@@ -111,19 +124,21 @@ impl RuntimeApi for Dapr {
     }
 }
 
+impl Default for ApiOptions {
+    fn default() -> ApiOptions {
+        ApiOptions { log: false, max_body: 4 << 20, max_head: HEAD_BYTES }
+    }
+}
+
 impl Dapr {
     /// The API of a host, as its configuration says. `stop` is what a program outside may use to end it.
-    pub fn new(host: &Arc<Host>, stop: Option<Stop>) -> Arc<Dapr> {
-        Dapr::with_log(host, stop, false)
-    }
-
-    /// The same; `log` says that every call is logged, whatever the configuration says.
-    pub fn with_log(host: &Arc<Host>, stop: Option<Stop>, log: bool) -> Arc<Dapr> {
+    pub fn new(host: &Arc<Host>, stop: Option<Stop>, options: ApiOptions) -> Arc<Dapr> {
         let configuration = host.components().configuration();
         Arc::new(Dapr {
             host: Arc::downgrade(host),
+            options,
             apis: Apis::new(configuration),
-            log: ApiLog::new(&configuration.api_logging, log),
+            log: ApiLog::new(&configuration.api_logging, options.log),
             metrics: host.metrics().clone(),
             tracer: Arc::clone(host.tracer()),
             metadata: Metadata::default(),
@@ -157,38 +172,39 @@ impl Dapr {
         let query = path::Query::parse(uri.query());
         let method = invocation.request.method().clone();
         let trace = invocation.trace;
+        let limit = self.options.max_body;
         let write = method == Method::POST || method == Method::PUT;
         match (method.as_str(), segments.as_slice()) {
             (_, ["v1.0", "state", store]) if write => {
-                state::save(scope, store, &query, body(invocation).await?).await
+                state::save(scope, store, &query, body(invocation, limit).await?).await
             }
             (_, ["v1.0", "state", store, "bulk"]) if write => {
-                state::bulk(scope, store, body(invocation).await?).await
+                state::bulk(scope, store, body(invocation, limit).await?).await
             }
             (_, ["v1.0", "state", store, "transaction"]) if write => {
-                state::transaction(scope, store, &query, body(invocation).await?).await
+                state::transaction(scope, store, &query, body(invocation, limit).await?).await
             }
             ("GET", ["v1.0", "state", store, key]) => state::get(scope, store, key).await,
             ("DELETE", ["v1.0", "state", store, key]) => {
                 state::delete(scope, store, key, invocation.request.headers()).await
             }
             (_, ["v1.0-alpha1", "state", store, "query"]) if write => {
-                state::query(scope, store, body(invocation).await?).await
+                state::query(scope, store, body(invocation, limit).await?).await
             }
             (_, ["v1.0" | "v1.0-alpha1", "publish", "bulk", pubsub, topic @ ..])
                 if write && !topic.is_empty() =>
             {
-                let (headers, body) = head_and_body(invocation).await?;
+                let (headers, body) = head_and_body(invocation, limit).await?;
                 publish::bulk(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
             }
             (_, ["v1.0", "publish", name @ ..]) if write => {
                 let (pubsub, topic) =
                     name.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
-                let (headers, body) = head_and_body(invocation).await?;
+                let (headers, body) = head_and_body(invocation, limit).await?;
                 publish::publish(scope, pubsub, &topic.join("/"), &query, (&headers, trace), body).await
             }
             (_, ["v1.0", "bindings", name]) if write => {
-                binding::invoke(scope, name, trace, body(invocation).await?).await
+                binding::invoke(scope, name, trace, body(invocation, limit).await?).await
             }
             ("GET", ["v1.0", "secrets", store, "bulk"]) => secret::bulk(scope, store, &query).await,
             ("GET", ["v1.0", "secrets", store, name]) => secret::get(scope, store, name, &query).await,
@@ -202,13 +218,13 @@ impl Dapr {
                 self.configuration.unsubscribe(scope, store, id).await
             }
             ("POST", ["v1.0-alpha1", "lock", store]) => {
-                lock::lock(scope, store, &body(invocation).await?).await
+                lock::lock(scope, store, &body(invocation, limit).await?).await
             }
             ("POST", ["v1.0-alpha1", "unlock", store]) => {
-                lock::unlock(scope, store, &body(invocation).await?).await
+                lock::unlock(scope, store, &body(invocation, limit).await?).await
             }
             (_, ["v1.0" | "v1.0-alpha1", "jobs", name]) if write => {
-                job::schedule(scope, name, &body(invocation).await?).await
+                job::schedule(scope, name, &body(invocation, limit).await?).await
             }
             ("GET", ["v1.0" | "v1.0-alpha1", "jobs", name]) => job::get(scope, name).await,
             ("DELETE", ["v1.0" | "v1.0-alpha1", "jobs", name]) => job::delete(scope, name).await,
@@ -216,7 +232,7 @@ impl Dapr {
             ("GET", ["v1.0", "metadata"]) => Ok(self.metadata.get(scope, self.host.upgrade().as_deref())),
             ("PUT", ["v1.0", "metadata", key]) => {
                 let key = (*key).to_owned();
-                self.metadata.set(scope, key, &body(invocation).await?)
+                self.metadata.set(scope, key, &body(invocation, limit).await?)
             }
             ("GET", ["v1.0", "healthz"]) => metadata::healthz(scope, query.get("appid")),
             ("GET", ["v1.0", "healthz", "outbound"]) => Ok(crate::empty(StatusCode::NO_CONTENT)),
@@ -255,13 +271,13 @@ pub(crate) fn trace_state(headers: &HeaderMap) -> &str {
     headers.get("tracestate").and_then(|state| state.to_str().ok()).unwrap_or_default()
 }
 
-async fn head_and_body(invocation: Invocation) -> Result<(HeaderMap, bytes::Bytes), ApiError> {
+async fn head_and_body(invocation: Invocation, limit: usize) -> Result<(HeaderMap, bytes::Bytes), ApiError> {
     let headers = invocation.request.headers().clone();
-    Ok((headers, body(invocation).await?))
+    Ok((headers, body(invocation, limit).await?))
 }
 
-async fn body(invocation: Invocation) -> Result<bytes::Bytes, ApiError> {
-    invocation.request.into_body().collect(MAX_BODY).await.map_err(|error| {
+async fn body(invocation: Invocation, limit: usize) -> Result<bytes::Bytes, ApiError> {
+    invocation.request.into_body().collect(limit).await.map_err(|error| {
         let (status, reason) = match error {
             CollectError::TooLarge { limit } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, format!("it has more than {limit} bytes"))

@@ -27,12 +27,22 @@ const SEND_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections of one face; more wait in the system's queue.
 const CONNECTIONS: usize = 10_000;
 
-/// Bytes of a request's head, and streams of one HTTP/2 connection.
-const HEAD_BYTES: usize = 64 << 10;
+/// Bytes of a request's head at most, where a face does not say otherwise.
+pub const HEAD_BYTES: usize = 64 << 10;
+
+/// Less than this, hyper does not read at once.
+const LEAST_HEAD_BYTES: usize = 8 << 10;
+
+/// Streams of one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 250;
 
 /// Answers requests of one face.
 pub trait Face: Send + Sync + 'static {
+    /// Bytes of a request's head at most; not less than 8 KiB.
+    fn max_head(&self) -> usize {
+        HEAD_BYTES
+    }
+
     /// Answers one request.
     fn answer(self: Arc<Self>, request: Request<Body>) -> impl Future<Output = Reply> + Send;
 }
@@ -98,14 +108,15 @@ impl Listener {
     /// Serves a face until `stop`, then drains: connections that are idle are closed, requests under way
     /// are finished, for at most `grace`.
     pub async fn serve<F: Face>(self, face: Arc<F>, stop: Stop, grace: Duration) {
+        let max_head = face.max_head().max(LEAST_HEAD_BYTES);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // No `pipeline_flush`: it takes the bound off what is buffered of a response that its client does not read.
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_BYTES);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(max_head);
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(Some(HEAD_DEADLINE))
-            .max_header_list_size(HEAD_BYTES as u32)
+            .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
             .max_concurrent_streams(HTTP2_STREAMS);
         let builder = Arc::new(builder);
         let graceful = GracefulShutdown::new();

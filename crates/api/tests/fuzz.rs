@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
-use dhow_api::dapr::{Dapr, DaprFace};
+use dhow_api::dapr::{ApiOptions, Dapr, DaprFace};
 use dhow_api::server::Face;
 use dhow_blocks::invoke::Body;
 use dhow_engine::{Engine, EngineOptions};
@@ -198,7 +198,7 @@ async fn every_request_gets_an_answer() {
     });
     let host = host.unwrap();
     let scope = host.outside_scope("shop").await.unwrap();
-    let face = Arc::new(DaprFace { api: Dapr::new(&host, None), scope, token: None });
+    let face = Arc::new(DaprFace { api: Dapr::new(&host, None, ApiOptions::default()), scope, token: None });
 
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (first, requests) = match number("DHOW_FUZZ_SEED") {

@@ -137,7 +137,7 @@ impl Run {
         let resources =
             dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
         let host = serve::host(Components::new(resources, &self.data_dir), true)?;
-        host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None));
+        host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default()));
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
             Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])?),

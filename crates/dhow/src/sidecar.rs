@@ -19,7 +19,7 @@ use crate::{Error, elsewhere, process};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::grpc::GrpcChannel;
 use dhow_api::channel::http::HttpChannel;
-use dhow_api::dapr::{Dapr, DaprFace};
+use dhow_api::dapr::{ApiOptions, Dapr, DaprFace};
 use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
 use dhow_api::server::Stop;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
@@ -78,11 +78,17 @@ impl Sidecar {
         host.replace(vec![Arc::clone(&app)]);
 
         let mut serving = Serving::new(Arc::clone(&host));
-        let api = Dapr::with_log(&host, Some(serving.stop.clone()), spec.api_logging);
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let usual = ApiOptions::default();
+        let options = ApiOptions {
+            log: spec.api_logging,
+            max_body: spec.max_body.map_or(usual.max_body, bytes),
+            max_head: spec.read_buffer.map_or(usual.max_head, bytes),
+        };
+        let api = Dapr::new(&host, Some(serving.stop.clone()), options);
         host.serve_runtime_api(Arc::clone(&api) as _);
         let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
-        let max_message =
-            spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let max_message = spec.max_body.map_or(MAX_MESSAGE, bytes);
         let scope = Arc::clone(app.scope());
         let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
         let http = DaprFace { api, scope, token };

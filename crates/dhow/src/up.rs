@@ -4,7 +4,7 @@ use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
-use dhow_api::dapr::Dapr;
+use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_artifacts::Source;
 use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
 use dhow_resources::configuration;
@@ -89,7 +89,7 @@ impl Up {
             );
         }
         let mut serving = Serving::new(Arc::clone(&host));
-        let api = Dapr::new(&host, None);
+        let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);
 
         // Ports first: one that is taken is known before minutes of compiling.

@@ -1,6 +1,6 @@
 //! A host with its gRPC face on a port, and clients of it.
 
-use dhow_api::dapr::Dapr;
+use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
 use dhow_api::proto::runtime::v1::dapr_client::DaprClient;
 use dhow_api::server::{Face, Listener, Stop};
@@ -77,7 +77,7 @@ impl World {
         });
         let host = host.unwrap();
         let (scope, stop) = (host.outside_scope("shop").await.unwrap(), Stop::default());
-        let api = Dapr::new(&host, Some(stop.clone()));
+        let api = Dapr::new(&host, Some(stop.clone()), ApiOptions::default());
         let face = GrpcFace::new(api, Arc::clone(&scope), token.map(str::to_owned), MAX_MESSAGE);
         let address = serve(face).await;
         World { host, scope, address, stop, folder }

@@ -3,7 +3,7 @@
 use crate::support::{PATIENCE, World, header, serve};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::http::HttpChannel;
-use dhow_api::dapr::{Dapr, DaprFace};
+use dhow_api::dapr::{ApiOptions, Dapr, DaprFace};
 use dhow_api::proto::common::v1::StateItem;
 use dhow_api::proto::runtime::v1::*;
 use dhow_api::server::Face;
@@ -85,8 +85,11 @@ impl Shop {
         let channel = Arc::new(HttpChannel::new(endpoint, false).unwrap()) as Arc<dyn Channel>;
         let app = world.host.prepare_native("orders", channel, None).await.unwrap();
         world.host.replace(vec![app]);
-        let face =
-            DaprFace { api: Dapr::new(&world.host, None), scope: Arc::clone(&world.scope), token: None };
+        let face = DaprFace {
+            api: Dapr::new(&world.host, None, ApiOptions::default()),
+            scope: Arc::clone(&world.scope),
+            token: None,
+        };
         let address = serve(face).await;
         let spans = world.host.tracer().spans().unwrap();
         Shop { world, address, client: Client::builder(TokioExecutor::new()).build_http(), spans }

@@ -110,7 +110,7 @@ async fn components(resources: Resources, data_dir: &Path, app_ids: &[String]) -
         checks.push(Check::note(format!("component {}", component.name), found, advice));
     }
     let mut failures = Vec::new();
-    if let Ok(metrics) = Metrics::new() {
+    if let Ok(metrics) = Metrics::new(&Default::default(), components.namespace()) {
         for app_id in app_ids {
             let opened = components.of_app(app_id, &metrics).await;
             failures.extend(opened.err().map(|error| error.to_string()));

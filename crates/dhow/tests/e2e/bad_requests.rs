@@ -220,6 +220,19 @@ fn sizes_have_bounds() {
 }
 
 #[test]
+fn bounds_can_be_moved() {
+    let setting = setting();
+    let args = ["--resources-path", "resources", "--max-body-size", "1Ki", "--read-buffer-size", "100Ki"];
+    let host = setting.sidecar("shop", None, &args);
+    let json = |length: usize| format!(r#"[{{"key": "k", "value": "{}"}}]"#, "x".repeat(length));
+    assert_eq!(host.dapr("POST", "/v1.0/state/store", JSON, &json(1 << 10)).status, 413);
+    assert_eq!(host.dapr("POST", "/v1.0/state/store", JSON, &json(900)).status, 204);
+    let long = "x".repeat(90 << 10);
+    assert_eq!(host.dapr("GET", "/v1.0/metadata", &[("x-long", &long)], "").status, 200);
+    host.stop();
+}
+
+#[test]
 fn cloud_events_that_are_none_are_refused() {
     let setting = setting();
     let host = sidecar(&setting);

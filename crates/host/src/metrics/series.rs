@@ -10,8 +10,11 @@ pub(super) const MAX_TEXTS: usize = 1000;
 /// The series of one metric by a text and a key that takes few values. A series is made when it is first asked for;
 /// from then on it is found without a lock.
 pub(super) struct Series<K, T> {
-    known: ArcSwap<HashMap<Box<str>, Vec<(K, T)>>>,
+    known: ArcSwap<Known<K, T>>,
 }
+
+/// The keys of each text, in a list: there are few.
+type Known<K, T> = HashMap<Box<str>, Vec<(K, T)>>;
 
 // === impl Series ===
 
@@ -32,7 +35,7 @@ impl<K: Clone + PartialEq, T: Clone> Series<K, T> {
         let series = make(text);
         count(&series);
         self.known.rcu(|known| {
-            let mut known = HashMap::clone(known);
+            let mut known = Known::clone(known);
             let all = known.entry(text.into()).or_default();
             if !all.iter().any(|(found, _)| found == key) {
                 all.push((key.clone(), series.clone()));
