@@ -103,7 +103,8 @@ export class State {
   }
 
   increment(key, delta = 1) {
-    return Number(call(stateCalls.increment, this.store, key, BigInt(delta)));
+    // The bindings of componentize-js 0.19 end the app at a negative number, and take its bits for what they are.
+    return Number(call(stateCalls.increment, this.store, key, BigInt.asUintN(64, BigInt(delta))));
   }
 
   query(query) {

@@ -71,6 +71,8 @@ func answer(request dhow.Request) (dhow.Response, error) {
 		}
 		err := state.SetWith("stock/"+name, given.Count, dhow.SetOptions{ETag: given.ETag})
 		return dhow.JSON(200, map[string]any{}), err
+	case "DELETE stock":
+		return dhow.JSON(200, map[string]any{}), state.Delete("stock/"+name, "")
 	case "PUT orders":
 		var given wish
 		if err := request.JSON(&given); err != nil {

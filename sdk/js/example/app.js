@@ -27,6 +27,9 @@ async function answer(request) {
       state.set(`stock/${name}`, count, { etag });
       return Response.json({});
     }
+    case 'DELETE stock':
+      state.delete(`stock/${name}`);
+      return Response.json({});
     case 'PUT orders':
       return order(name, await request.json());
     case 'GET orders': {

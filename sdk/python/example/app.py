@@ -32,6 +32,9 @@ def route(request: Request) -> Response:
             stock = request.json()
             state.set(f"stock/{name}", stock["count"], etag=stock.get("etag"))
             return Response.of({})
+        case "DELETE", "stock":
+            state.delete(f"stock/{name}")
+            return Response.of({})
         case "PUT", "orders":
             return order(name, **request.json())
         case "GET", "orders":

@@ -70,6 +70,10 @@ fn answer(method: &str, path: &str, caller: Option<&str>, body: &[u8]) -> Result
             state().set_with(&format!("stock/{name}"), &count, options)?;
             Ok((200, json!({})))
         }
+        ("DELETE", "stock") => {
+            state().delete(&format!("stock/{name}"))?;
+            Ok((200, json!({})))
+        }
         ("PUT", "orders") => order(name, serde_json::from_slice(body)?),
         ("GET", "orders") => {
             let Some(mut found) = state().get::<Value>(&format!("order/{name}"))? else {
