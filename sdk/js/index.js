@@ -103,8 +103,9 @@ export class State {
   }
 
   increment(key, delta = 1) {
-    // The bindings of componentize-js 0.19 end the app at a negative number, and take its bits for what they are.
-    return Number(call(stateCalls.increment, this.store, key, BigInt.asUintN(64, BigInt(delta))));
+    // The bindings of componentize-js 0.19 end the app at a negative 64-bit number.
+    if (delta < 0) return this.update(key, (before = 0) => before + delta);
+    return Number(call(stateCalls.increment, this.store, key, BigInt(delta)));
   }
 
   query(query) {
