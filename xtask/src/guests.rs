@@ -259,8 +259,7 @@ impl Guest {
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {
-        let compiler =
-            env.toolchains().join("js/node_modules/@bytecodealliance/componentize-js/src/cli.js");
+        let compiler = env.toolchains().join("js/node_modules/@bytecodealliance/componentize-js/src/cli.js");
         let (part, output) = self.part(env);
         let (wit, world) = self.world(env);
         let mut node = command(env, "node");

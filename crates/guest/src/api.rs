@@ -81,21 +81,25 @@ pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
             })
         },
     )?;
-    linker.func_wrap(NAME, answer, |mut caller: Caller<'_, ModuleState>, part: u32, at: u32, room: u32| {
-        let answer = &caller.data().api.answer;
-        let part = match part {
-            0 => answer.headers.clone(),
-            1 => answer.body.clone(),
-            other => bail!("an answer has parts 0 and 1, not {other}"),
-        };
-        if part.len() <= room as usize {
-            let memory = memory(&mut caller)?;
-            let end = at as usize + part.len();
-            let buffer = memory.data_mut(&mut caller).get_mut(at as usize..end);
-            buffer.ok_or_else(|| outside((at, room)))?.copy_from_slice(&part);
-        }
-        i32::try_from(part.len()).map_err(wasmtime::Error::from)
-    })?;
+    linker.func_wrap(
+        NAME,
+        answer,
+        |mut caller: Caller<'_, ModuleState>, part: u32, at: u32, room: u32| {
+            let answer = &caller.data().api.answer;
+            let part = match part {
+                0 => answer.headers.clone(),
+                1 => answer.body.clone(),
+                other => bail!("an answer has parts 0 and 1, not {other}"),
+            };
+            if part.len() <= room as usize {
+                let memory = memory(&mut caller)?;
+                let end = at as usize + part.len();
+                let buffer = memory.data_mut(&mut caller).get_mut(at as usize..end);
+                buffer.ok_or_else(|| outside((at, room)))?.copy_from_slice(&part);
+            }
+            i32::try_from(part.len()).map_err(wasmtime::Error::from)
+        },
+    )?;
     Ok(())
 }
 

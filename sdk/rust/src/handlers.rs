@@ -143,7 +143,7 @@ macro_rules! on_job {
                 }
             }
 
-            $crate::bindings::job_app::export!(Jobs with_types_in $crate::bindings::job_app);
+    $crate::bindings::job_app::export!(Jobs with_types_in $crate::bindings::job_app);
         };
     };
 }
