@@ -135,7 +135,7 @@ func (a *App) Run() {
 
 func incoming() (Request, error) {
 	if os.Getenv("REQUEST_METHOD") == "" {
-		return Request{}, errors.New("this program answers HTTP requests: serve it with dhow, in a manifest or with dhow run")
+		return Request{}, errors.New("this program answers HTTP requests: serve it with a route in dhow.toml and `dhow up`")
 	}
 	body, err := io.ReadAll(os.Stdin)
 	if err != nil {

@@ -173,6 +173,64 @@ fn found(answer: &Response) -> Value {
     answer.json()
 }
 
+/// What a module may get wrong with the two functions that the SDK for Go is built on; what it then gets.
+#[test]
+fn a_module_that_asks_wrongly_harms_only_itself() {
+    let module = |body: &str| {
+        format!(
+            r#"(module
+                (import "dhow:runtime/api@0.1.0" "request" (func $request (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+                (import "dhow:runtime/api@0.1.0" "answer" (func $answer (param i32 i32 i32) (result i32)))
+                (memory (export "memory") 1)
+                (data (i32.const 0) "GET")
+                (data (i32.const 8) "/v1.0/state/statestore/a")
+                (data (i32.const 40) "no header")
+                (func (export "_start") (if (i32.ne {body}) (then unreachable))))"#
+        )
+    };
+    let request = |method: &str, target: &str, header: &str| {
+        let at = |place: &str| place.replace(' ', ") (i32.const ");
+        let (method, target, header) = (at(method), at(target), at(header));
+        format!(
+            "(call $request (i32.const {method}) (i32.const {target}) (i32.const {header}) (i32.const 0) (i32.const 0))"
+        )
+    };
+    let (get, key, none) = ("0 3", "8 24", "0 0");
+    // Name, what is called and what it gives, whether the module goes on.
+    let cases = [
+        ("right", format!("{} (i32.const 403)", request(get, key, none)), true),
+        ("method", format!("{} (i32.const -1)", request(none, key, none)), true),
+        ("target", format!("{} (i32.const -1)", request(get, none, none)), true),
+        ("header", format!("{} (i32.const -1)", request(get, key, "40 9")), true),
+        (
+            "unasked",
+            "(call $answer (i32.const 1) (i32.const 0) (i32.const 0)) (i32.const 0)".to_owned(),
+            true,
+        ),
+        ("end", format!("{} (i32.const -1)", request(get, "65530 7", none)), false),
+        ("outside", format!("{} (i32.const -1)", request("-1 -1", key, none)), false),
+        ("part", "(call $answer (i32.const 2) (i32.const 0) (i32.const 0)) (i32.const 0)".to_owned(), false),
+        (
+            "buffer",
+            "(call $answer (i32.const 1) (i32.const -1) (i32.const 9)) (i32.const 0)".to_owned(),
+            false,
+        ),
+    ];
+    let setting = Setting::new();
+    let mut manifest = String::new();
+    for (name, body, _) in &cases {
+        setting.file(&format!("{name}.wat"), module(body).as_bytes());
+        manifest.push_str(&format!("[apps.{name}]\nmodule = \"{name}.wat\"\nhosts = [\"{name}.test\"]\n"));
+    }
+    setting.manifest(&manifest);
+    let host = setting.up(&[]);
+    for (name, body, goes_on) in &cases {
+        let answer = host.send("GET", "/", &[("host", &format!("{name}.test"))], b"");
+        assert_eq!(answer.status == 200, *goes_on, "{name} {body}: {answer:?}");
+    }
+    host.stop();
+}
+
 #[test]
 fn the_readmes_show_what_is_tested() {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk");
