@@ -1,9 +1,9 @@
-//! Compiles guests: test guests (`guests/`), bench guests (`bench/guests/`) and apps of the examples.
+//! Compiles guests: test guests (`guests/`), bench guests (`bench/guests/`), apps of the examples and of the SDKs.
 //!
 //! Nothing lists them. A folder is a guest, and what lies in it says its language: `Cargo.toml` Rust (a
 //! workspace gives one guest a member), a `.js` file JavaScript, `app.py` Python, `go.mod` Go, `main.c` C. The
-//! result is `<target>/guests/<name>.wasm`, where a bench guest's name begins with `bench-` and an app's with
-//! its example's name. A stamp of the sources and the compilers' versions decides what is compiled again.
+//! result is `<target>/guests/<name>.wasm`, where a bench guest's name begins with `bench-`, an app's with its
+//! example's name and an SDK's with `sdk-<language>-`. A stamp of the sources and the compilers' versions decides what is compiled again.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,6 +20,8 @@ pub struct Guest {
     prefix: String,
     folder: PathBuf,
     language: Language,
+    /// The SDK of its language, if it may use that.
+    sdk: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,10 @@ fn all(env: &Env) -> Result<Vec<Guest>, String> {
     let mut within = |folder: &Path, prefix: &str| -> Result<(), String> {
         for folder in folders(folder)? {
             if let Some(language) = language(&folder) {
-                guests.push(Guest { prefix: prefix.to_owned(), folder, language });
+                let apps = ["examples", "sdk"].map(|apps| env.root.join(apps));
+                let may_use = apps.iter().any(|apps| folder.starts_with(apps));
+                let sdk = may_use.then(|| language.sdk()).flatten().map(|sdk| env.root.join("sdk").join(sdk));
+                guests.push(Guest { prefix: prefix.to_owned(), folder, language, sdk });
             }
         }
         Ok(())
@@ -74,6 +79,9 @@ fn all(env: &Env) -> Result<Vec<Guest>, String> {
     within(&env.root.join("bench/guests"), "bench-")?;
     for example in folders(&env.root.join("examples"))? {
         within(&example, &format!("{}-", name(&example)))?;
+    }
+    for sdk in folders(&env.root.join("sdk"))? {
+        within(&sdk, &format!("sdk-{}-", name(&sdk)))?;
     }
     Ok(guests)
 }
@@ -140,6 +148,21 @@ fn build(guests: &[Guest], env: &Env) -> Result<(), String> {
     })
 }
 
+// === impl Language ===
+
+impl Language {
+    /// The folder of its SDK.
+    fn sdk(self) -> Option<&'static str> {
+        match self {
+            Language::Rust => Some("rust"),
+            Language::JavaScript => Some("js"),
+            Language::Python => Some("python"),
+            Language::Go => Some("go"),
+            Language::C => None,
+        }
+    }
+}
+
 // === impl Guest ===
 
 impl Guest {
@@ -148,7 +171,9 @@ impl Guest {
         let modules = self.modules()?;
         let stamp = env.guests().join(".stamps").join(format!("{}{}", self.prefix, name(&self.folder)));
         let wit = env.root.join("wit");
-        let content = format!("{}\n{}", stamp::digest(&[&self.folder, &wit])?, self.compiler(env)?);
+        let sources = [self.folder.as_path(), &wit].into_iter().chain(self.sdk.as_deref());
+        let sources: Vec<&Path> = sources.collect();
+        let content = format!("{}\n{}", stamp::digest(&sources)?, self.compiler(env)?);
         if modules.iter().any(|(module, _)| !self.output(env, module).is_file()) {
             // A module was removed by hand: the stamp speaks of what is no longer there.
             let _ = fs::remove_file(&stamp);
@@ -234,11 +259,12 @@ impl Guest {
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {
-        let jco = env.toolchains().join("js/node_modules/@bytecodealliance/jco/src/jco.js");
+        let compiler = env.toolchains().join("js/node_modules/@bytecodealliance/componentize-js/src/cli.js");
         let (part, output) = self.part(env);
         let (wit, world) = self.world(env);
         let mut node = command(env, "node");
-        node.arg(jco).arg("componentize").args(script(&self.folder));
+        // Modules that a script imports are found below the current folder, and nowhere else.
+        node.current_dir(&env.root).arg(compiler).args(script(&self.folder));
         run_quietly(node.arg("--wit").arg(wit).args(["-n", &world, "-o"]).arg(&part))?;
         place(&part, &output)
     }
@@ -248,7 +274,11 @@ impl Guest {
         let (part, output) = self.part(env);
         let (wit, world) = self.world(env);
         let mut python = command(env, &compiler.to_string_lossy());
-        python.arg("-d").arg(wit).args(["-w", &world, "componentize", "app", "-o"]).arg(&part);
+        python.arg("-d").arg(wit).args(["-w", &world, "componentize", "app", "-p", "."]);
+        if let Some(sdk) = &self.sdk {
+            python.arg("-p").arg(sdk);
+        }
+        python.arg("-o").arg(&part);
         run_quietly(python.current_dir(&self.folder))?;
         place(&part, &output)
     }
@@ -257,7 +287,7 @@ impl Guest {
         let (part, output) = self.part(env);
         let mut go = command(env, &go(env));
         go.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&part).arg(".").current_dir(&self.folder);
-        // The pinned Go, and nothing from the network: these guests use the standard library only.
+        // The pinned Go, and nothing from the network: these guests use the standard library and the SDK only.
         go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm"), ("GOTOOLCHAIN", "local"), ("GOPROXY", "off")]);
         go.env("GOCACHE", env.toolchains().join("go-cache")).env("GOPATH", env.toolchains().join("go"));
         run_quietly(&mut go)?;

@@ -75,6 +75,7 @@ pages! {
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
     schedule_work: "docs/schedule-work.md",
+    use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",
     use_mqtt: "docs/use-mqtt.md",
     use_mysql: "docs/use-mysql.md",

@@ -1,5 +1,6 @@
 //! Programs with a start and an end: `wasi:cli/run` of both versions, and WASI preview 1.
 
+use crate::api::Api;
 use crate::failure::Failure;
 use crate::run::Run;
 use crate::setup::{Setup, Stdio};
@@ -15,6 +16,7 @@ use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p2, p3};
 /// Data of a core module's store.
 pub(crate) struct ModuleState {
     pub(crate) wasi: WasiP1Ctx,
+    pub(crate) api: Api,
     limiter: Limiter,
 }
 
@@ -100,8 +102,9 @@ impl Command {
                 exit_code(result.await, store.data().limiter.refused())
             }
             CommandKind::Module(pre) => {
-                let state =
-                    ModuleState { wasi: wasi.build_p1(), limiter: Limiter::new(self.setup.bounds.engine) };
+                let limiter = Limiter::new(self.setup.bounds.engine);
+                let api = Api::new(Arc::clone(&self.setup), origin);
+                let state = ModuleState { wasi: wasi.build_p1(), api, limiter };
                 let mut store = Store::new(pre.module().engine(), state);
                 store.limiter(|state| &mut state.limiter);
                 interruptible(&mut store);

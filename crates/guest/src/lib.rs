@@ -12,6 +12,7 @@
 //! | `command` | programs with a start and an end: `wasi:cli/run`, WASI preview 1 |
 //! | `ending` | how an invocation ends: its reply, and who hears of its failure |
 //! | `counted` | bodies that end at a limit |
+//! | `api` | `dhow:runtime/api`: the Dapr endpoint for core modules |
 //! | `cgi` | HTTP requests to programs that only know stdin and stdout (RFC 3875) |
 //! | `events` | handlers of messages, jobs and binding events, called instead of an HTTP request |
 //! | `outbound` | HTTP requests of guests, to the world and to the runtime itself |
@@ -23,6 +24,7 @@
 //!
 //! No file here decides what is allowed: that is [`dhow_blocks::scope::Scope`]'s work.
 
+mod api;
 mod cgi;
 mod command;
 mod config;

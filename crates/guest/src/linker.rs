@@ -5,7 +5,7 @@
 use crate::command::ModuleState;
 use crate::failure::LoadError;
 use crate::store::GuestState;
-use crate::{config, keyvalue, logging, messaging, runtime};
+use crate::{api, config, keyvalue, logging, messaging, runtime};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -123,6 +123,7 @@ impl Linkers {
         }
         let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
         wasmtime_wasi::p1::add_to_linker_async(&mut made, |state: &mut ModuleState| &mut state.wasi)?;
+        api::add_to_linker(&mut made)?;
         Ok(self.module.get_or_init(|| made))
     }
 }
@@ -139,9 +140,13 @@ pub(crate) fn explain(inspection: &Inspection, error: &wasmtime::Error) -> LoadE
 /// Whether a module of this kind gets this import from dhow.
 pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
     match inspection.kind {
-        Kind::Module => import
-            .strip_prefix("wasi_snapshot_preview1::")
-            .is_some_and(|function| !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)),
+        Kind::Module => match import.split_once("::") {
+            Some(("wasi_snapshot_preview1", function)) => {
+                !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)
+            }
+            Some((api::NAME, function)) => api::FUNCTIONS.contains(&function),
+            _ => false,
+        },
         Kind::Component => {
             let known = PROVIDED
                 .iter()

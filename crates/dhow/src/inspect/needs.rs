@@ -139,7 +139,7 @@ const RULES: &[Rule] = &[
         exports: &[],
         kind: "config",
         manifest: "config = { <name> = \"<value>\" }",
-        flag: "--config '<name>=<value>'",
+        flag: "--config-value '<name>=<value>'",
     },
 ];
 

@@ -7,6 +7,7 @@
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
 //! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
+//! | [`sdk`] | the SDKs: one app in four languages that uses every block |
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
@@ -42,6 +43,7 @@ mod programs;
 mod reload;
 mod reuse;
 mod runtime;
+mod sdk;
 mod server_loss;
 mod serving;
 mod state;

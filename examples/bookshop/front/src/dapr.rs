@@ -63,6 +63,14 @@ where
     Err(Failure::Busy(key.to_owned()))
 }
 
+/// Tells everybody who subscribes to the topic.
+pub async fn publish(topic: &str, event: &Value) -> Result<(), Failure> {
+    match send(Method::POST, &format!("/publish/pubsub/{topic}"), Some(event.clone())).await? {
+        (204, ..) => Ok(()),
+        (status, _, body) => Err(refused("publishing to", topic, status, &body)),
+    }
+}
+
 async fn send(method: Method, path: &str, json: Option<Value>) -> Result<(u16, String, Vec<u8>), Failure> {
     let upstream = |e: String| Failure::Upstream(format!("{path}: {e}"));
     let request = Request::builder().method(method).uri(format!("{API}{path}"));

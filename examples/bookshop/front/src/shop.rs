@@ -53,7 +53,7 @@ pub async fn books() -> Result<Vec<Book>, Failure> {
     .await
 }
 
-/// Takes the copies from the stock, then writes the order down.
+/// Takes the copies from the stock, writes the order down, and tells the mail and the warehouse.
 pub async fn order(order: Order) -> Result<Value, Failure> {
     if order.quantity == 0 {
         return Err(Failure::BadRequest("quantity must be at least 1".to_owned()));
@@ -76,14 +76,16 @@ pub async fn order(order: Order) -> Result<Value, Failure> {
     })
     .await?;
     let total = book.price_cents.saturating_mul(order.quantity);
-    Ok(json!({
+    let placed = json!({
         "order": number,
         "isbn": book.isbn,
         "title": book.title,
         "quantity": order.quantity,
         "total_cents": total,
         "left": book.stock,
-    }))
+    });
+    dapr::publish("orders", &placed).await?;
+    Ok(placed)
 }
 
 // === impl Failure ===

@@ -1,0 +1,3 @@
+module github.com/dhow-dev/dhow/sdk/go
+
+go 1.24
