@@ -4,7 +4,7 @@
 //! everything else goes into the cache and can be removed with it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::env::Env;
 use crate::process::{self, command, run_quietly};
@@ -175,7 +175,7 @@ fn apt_install(env: &Env, packages: &[&str]) -> Result<(), String> {
     run_quietly(apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
 }
 
-/// Dapr's SDKs in `<cache>/guests/dapr-py` and `dapr-js`.
+/// Dapr's SDKs in `<cache>/guests/dapr-py` and `dapr-js`, and the program with the one for Rust.
 pub fn dapr_sdks(env: &Env) -> Result<(), String> {
     let venv = env.toolchains().join("dapr-py");
     let made = stamp::once(&env.toolchains().join("dapr-py.stamp"), &DAPR_PYTHON.join("\n"), || {
@@ -199,7 +199,32 @@ pub fn dapr_sdks(env: &Env) -> Result<(), String> {
             let npm = npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(DAPR_JS);
             run_quietly(npm.current_dir(&js))
         })?;
+    let made = made | dapr_rust(env)?;
     if made { Ok(()) } else { skipped("Dapr's SDKs") }
+}
+
+/// Where the program that uses Dapr's Rust SDK is: a workspace of its own.
+pub fn dapr_rust_folder(env: &Env) -> PathBuf {
+    env.root.join("crates/dhow/tests/sdk/rust")
+}
+
+/// The program that uses Dapr's Rust SDK, beside the guests.
+fn dapr_rust(env: &Env) -> Result<bool, String> {
+    const NAME: &str = "dapr-rust-sdk";
+    let folder = dapr_rust_folder(env);
+    let content =
+        format!("{}\n{}", stamp::digest(&[&folder])?, process::output(command(env, "rustc").arg("-V"))?);
+    stamp::once(&env.guests().join(".stamps").join(NAME), &content, || {
+        println!("  compiling {}", folder.display());
+        let built = env.target.join("dapr-rust");
+        let mut cargo = command(env, "cargo");
+        cargo.args(["build", "--quiet", "--release", "--locked"]).current_dir(&folder);
+        run_quietly(cargo.env("CARGO_TARGET_DIR", &built))?;
+        let to = env.guests().join(NAME);
+        fs::copy(built.join("release").join(NAME), &to)
+            .map(|_| ())
+            .map_err(|e| format!("{}: {e}", to.display()))
+    })
 }
 
 /// Whether a tool of cargo's is there, after an attempt to install it.

@@ -18,7 +18,8 @@ pub fn run_all(env: &Env) -> Result<(), String> {
     steps.run("format", || format(env, true));
     steps.run("clippy", || clippy(env));
     // Building is part of testing: a build of its own would have other features and build most things twice.
-    if steps.run("guests", || guests::run(&[], env)) {
+    let guests = steps.run("guests", || guests::run(&[], env));
+    if steps.run("servers and SDKs", || setup::servers(env).and_then(|()| setup::dapr_sdks(env))) && guests {
         steps.run("tests", || tests(env));
     }
     if has_doc_tests(&env.root.join("crates")) {
@@ -50,7 +51,8 @@ pub fn fmt(env: &Env) -> Result<(), String> {
 
 fn format(env: &Env, check: bool) -> Result<(), String> {
     let manifests = guests::cargo_manifests(env)?;
-    for manifest in [env.root.join("Cargo.toml")].iter().chain(&manifests) {
+    let own = [env.root.join("Cargo.toml"), setup::dapr_rust_folder(env).join("Cargo.toml")];
+    for manifest in own.iter().chain(&manifests) {
         let mut cargo = command(env, "cargo");
         cargo.args(["fmt", "--all", "--manifest-path"]).arg(manifest);
         if check {
@@ -121,7 +123,7 @@ impl Steps {
     fn summary(self) -> Result<(), String> {
         for (name, took, result) in &self.0 {
             println!(
-                "{name:<14}{:>7.1} s  {}",
+                "{name:<18}{:>7.1} s  {}",
                 took.as_secs_f64(),
                 if result.is_ok() { "ok" } else { "FAILED" }
             );

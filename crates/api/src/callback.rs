@@ -17,6 +17,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use dhow_blocks::cloud_event::CloudEvent;
 use dhow_blocks::events::Metadata;
+use dhow_blocks::invoke::EventOf;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct};
 use serde::Deserialize;
@@ -53,11 +54,16 @@ struct BulkEntry<'a> {
     content_type: String,
 }
 
-/// An event, out of its envelope; the path is for the caller to add. The error says what is wrong with the envelope.
-pub(crate) fn topic_event(envelope: &[u8]) -> Result<TopicEventRequest, String> {
+/// An event, out of its envelope; the path is for the caller to add. The topic is the one that it came from: in the
+/// envelope a dead letter still has the one that it was published to. The error says what is wrong with the envelope.
+pub(crate) fn topic_event(envelope: &[u8], of: Option<&EventOf>) -> Result<TopicEventRequest, String> {
     let event = CloudEvent::parse(envelope)?;
     let (data, data_content_type) = event.data();
     let text = |name: &str| event.text(name).unwrap_or_default().to_owned();
+    let (pubsub_name, topic) = match of {
+        Some(of) => (of.component.clone(), of.name.clone()),
+        None => (text("pubsubname"), text("topic")),
+    };
     Ok(TopicEventRequest {
         id: text("id"),
         source: text("source"),
@@ -65,8 +71,8 @@ pub(crate) fn topic_event(envelope: &[u8]) -> Result<TopicEventRequest, String> 
         spec_version: text("specversion"),
         data_content_type,
         data,
-        topic: text("topic"),
-        pubsub_name: text("pubsubname"),
+        topic,
+        pubsub_name,
         path: String::new(),
         extensions: Some(extensions(&event)),
     })
@@ -102,7 +108,7 @@ fn bulk_event(event: &RawValue) -> Result<Event, String> {
         return Ok(Event::Bytes(bytes));
     }
     let TopicEventRequest { id, source, r#type, spec_version, data_content_type, data, extensions, .. } =
-        topic_event(event.get().as_bytes())?;
+        topic_event(event.get().as_bytes(), None)?;
     let event = TopicEventCeRequest { id, source, r#type, spec_version, data_content_type, data, extensions };
     Ok(Event::CloudEvent(event))
 }
@@ -221,14 +227,14 @@ mod tests {
             "pubsubname": "pubsub", "datacontenttype": "application/json", "data": {"a": 1},
             "traceparent": "00-x", "nested": {"list": [1, "two", null, true]},
         });
-        let event = topic_event(envelope.to_string().as_bytes()).unwrap();
+        let event = topic_event(envelope.to_string().as_bytes(), None).unwrap();
         let TopicEventRequest { id, source, data, extensions, pubsub_name, .. } = event;
         assert_eq!((id.as_str(), source.as_str(), pubsub_name.as_str()), ("7", "shop", "pubsub"));
         assert_eq!(&data[..], br#"{"a":1}"#);
         let extensions = extensions.unwrap();
         assert_eq!(extensions.fields.keys().collect::<Vec<_>>(), ["nested", "traceparent"]);
         for wrong in [&b"[]"[..], b"", b"\xff"] {
-            assert!(topic_event(wrong).is_err(), "{wrong:?}");
+            assert!(topic_event(wrong, None).is_err(), "{wrong:?}");
         }
     }
 

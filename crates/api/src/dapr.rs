@@ -45,6 +45,7 @@ use error::{ApiError, Grpc};
 use http::header::{HeaderMap, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
 use metadata::Metadata;
+pub use metadata::{AppConnection, AppHealth};
 use std::sync::{Arc, Weak};
 
 /// The version of Dapr's API that is spoken here.
@@ -145,6 +146,11 @@ impl Dapr {
             configuration: configuration::Subscriptions::default(),
             stop,
         })
+    }
+
+    /// Says how an app outside is reached, for the metadata API to tell.
+    pub fn connect(&self, app_id: &str, connection: AppConnection) {
+        self.metadata.connect(app_id, connection);
     }
 
     /// Answers one request, counts and records it.

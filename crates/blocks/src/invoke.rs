@@ -41,7 +41,7 @@ pub enum Trigger {
 pub struct EventOf {
     /// The pub/sub component or the binding; empty for a job.
     pub component: String,
-    /// The topic that was subscribed to, or the job's name; empty for a binding.
+    /// The topic that the message came from, or the job's name; empty for a binding.
     pub name: String,
 }
 

@@ -40,6 +40,15 @@ pub(crate) struct HostInfo {
     pub(crate) api_addr: Option<SocketAddr>,
     /// Where metrics and health are served.
     pub(crate) management_addr: Option<SocketAddr>,
+    /// Where the Dapr API is served over gRPC.
+    #[serde(default)]
+    pub(crate) grpc_addr: Option<SocketAddr>,
+    /// Where the program beside it listens.
+    #[serde(default)]
+    pub(crate) app_port: Option<u16>,
+    /// The program beside it, with its arguments.
+    #[serde(default)]
+    pub(crate) program: Vec<String>,
 }
 
 /// Keeps the host in the list; dropped when the host ends.
@@ -50,11 +59,17 @@ pub(crate) struct Announced {
     control: PathBuf,
 }
 
-/// Where the control socket of this process is to be: in the list's folder if the path is short enough,
-/// else in this user's folder below `/tmp`.
+/// Where the control socket of the next host of this process is to be: in the list's folder if the path is short
+/// enough, else in this user's folder below `/tmp`. The first host is named by the process alone.
 pub(crate) fn control_socket_path(pid: u32) -> Result<PathBuf, Error> {
-    let name = format!("{pid}.sock");
-    let socket = list_folder()?.join(&name);
+    let folder = list_folder()?;
+    let mut name = format!("{pid}.sock");
+    let mut next = 2;
+    while folder.join(&name).with_extension("json").exists() {
+        name = format!("{pid}-{next}.sock");
+        next += 1;
+    }
+    let socket = folder.join(&name);
     if socket.as_os_str().len() <= MAX_SOCKET_PATH {
         return Ok(socket);
     }
@@ -63,10 +78,9 @@ pub(crate) fn control_socket_path(pid: u32) -> Result<PathBuf, Error> {
     Ok(folder.join(name))
 }
 
-/// Puts a host into the list.
+/// Puts a host into the list, under the name of its control socket.
 pub(crate) fn announce(info: HostInfo) -> Result<Announced, Error> {
-    let folder = list_folder()?;
-    let file = folder.join(format!("{}.json", info.pid));
+    let file = list_folder()?.join(info.entry());
     let json = serde_json::to_vec_pretty(&info)?;
     write_whole(&file, &json).context(|| format!("cannot write {}", file.display()))?;
     Ok(Announced { file, control: info.control })
@@ -153,6 +167,9 @@ impl HostInfo {
             addr: None,
             api_addr: None,
             management_addr: None,
+            grpc_addr: None,
+            app_port: None,
+            program: Vec::new(),
         }
     }
 
@@ -171,6 +188,27 @@ impl HostInfo {
         HostInfo { management_addr, ..self }
     }
 
+    /// With what only a host beside a program has.
+    pub(crate) fn with_program(
+        self,
+        grpc_addr: Option<SocketAddr>,
+        app_port: Option<u16>,
+        program: &[String],
+    ) -> HostInfo {
+        HostInfo { grpc_addr, app_port, program: program.to_vec(), ..self }
+    }
+
+    /// The name of its file in the list.
+    fn entry(&self) -> PathBuf {
+        let name = self.control.file_name().map(PathBuf::from);
+        name.unwrap_or_else(|| self.pid.to_string().into()).with_extension("json")
+    }
+
+    /// Whether it is in the list: not any more when it has ended, while other hosts of its process may go on.
+    pub(crate) fn is_listed(&self) -> bool {
+        candidates().iter().any(|folder| folder.join(self.entry()).exists())
+    }
+
     /// Whether its process still runs. Where `/proc` cannot be read, an entry is believed.
     pub(crate) fn is_running(&self) -> bool {
         self.identity.is_empty() || process::identity(self.pid).as_deref() == Some(&self.identity)
@@ -179,7 +217,7 @@ impl HostInfo {
     /// Clears away what a host left behind that could not do so itself.
     pub(crate) fn remove(&self) {
         for folder in candidates() {
-            let _ = fs::remove_file(folder.join(format!("{}.json", self.pid)));
+            let _ = fs::remove_file(folder.join(self.entry()));
         }
         let _ = fs::remove_file(&self.control);
     }
@@ -228,7 +266,9 @@ fn read(path: &Path) -> Option<HostInfo> {
     // Only beside the entry: a socket elsewhere may be anybody's.
     let _ = fs::remove_file(path);
     let _ = fs::remove_file(path.with_extension("sock"));
-    let _ = fs::remove_file(folders::temporary().join(format!("{}.sock", host.pid)));
+    if let Some(name) = path.with_extension("sock").file_name() {
+        let _ = fs::remove_file(folders::temporary().join(name));
+    }
     None
 }
 
@@ -259,6 +299,9 @@ mod tests {
             addr: Some(([127, 0, 0, 1], 8080).into()),
             api_addr: None,
             management_addr: None,
+            grpc_addr: None,
+            app_port: None,
+            program: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// List the running hosts of this user and their apps
 #[derive(Args)]
@@ -18,7 +19,7 @@ pub(crate) struct Ps {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The same in Dapr's words: table or json
+    /// The table, or JSON in the form of `dapr list`
     #[arg(long, short = 'o', hide = true, value_parser = ["table", "json"], default_value = "table")]
     output: String,
 }
@@ -35,7 +36,10 @@ pub(crate) fn execute(ps: &Ps) -> Result<ExitCode, Error> {
         }
     });
     let mut out = std::io::stdout().lock();
-    if ps.json || ps.output == "json" {
+    if ps.output == "json" {
+        let listed: Vec<Value> = listed.iter().flat_map(as_dapr).collect();
+        writeln!(out, "{:#}", Value::from(listed))?;
+    } else if ps.json {
         let hosts = listed.iter().map(as_json).collect::<Result<Vec<_>, Error>>()?;
         writeln!(out, "{:#}", json!({ "hosts": hosts }))?;
     } else if listed.is_empty() {
@@ -72,6 +76,31 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
             rows.collect()
         }
     }
+}
+
+/// One object an app, with the fields of `dapr list -o json`.
+fn as_dapr((host, apps): &Listed) -> Vec<Value> {
+    let port = |address: Option<std::net::SocketAddr>| address.map_or(0, |address| address.port());
+    let (seconds, apps) = match apps {
+        Ok(apps) => (apps.uptime_seconds, apps.apps.iter().map(|app| app.app_id.as_str()).collect()),
+        Err(_) => (0, vec![host.name.as_str()]),
+    };
+    let created = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(host.started_at));
+    let describe = |app_id: &str| {
+        json!({
+            "appId": app_id,
+            "httpPort": port(host.api_addr),
+            "grpcPort": port(host.grpc_addr),
+            "appPort": host.app_port.unwrap_or_default(),
+            "metricsEnabled": host.management_addr.is_some(),
+            "command": host.program.join(" "),
+            "age": text::duration(seconds),
+            "created": created.to_string(),
+            "daprdPid": host.pid,
+            "cliPid": host.pid,
+        })
+    };
+    apps.into_iter().map(describe).collect()
 }
 
 fn as_json((host, apps): &Listed) -> Result<Value, Error> {

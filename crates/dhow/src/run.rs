@@ -10,6 +10,7 @@ use dhow_artifacts::Source;
 use dhow_blocks::grants::{HostPattern, NamePattern};
 use dhow_guest::{Directory, Stdio};
 use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
+use dhow_resources::multi_app::{self, MultiApp};
 use dhow_resources::units::{parse_duration, parse_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use native::Native;
@@ -92,6 +93,18 @@ pub(crate) struct Run {
 
 pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(run.start())
+}
+
+/// Runs all apps of a `dapr.yaml`.
+pub(crate) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
+    native::run_all(file).await
+}
+
+/// The apps of a `dapr.yaml`, which may be named by its folder.
+pub(crate) fn apps_of(file: &Path) -> Result<Vec<multi_app::App>, Error> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let apps = MultiApp::load(file, home.as_deref()).map_err(|error| Error::new(error.to_string()))?;
+    Ok(apps.apps)
 }
 
 /// What logs are to show, if the command line says it in Dapr's way.

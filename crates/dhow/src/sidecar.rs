@@ -19,7 +19,7 @@ use crate::{Error, elsewhere, process};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::grpc::GrpcChannel;
 use dhow_api::channel::http::HttpChannel;
-use dhow_api::dapr::{ApiOptions, Dapr, DaprFace};
+use dhow_api::dapr::{ApiOptions, AppConnection, AppHealth, Dapr, DaprFace};
 use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
 use dhow_api::server::Stop;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
@@ -87,6 +87,9 @@ impl Sidecar {
         };
         let api = Dapr::new(&host, Some(serving.stop.clone()), options);
         host.serve_runtime_api(Arc::clone(&api) as _);
+        if let Some(connection) = connection(&spec) {
+            api.connect(&spec.app_id, connection);
+        }
         let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
         let max_message = spec.max_body.map_or(MAX_MESSAGE, bytes);
         let scope = Arc::clone(app.scope());
@@ -94,7 +97,8 @@ impl Sidecar {
         let http = DaprFace { api, scope, token };
         let ports = ports::open(&mut serving, &spec, Arc::new(http), Arc::new(grpc))?;
         let info = HostInfo::new("run", &spec.app_id, data_dir);
-        serving.announce(info.with_api_addr(ports.http).with_management_addr(ports.metrics));
+        let info = info.with_api_addr(ports.http).with_management_addr(ports.metrics);
+        serving.announce(info.with_program(ports.grpc, spec.app_port, &spec.command));
 
         let app_ids = [spec.app_id.clone()];
         let names = elsewhere::join(&mut serving, &app_ids, spec.internal_grpc_port).await?;
@@ -131,7 +135,7 @@ impl Sidecar {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let stop = serving.stop.clone();
-        let watching = tokio::spawn(health::watch(Arc::clone(&host), app, spec));
+        let watching = tokio::spawn(health::watch(Arc::clone(&host), Arc::clone(&app), spec));
         let code = {
             let ended = async {
                 match &mut program {
@@ -149,8 +153,12 @@ impl Sidecar {
         watching.abort();
         let code = match (code, &mut program) {
             (Some(code), _) => code,
-            // The program may still use the API while it ends.
+            // The program may still use the API while it ends, and gets nothing new.
             (None, Some(program)) => {
+                let quiet = host.triggers().set_well(&host, &app, false);
+                if tokio::time::timeout(GRACE, quiet).await.is_err() {
+                    tracing::debug!("app {} still handles events while it is told to end", app.app_id);
+                }
                 tokio::select! {
                     code = program.end(GRACE) => code,
                     _ = interrupt.recv() => program.kill().await,
@@ -165,6 +173,23 @@ impl Sidecar {
         serving.until_stopped().await?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
+}
+
+/// The way to the program, as the API tells it.
+fn connection(spec: &multi_app::App) -> Option<AppConnection> {
+    let is_grpc = matches!(spec.app_protocol, AppProtocol::Grpc | AppProtocol::Grpcs);
+    Some(AppConnection {
+        port: spec.app_port?,
+        protocol: program::protocol(spec.app_protocol).to_owned(),
+        channel_address: spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
+        max_concurrency: spec.max_concurrency.unwrap_or_default(),
+        health: spec.health_check.as_ref().map(|check| AppHealth {
+            path: if is_grpc { String::new() } else { check.path.clone() },
+            interval: check.interval,
+            timeout: check.timeout,
+            threshold: check.threshold,
+        }),
+    })
 }
 
 /// The way to the program.

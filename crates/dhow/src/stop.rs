@@ -9,8 +9,12 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::json;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the list.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A host drains for at most 30 seconds; a little more for closing its providers.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -24,6 +28,9 @@ pub(crate) struct Stop {
     /// The host beside this app (repeatable)
     #[arg(long, short = 'a', value_name = "ID", conflicts_with_all = ["all", "host"])]
     app_id: Vec<String>,
+    /// The hosts beside the apps of this dapr.yaml, or of the one in this folder
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["all", "host", "app_id"])]
+    run_file: Option<PathBuf>,
     /// All hosts of this user
     #[arg(long)]
     all: bool,
@@ -36,13 +43,30 @@ pub(crate) struct Stop {
 }
 
 pub(crate) fn execute(stop: &Stop) -> Result<ExitCode, Error> {
-    let hosts = match (stop.all, stop.app_id.as_slice()) {
+    let app_ids = match &stop.run_file {
+        Some(file) => {
+            let apps = crate::run::apps_of(file)?;
+            apps.into_iter().map(|app| app.app_id).collect()
+        }
+        None => stop.app_id.clone(),
+    };
+    let hosts = match (stop.all, app_ids.as_slice()) {
         (true, _) => hosts::list()?,
         (false, []) => vec![hosts::select(stop.host.as_deref())?],
         (false, app_ids) => {
             let runtime = client::runtime()?;
             let hosts = app_ids.iter().map(|app_id| runtime.block_on(client::host_of(app_id, None)));
-            hosts.collect::<Result<_, _>>()?
+            match &stop.run_file {
+                // Some may have ended by themselves.
+                Some(file) => {
+                    let hosts: Vec<_> = hosts.filter_map(Result::ok).collect();
+                    if hosts.is_empty() {
+                        return Err(Error::new(format!("no app of {} is running", file.display())));
+                    }
+                    hosts
+                }
+                None => hosts.collect::<Result<_, _>>()?,
+            }
         }
     };
     // All are asked before the first is waited for, so that they drain at the same time.
@@ -94,9 +118,7 @@ fn begin(host: &HostInfo, force: bool) -> Result<Option<Process>, Error> {
 
 fn finish(host: &HostInfo, process: Option<Process>, force: bool) -> Result<(), Error> {
     let ended = match process {
-        Some(process) => {
-            process.wait(PATIENCE).context(|| format!("cannot wait for process {}", host.pid))?
-        }
+        Some(process) => wait(host, &process).context(|| format!("cannot wait for process {}", host.pid))?,
         None => true,
     };
     if !ended {
@@ -112,4 +134,21 @@ fn finish(host: &HostInfo, process: Option<Process>, force: bool) -> Result<(), 
         host.remove();
     }
     Ok(())
+}
+
+/// Waits for the end of the process, or of this host if the process has others.
+fn wait(host: &HostInfo, process: &Process) -> std::io::Result<bool> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if process.wait(LOOK)? {
+            return Ok(true);
+        }
+        let others = || hosts::list().is_ok_and(|hosts| hosts.iter().any(|other| other.pid == host.pid));
+        if !host.is_listed() && others() {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+    }
 }

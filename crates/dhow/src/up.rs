@@ -1,4 +1,4 @@
-//! `dhow up`: all apps of a manifest.
+//! `dhow up`: all apps of a manifest, or of a `dapr.yaml`.
 
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
@@ -7,6 +7,7 @@ use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_artifacts::Source;
 use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
+use dhow_resources::component::Component;
 use dhow_resources::configuration;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{Manifest, ModuleSource};
@@ -31,6 +32,7 @@ EXAMPLES
   dhow up                          start the apps of ./dhow.toml
   dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
   dhow up --addr 0.0.0.0:80        serve them to the network
+  dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API beside it
 
 A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
 pub(crate) struct Up {
@@ -52,6 +54,14 @@ pub(crate) struct Up {
     /// Reload when the manifest or a module changes, without dropping a request
     #[arg(long)]
     watch: bool,
+    /// Start all programs of this dapr.yaml, or of the one in this folder, as `dapr run -f` does
+    #[arg(
+        long,
+        short = 'f',
+        value_name = "FILE",
+        conflicts_with_all = ["manifest", "api_addr", "management_addr", "watch"]
+    )]
+    run_file: Option<PathBuf>,
 }
 
 /// An address, or none.
@@ -69,7 +79,12 @@ fn optional_address(text: &str) -> Result<Optional, String> {
 }
 
 pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
-    serve::runtime()?.block_on(up.start())
+    serve::runtime()?.block_on(async {
+        match &up.run_file {
+            Some(file) => crate::run::run_all(file).await,
+            None => up.start().await,
+        }
+    })
 }
 
 impl Up {
@@ -268,9 +283,33 @@ pub(crate) fn read_resources(dirs: &[PathBuf], configuration: Option<&Path>) -> 
         let configuration = configuration::load(file).map_err(|error| Error::new(error.to_string()))?;
         resources.configurations.insert(0, configuration);
     }
-    for unused in resources.configurations.iter().flat_map(|configuration| &configuration.unused) {
-        tracing::warn!("{unused}");
+    for configuration in &resources.configurations {
+        for unused in &configuration.unused {
+            tracing::warn!("{unused}");
+        }
+        let without_effect = [
+            ("httpPipeline", configuration.http_pipeline.is_empty()),
+            ("appHttpPipeline", configuration.app_http_pipeline.is_empty()),
+            ("nameResolution", configuration.name_resolution.is_none()),
+            ("features", configuration.features.is_empty()),
+        ];
+        for (field, _) in without_effect.into_iter().filter(|(_, is_absent)| !is_absent) {
+            tracing::warn!("spec.{field} of the configuration has no effect in this version of dhow");
+        }
     }
+    let denied: Vec<String> =
+        resources.configurations.iter().flat_map(|found| found.denied_components.clone()).collect();
+    resources.components.retain(|component| {
+        let is_denied = denied.iter().any(|pattern| denies(pattern, component));
+        if is_denied {
+            let (file, line) = (component.file.display(), component.line);
+            let (name, kind) = (&component.name, &component.component_type);
+            tracing::warn!(
+                "{file}:{line}: component {name:?} of type {kind:?} is denied by the configuration"
+            );
+        }
+        !is_denied
+    });
     for ignored in &resources.ignored {
         let hint = ignored.nearest.as_ref().map(|kind| format!("; did you mean {kind}?")).unwrap_or_default();
         tracing::warn!(
@@ -285,6 +324,16 @@ pub(crate) fn read_resources(dirs: &[PathBuf], configuration: Option<&Path>) -> 
         tracing::warn!("{file}:{line}: {kind} resources are not part of this version of dhow and ignored");
     }
     Ok(resources)
+}
+
+/// Whether an entry of `spec.components.deny` is meant for a component: its type, perhaps with a version behind.
+fn denies(pattern: &str, component: &Component) -> bool {
+    let (kind, version) = match pattern.rsplit_once('/') {
+        Some((kind, version)) => (kind, Some(version)),
+        None => (pattern, None),
+    };
+    let same_version = version.is_none_or(|version| version.eq_ignore_ascii_case(&component.version));
+    kind.eq_ignore_ascii_case(&component.component_type) && same_version
 }
 
 fn tell(fleet: &Fleet, addr: SocketAddr, api: Option<SocketAddr>, management: Option<SocketAddr>) {

@@ -60,6 +60,7 @@ pages! {
     benchmarks: "docs/benchmarks.md",
     call_another_app: "docs/call-another-app.md",
     cgi_apps: "docs/cgi-apps.md",
+    coming_from_dapr: "docs/coming-from-dapr.md",
     configure_an_app: "docs/configure-an-app.md",
     debug_failures: "docs/debug-failures.md",
     get_started: "docs/get-started.md",

@@ -154,7 +154,7 @@ impl GrpcChannel {
     }
 
     async fn topic_event(&self, head: &Parts, trace: TraceContext, body: &[u8]) -> Answer {
-        let mut event = callback::topic_event(body).map_err(unreadable)?;
+        let mut event = callback::topic_event(body, head.extensions.get()).map_err(unreadable)?;
         event.path = self.path(&event.pubsub_name, &event.topic, head.uri.path());
         let answer = self.client().on_topic_event(self.request(&head.headers, trace, event)).await?;
         Ok(json_reply(&json!({ "status": callback::verdict(answer.into_inner().status) })))

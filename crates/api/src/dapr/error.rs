@@ -134,14 +134,16 @@ impl ApiError {
             ScopeError::NotConfigured { block: Secrets } => {
                 new(INTERNAL, Grpc::FailedPrecondition, "ERR_SECRET_STORES_NOT_CONFIGURED")
             }
-            ScopeError::NotFound { block: Configuration, .. } => {
-                new(BAD, Grpc::InvalidArgument, "ERR_CONFIGURATION_STORE_NOT_FOUND")
+            ScopeError::NotFound { block: Configuration, name } => {
+                let message = format!("configuration store {name} not found");
+                ApiError::new(BAD, Grpc::InvalidArgument, "ERR_CONFIGURATION_STORE_NOT_FOUND", message)
             }
             ScopeError::NotConfigured { block: Configuration } => {
                 new(INTERNAL, Grpc::FailedPrecondition, "ERR_CONFIGURATION_STORE_NOT_CONFIGURED")
             }
-            ScopeError::NotFound { block: Lock, .. } => {
-                new(BAD, Grpc::InvalidArgument, "ERR_LOCK_STORE_NOT_FOUND")
+            ScopeError::NotFound { block: Lock, name } => {
+                let message = format!("lock store {name} not found");
+                ApiError::new(BAD, Grpc::InvalidArgument, "ERR_LOCK_STORE_NOT_FOUND", message)
             }
             ScopeError::NotConfigured { block: Lock } => {
                 new(INTERNAL, Grpc::FailedPrecondition, "ERR_LOCK_STORE_NOT_CONFIGURED")

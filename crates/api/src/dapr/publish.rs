@@ -25,7 +25,8 @@ pub(crate) const MAX_ENTRIES: usize = 10_000;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
-    #[serde(default)]
+    /// Dapr's JavaScript SDK spells it the second way.
+    #[serde(default, alias = "entryID")]
     entry_id: String,
     event: Option<Box<RawValue>>,
     #[serde(default)]

@@ -2,10 +2,11 @@
 
 use super::error::ApiError;
 use super::path::Query;
-use crate::{empty, reply};
+use crate::reply;
+use dhow_blocks::error::BlockError;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::Reply;
-use dhow_blocks::scope::Scope;
+use dhow_blocks::scope::{Scope, SecretError};
 use dhow_blocks::secrets::Secret;
 use http::StatusCode;
 use serde_json::json;
@@ -13,10 +14,8 @@ use std::collections::BTreeMap;
 
 /// `/v1.0/secrets/<store>/<name>`
 pub(super) async fn get(scope: &Scope, store: &str, name: &str, query: &Query) -> Result<Reply, ApiError> {
-    Ok(match read(scope, store, name, &query.metadata_map()).await? {
-        Some(secret) => reply(StatusCode::OK, "application/json", json!(secret.0).to_string()),
-        None => empty(StatusCode::NO_CONTENT),
-    })
+    let secret = read(scope, store, name, &query.metadata_map()).await?;
+    Ok(reply(StatusCode::OK, "application/json", json!(secret.0).to_string()))
 }
 
 /// `/v1.0/secrets/<store>/bulk`
@@ -26,15 +25,17 @@ pub(super) async fn bulk(scope: &Scope, store: &str, query: &Query) -> Result<Re
     Ok(reply(StatusCode::OK, "application/json", json!(secrets).to_string()))
 }
 
-/// One secret.
+/// One secret. That a store does not have it is a failure, as it is of Dapr's stores.
 pub(crate) async fn read(
     scope: &Scope,
     store: &str,
     name: &str,
     metadata: &Metadata,
-) -> Result<Option<Secret>, ApiError> {
-    let secret = scope.secret(store, name, metadata).await;
-    secret.map_err(|error| ApiError::secret(store, &format!("secret with key {name}"), &error))
+) -> Result<Secret, ApiError> {
+    let failed = |error| ApiError::secret(store, &format!("secret with key {name}"), &error);
+    let secret = scope.secret(store, name, metadata).await.map_err(failed)?;
+    let missing = || BlockError::invalid(format!("secret {name} not found"));
+    secret.ok_or_else(|| failed(SecretError::Provider { error: missing() }))
 }
 
 /// All secrets that the app may read.

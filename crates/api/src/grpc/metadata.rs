@@ -1,17 +1,18 @@
 //! What the runtime says about itself, and its end.
 
 use super::Service;
-use crate::dapr::DAPR_VERSION;
 use crate::dapr::error::ApiError;
 use crate::dapr::metadata::{Description, rules};
+use crate::dapr::{AppConnection, DAPR_VERSION};
 use crate::proto::runtime::v1::{
-    GetMetadataResponse, MetadataResiliency, PubsubSubscription, PubsubSubscriptionRule,
-    PubsubSubscriptionRules, PubsubSubscriptionType, RegisteredComponents, SetMetadataRequest,
+    AppConnectionHealthProperties, AppConnectionProperties, GetMetadataResponse, MetadataResiliency,
+    PubsubSubscription, PubsubSubscriptionRule, PubsubSubscriptionRules, PubsubSubscriptionType,
+    RegisteredComponents, SetMetadataRequest,
 };
 use dhow_host::triggers::subscription::{Origin, Subscription};
 
 pub(super) fn get(service: &Service) -> GetMetadataResponse {
-    let Description { id, components, extended, subscriptions, resiliencies } =
+    let Description { id, components, extended, subscriptions, resiliencies, connection } =
         service.api.metadata.describe(&service.scope, service.api.host().as_deref());
     let components = components.iter().map(|component| RegisteredComponents {
         name: component.name.clone(),
@@ -26,7 +27,24 @@ pub(super) fn get(service: &Service) -> GetMetadataResponse {
         subscriptions: subscriptions.iter().map(subscription).collect(),
         runtime_version: DAPR_VERSION.to_owned(),
         resiliencies: resiliencies.into_iter().map(|name| MetadataResiliency { name }).collect(),
+        app_connection_properties: connection.map(app_connection),
         ..GetMetadataResponse::default()
+    }
+}
+
+fn app_connection(connection: AppConnection) -> AppConnectionProperties {
+    let health = connection.health.map(|health| AppConnectionHealthProperties {
+        health_probe_interval: health.interval_text(),
+        health_probe_timeout: health.timeout_text(),
+        health_threshold: i32::try_from(health.threshold).unwrap_or(i32::MAX),
+        health_check_path: health.path,
+    });
+    AppConnectionProperties {
+        port: connection.port.into(),
+        protocol: connection.protocol,
+        channel_address: connection.channel_address,
+        max_concurrency: i32::try_from(connection.max_concurrency).unwrap_or(i32::MAX),
+        health,
     }
 }
 

@@ -41,7 +41,7 @@ impl Service {
     async fn read_secret(&self, request: GetSecretRequest) -> Result<GetSecretResponse, ApiError> {
         let GetSecretRequest { store_name, key, metadata } = request;
         let secret = secret::read(&self.scope, &store_name, &key, &metadata).await?;
-        Ok(GetSecretResponse { data: secret.map(|secret| secret.0).unwrap_or_default() })
+        Ok(GetSecretResponse { data: secret.0 })
     }
 
     async fn read_secrets(&self, request: GetBulkSecretRequest) -> Result<GetBulkSecretResponse, ApiError> {

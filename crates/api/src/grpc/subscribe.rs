@@ -214,7 +214,8 @@ impl Sink for ToStream {
     async fn take(&self, event: TopicEvent) -> Result<(), NotTaken> {
         let retry = |reason: &str| NotTaken::Retry { reason: reason.to_owned(), code: None };
         let ended = || retry("the stream ended");
-        let request = callback::topic_event(&event.envelope).map_err(|reason| retry(&reason))?;
+        let request =
+            callback::topic_event(&event.envelope, Some(&event.of)).map_err(|reason| retry(&reason))?;
         let exchange = async {
             let _place = self.in_flight.places.acquire().await.map_err(|_| ended())?;
             let mut awaited = self.in_flight.wait_for(&request.id).ok_or_else(ended)?;

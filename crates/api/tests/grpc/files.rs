@@ -53,7 +53,8 @@ async fn secrets_are_read() {
     };
     let found = client.get_secret(get("secretstore", "password")).await.unwrap().into_inner();
     assert_eq!(found.data, map(&[("password", "hidden")]));
-    assert!(client.get_secret(get("secretstore", "absent")).await.unwrap().into_inner().data.is_empty());
+    let absent = client.get_secret(get("secretstore", "absent")).await;
+    assert_status(absent, Code::Internal, "ERR_SECRET_GET", "no such secret");
     let all =
         GetBulkSecretRequest { store_name: "secretstore".to_owned(), ..GetBulkSecretRequest::default() };
     let all = client.get_bulk_secret(all).await.unwrap().into_inner().data;

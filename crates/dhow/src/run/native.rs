@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::sidecar::Sidecar;
-use dhow_resources::multi_app::{App, AppProtocol, HealthCheck, LogDestination, MultiApp};
+use dhow_resources::multi_app::{App, AppProtocol, HealthCheck, LogDestination};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -211,10 +211,9 @@ pub(super) async fn run(app: App, data_dir: &Path) -> Result<ExitCode, Error> {
 
 /// Runs all apps of a file, each with a sidecar of its own, until one fails or they are stopped.
 pub(super) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let apps = MultiApp::load(file, home.as_deref()).map_err(|error| Error::new(error.to_string()))?;
-    let mut sidecars = Vec::with_capacity(apps.apps.len());
-    for app in apps.apps {
+    let apps = super::apps_of(file)?;
+    let mut sidecars = Vec::with_capacity(apps.len());
+    for app in apps {
         for unused in &app.unused {
             tracing::warn!("{unused}");
         }

@@ -82,19 +82,23 @@ impl Program {
     }
 }
 
+/// Dapr's name of a protocol.
+pub(super) fn protocol(protocol: AppProtocol) -> &'static str {
+    match protocol {
+        AppProtocol::Http => "http",
+        AppProtocol::Https => "https",
+        AppProtocol::Grpc => "grpc",
+        AppProtocol::Grpcs => "grpcs",
+        AppProtocol::H2c => "h2c",
+    }
+}
+
 /// What Dapr tells a program.
 fn environment(spec: &App, ports: &Ports) -> Vec<(&'static str, String)> {
     let mut variables = vec![("APP_ID", spec.app_id.clone())];
     if let Some(port) = spec.app_port {
         variables.push(("APP_PORT", port.to_string()));
-        let protocol = match spec.app_protocol {
-            AppProtocol::Http => "http",
-            AppProtocol::Https => "https",
-            AppProtocol::Grpc => "grpc",
-            AppProtocol::Grpcs => "grpcs",
-            AppProtocol::H2c => "h2c",
-        };
-        variables.push(("APP_PROTOCOL", protocol.to_owned()));
+        variables.push(("APP_PROTOCOL", protocol(spec.app_protocol).to_owned()));
     }
     let address = spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
     variables.push(("APP_CHANNEL_ADDRESS", address));

@@ -51,14 +51,18 @@ pub(crate) struct Ended {
 
 /// Where the compiled guest of this name is.
 pub(crate) fn guest(name: &str) -> PathBuf {
-    let file = format!("{name}.wasm");
+    guest_file(&format!("{name}.wasm"))
+}
+
+/// Where `cargo xtask guests` put this file.
+pub(crate) fn guest_file(file: &str) -> PathBuf {
     let folder = env::var_os("DHOW_GUESTS").map(PathBuf::from);
     let target = Path::new(env!("CARGO_BIN_EXE_dhow")).ancestors().nth(2).map(|target| target.join("guests"));
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home);
     let cache = cache.map(|cache| cache.join("dhow/target/guests"));
     let folders = [folder, target, cache].into_iter().flatten();
-    let found = folders.map(|folder| folder.join(&file)).find(|file| file.is_file());
+    let found = folders.map(|folder| folder.join(file)).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("the guest {file} is missing: run cargo xtask guests"))
 }
 

@@ -145,7 +145,7 @@ impl Delivery {
         if let Some(state) = event.text("tracestate").filter(|state| !state.is_empty()) {
             metadata.insert("tracestate".to_owned(), state.to_owned());
         }
-        let of = EventOf { component: pubsub.clone(), name: topic.clone() };
+        let of = EventOf { component: pubsub.clone(), name: message.topic.clone() };
         Ok((TopicEvent { path: None, of, envelope, metadata, trace }, path))
     }
 
