@@ -188,7 +188,8 @@ impl Dapr {
                 state::bulk(scope, store, body(invocation, limit).await?).await
             }
             (_, ["v1.0", "state", store, "transaction"]) if write => {
-                state::transaction(scope, store, &query, body(invocation, limit).await?).await
+                let (headers, body) = head_and_body(invocation, limit).await?;
+                state::transaction(scope, store, &query, (&headers, trace), body).await
             }
             ("GET", ["v1.0", "state", store, key]) => state::get(scope, store, key).await,
             ("DELETE", ["v1.0", "state", store, key]) => {

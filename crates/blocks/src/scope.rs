@@ -8,15 +8,18 @@
 //! |---|---|
 //! | `bound` | a provider with its policy and its measurements |
 //! | `state` | keys with the app's prefix |
+//! | `outbox` | events of what transactions write |
 //! | `pubsub` | topic rules, envelopes, publishing |
 //! | `secrets` | which secrets an app may read |
 
 mod bound;
+mod outbox;
 mod pubsub;
 mod secrets;
 mod state;
 
 pub use bound::{Bound, ComponentInfo, Meter};
+pub use outbox::{Outbox, Step};
 pub use pubsub::{Event, PubSubBinding, PublishError, TopicRules, is_true};
 pub use secrets::{SecretAccess, SecretBinding, SecretError};
 pub use state::State;

@@ -11,6 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// A multiple of every page size that Linux has on the machines that dhow runs on.
+const PAGE: usize = 64 << 10;
+
 /// A process that may end at any time.
 pub(crate) struct Process(OwnedFd);
 
@@ -53,32 +56,34 @@ pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
 /// Lets go of the code and constants of this program that only its start needed. They stay in the system's page cache,
 /// and what is used again is mapped again at the first touch.
 pub(crate) fn forget_start_up() {
-    let (Ok(exe), Ok(maps)) = (fs::read_link("/proc/self/exe"), fs::read_to_string("/proc/self/smaps"))
-    else {
-        return;
-    };
-    let exe = exe.to_string_lossy();
-    let mut range = None;
-    for line in maps.lines() {
-        if let Some(anonymous) = line.strip_prefix("Anonymous:") {
-            // Pages that were written, by relocations or a debugger, are in no file.
-            if let Some((start, end)) = range.take().filter(|_| anonymous.trim() == "0 kB") {
-                // SAFETY: a mapping of this program's own file that cannot be written and has no page that differs
-                // from the file: what is dropped is read from there again.
-                unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
-            }
-        } else if line.ends_with(&*exe) {
-            range = read_only(line);
-        }
-    }
+    // SAFETY: the callback has the type that the call expects, and uses no data.
+    unsafe { libc::dl_iterate_phdr(Some(forget_segments), std::ptr::null_mut()) };
 }
 
-/// The addresses of a line of /proc/self/smaps, unless what is there can be written.
-fn read_only(line: &str) -> Option<(usize, usize)> {
-    let (addresses, rest) = line.split_once(' ')?;
-    let (start, end) = addresses.split_once('-')?;
-    let address = |text| usize::from_str_radix(text, 16).ok();
-    (rest.get(1..2)? == "-").then_some((address(start)?, address(end)?))
+/// For the first object, which is the program itself (`man 3 dl_iterate_phdr`); not 0 ends the iteration.
+unsafe extern "C" fn forget_segments(
+    info: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader passes a valid object, whose headers are as many as it says.
+    let (base, headers) = unsafe {
+        let info = &*info;
+        (info.dlpi_addr as usize, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+    };
+    for header in
+        headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0)
+    {
+        // Whole pages; the first and the last may be shared with a segment that can be written.
+        let start = (base + header.p_vaddr as usize).next_multiple_of(PAGE);
+        let end = (base + header.p_vaddr as usize + header.p_memsz as usize) / PAGE * PAGE;
+        if start < end {
+            // SAFETY: a segment that cannot be written and is not relocated is the same as its file, from which
+            // what is dropped is read again.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+    1
 }
 
 // === impl Process ===

@@ -10,7 +10,8 @@ use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::jobs::Jobs;
 use dhow_blocks::scope::{
-    Bound, ComponentInfo, Providers, PubSubBinding, SecretAccess, SecretBinding, State, TopicRules,
+    Bound, ComponentInfo, Outbox, Providers, PubSubBinding, SecretAccess, SecretBinding, State, TopicRules,
+    is_true,
 };
 use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
 use dhow_resources::component::{Component, MetadataItem, MetadataValue};
@@ -107,6 +108,7 @@ impl Components {
     /// `ignoreErrors`; then it is left out and [`Components::failures`] tells why.
     pub async fn of_app(&self, app_id: &str, metrics: &Metrics) -> Result<Providers, ComponentError> {
         let mut providers = Providers { jobs: self.jobs.clone(), ..Providers::default() };
+        let mut outboxes = Vec::new();
         let seen = self.components.iter();
         let seen = seen.filter(|component| is_served(component) && component.is_in_scope(app_id));
         let opened = join_all(seen.map(|component| async move {
@@ -121,6 +123,9 @@ impl Components {
                     let view = View { components: self, app_id, metrics, metadata: &metadata };
                     let info = info(component, &opened);
                     view.add(&mut providers, info, opened).map_err(|reason| failed(component, reason))?;
+                    if let Some(topic) = view.field("outboxPublishTopic") {
+                        outboxes.push((component, topic.to_owned(), metadata));
+                    }
                 }
                 Err(reason) => {
                     self.failures.lock().insert(component.name.clone(), reason.clone());
@@ -140,6 +145,11 @@ impl Components {
             let view = View { components: self, app_id, metrics, metadata: &[] };
             let added = view.add(&mut providers, info.clone(), opened.clone());
             debug_assert!(added.is_ok(), "{added:?}");
+        }
+        for (component, topic, metadata) in outboxes {
+            let view = View { components: self, app_id, metrics, metadata: &metadata };
+            view.add_outbox(&mut providers, &component.name, topic)
+                .map_err(|reason| failed(component, reason))?;
         }
         Ok(providers)
     }
@@ -370,7 +380,7 @@ impl View<'_> {
             Opened::State(store) => {
                 let prefix = self.key_prefix(&name)?;
                 let bound = self.bind("state", ComponentBlock::Statestore, info, store);
-                providers.state.insert(name, State { bound, prefix: prefix.into() });
+                providers.state.insert(name, State { bound, prefix: prefix.into(), outbox: None });
             }
             Opened::PubSub(broker) => {
                 let consumer = self.field("consumerID").unwrap_or(self.app_id).to_owned();
@@ -397,6 +407,37 @@ impl View<'_> {
                 let bound = self.bind("lock", ComponentBlock::Lock, info, store);
                 providers.locks.insert(name, (bound, prefix.into()));
             }
+        }
+        Ok(())
+    }
+
+    /// Dapr's transactional outbox, if this is a state store; its broker may be any component of the app.
+    fn add_outbox(&self, providers: &mut Providers, name: &str, topic: String) -> Result<(), String> {
+        let Some(state) = providers.state.get(name) else { return Ok(()) };
+        let broker = |field: &str| {
+            let Some(broker) = self.field(field) else { return Ok(None) };
+            let found = providers.pubsub.get(broker).map(|broker| Some(broker.bound.clone()));
+            found.ok_or_else(|| {
+                format!(
+                    "metadata field {field} names {broker:?}, which is no pub/sub component of app {}",
+                    self.app_id
+                )
+            })
+        };
+        let outer = broker("outboxPublishPubsub")?;
+        let outer =
+            outer.ok_or("metadata field outboxPublishPubsub must be given with outboxPublishTopic")?;
+        let outbox = Outbox {
+            app_id: self.app_id.into(),
+            store: state.bound.clone(),
+            inner: broker("outboxPubsub")?.unwrap_or_else(|| outer.clone()),
+            inner_topic: Outbox::inner_topic(&self.components.namespace, self.app_id, &topic),
+            outer,
+            topic,
+            discard: self.field("outboxDiscardWhenMissingState").is_some_and(is_true),
+        };
+        if let Some(state) = providers.state.get_mut(name) {
+            state.outbox = Some(Arc::new(outbox));
         }
         Ok(())
     }

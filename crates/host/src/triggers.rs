@@ -11,11 +11,13 @@
 //! | `bulk` | several messages in one request |
 //! | `binding` | events of input bindings |
 //! | `job` | jobs that are due |
+//! | `outbox` | events of what transactions wrote |
 
 mod binding;
 mod bulk;
 pub mod delivery;
 mod job;
+mod outbox;
 pub mod subscription;
 
 use crate::app::App;
@@ -26,7 +28,7 @@ use dhow_blocks::events::Running;
 use dhow_blocks::grants::Ask;
 use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger};
 use dhow_blocks::pubsub::Subscribe;
-use dhow_blocks::scope::{Scope, ScopeError};
+use dhow_blocks::scope::{Outbox, Scope, ScopeError};
 use dhow_blocks::trace::TraceContext;
 use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription as resource;
@@ -88,6 +90,7 @@ type Key = (Arc<str>, String);
 enum Wanted {
     Topic(Box<Subscription>),
     Binding { name: String, path: String },
+    Outbox(Arc<Outbox>),
 }
 
 /// Why a subscription did not begin.
@@ -256,12 +259,15 @@ impl Triggers {
     }
 
     async fn wanted(&self, host: &Arc<Host>, app: &Arc<App>) -> Vec<Wanted> {
+        let scope = app.scope();
+        let mine =
+            scope.components.state.iter().filter(|(name, _)| scope.grants.check(Ask::State(name)).is_ok());
+        let mut wanted: Vec<Wanted> =
+            mine.filter_map(|(_, state)| state.outbox.clone().map(Wanted::Outbox)).collect();
         if self.unwell.read().contains(&app.app_id) {
-            return Vec::new();
+            return wanted;
         }
         let target = Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) };
-        let scope = app.scope();
-        let mut wanted = Vec::new();
         for resource in self.declared.iter().filter(|resource| resource.is_in_scope(&app.app_id)) {
             match Subscription::declarative(resource) {
                 Ok(subscription) => wanted.push(Wanted::Topic(Box::new(subscription))),
@@ -327,6 +333,15 @@ impl Triggers {
                     meter: host.metrics().component("input_binding", &app.app_id, name),
                 };
                 Ok(bound.provider.read(Arc::new(events)).await?)
+            }
+            Wanted::Outbox(outbox) => {
+                let subscribe = Subscribe {
+                    topic: outbox.inner_topic.clone(),
+                    consumer: app.app_id.to_string(),
+                    ..Subscribe::default()
+                };
+                let passing = Arc::new(outbox::Passing(Arc::clone(outbox)));
+                Ok(outbox.inner.provider.subscribe(subscribe, passing).await?)
             }
         }
     }
@@ -408,6 +423,9 @@ impl Wanted {
         match self {
             Wanted::Topic(subscription) => subscription.fingerprint(),
             Wanted::Binding { name, path } => format!("binding {name} {path}"),
+            Wanted::Outbox(outbox) => {
+                format!("outbox {} {}", outbox.store.component.name, outbox.inner_topic)
+            }
         }
     }
 }
@@ -419,6 +437,7 @@ impl std::fmt::Display for Wanted {
                 write!(f, "the subscription to topic {} of {}", subscription.topic, subscription.pubsub)
             }
             Wanted::Binding { name, .. } => write!(f, "the input binding {name}"),
+            Wanted::Outbox(outbox) => write!(f, "the outbox of {}", outbox.store.component.name),
         }
     }
 }

@@ -5,10 +5,11 @@ use super::path::Query as Parameters;
 use crate::{empty, reply};
 use bytes::Bytes;
 use dhow_blocks::invoke::Reply;
-use dhow_blocks::scope::{Scope, State};
+use dhow_blocks::scope::{Scope, State, Step};
 use dhow_blocks::state::{
-    Capability, Concurrency, Delete, Item, Operation, Query, QueryPage, Set, StateError, Ttl,
+    self, Capability, Concurrency, Delete, Item, Query, QueryPage, Set, StateError, Ttl,
 };
+use dhow_blocks::trace::TraceContext;
 use futures::future::try_join_all;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use http::{Response, StatusCode};
@@ -48,13 +49,13 @@ struct BulkGet {
 #[derive(Deserialize)]
 struct Transaction {
     #[serde(default)]
-    operations: Vec<Step>,
+    operations: Vec<Operation>,
     #[serde(default)]
     metadata: Option<Metadata>,
 }
 
 #[derive(Deserialize)]
-struct Step {
+struct Operation {
     operation: String,
     request: Entry,
 }
@@ -128,6 +129,7 @@ pub(super) async fn transaction(
     scope: &Scope,
     store: &str,
     query: &Parameters,
+    (headers, trace): (&HeaderMap, TraceContext),
     body: Bytes,
 ) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
@@ -140,17 +142,24 @@ pub(super) async fn transaction(
     }
     let Transaction { operations, metadata } = parse(&body)?;
     let what = "error while executing state transaction";
-    let operations = operations.into_iter().map(|Step { operation, request }| match operation.as_str() {
-        "upsert" => Ok(Operation::Set(set(request, metadata.as_ref(), query, what)?)),
-        "delete" => Ok(Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) })),
-        other => Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            Grpc::Unimplemented,
-            "ERR_NOT_SUPPORTED_STATE_OPERATION",
-            format!("operation type {other} not supported"),
-        )),
+    let steps = operations.into_iter().map(|Operation { operation, request }| {
+        let own = request.metadata.clone().unwrap_or_default();
+        let operation = match operation.as_str() {
+            "upsert" => state::Operation::Set(set(request, metadata.as_ref(), query, what)?),
+            "delete" => state::Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) }),
+            other => {
+                return Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    Grpc::Unimplemented,
+                    "ERR_NOT_SUPPORTED_STATE_OPERATION",
+                    format!("operation type {other} not supported"),
+                ));
+            }
+        };
+        Ok(Step { operation, metadata: own.into_iter().collect() })
     });
-    let done = state.transact(operations.collect::<Result<_, _>>()?).await;
+    let steps = steps.collect::<Result<_, _>>()?;
+    let done = state.transact_steps(steps, trace, super::trace_state(headers)).await;
     done.map_err(|error| ApiError::internal("ERR_STATE_TRANSACTION", format!("{what}: {error}")))?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

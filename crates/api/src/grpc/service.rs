@@ -110,7 +110,8 @@ impl Dapr for Service {
         &self,
         request: Request<ExecuteStateTransactionRequest>,
     ) -> Answer<()> {
-        self.answer(state::transact(&self.scope, request.into_inner()).await)
+        let caller = Caller::of(&request);
+        self.answer(state::transact(&self.scope, &caller, request.into_inner()).await)
     }
 
     async fn publish_event(&self, request: Request<PublishEventRequest>) -> Answer<()> {

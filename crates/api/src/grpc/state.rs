@@ -1,5 +1,6 @@
 //! State: messages to and from the block.
 
+use super::caller::Caller;
 use crate::dapr::error::{ApiError, Grpc};
 use crate::dapr::state::{find, legal, open, time_to_live, ttl_of};
 use crate::proto::common::v1::state_options::StateConcurrency;
@@ -11,7 +12,7 @@ use crate::proto::runtime::v1::{
 };
 use dhow_blocks::cloud_event::is_json;
 use dhow_blocks::events::{Metadata, value};
-use dhow_blocks::scope::Scope;
+use dhow_blocks::scope::{Scope, Step};
 use dhow_blocks::state::{Capability, Concurrency, Delete, Item, Operation, Set, Ttl};
 use futures::future::try_join_all;
 use http::StatusCode;
@@ -84,7 +85,11 @@ pub(super) async fn delete_many(scope: &Scope, request: DeleteBulkStateRequest) 
     Ok(())
 }
 
-pub(super) async fn transact(scope: &Scope, request: ExecuteStateTransactionRequest) -> Result<(), ApiError> {
+pub(super) async fn transact(
+    scope: &Scope,
+    caller: &Caller,
+    request: ExecuteStateTransactionRequest,
+) -> Result<(), ApiError> {
     let ExecuteStateTransactionRequest { store_name: store, operations, metadata } = request;
     let state = open(scope, &store)?;
     if !state.can(Capability::Transactional) {
@@ -92,24 +97,29 @@ pub(super) async fn transact(scope: &Scope, request: ExecuteStateTransactionRequ
         return Err(ApiError::state_not_supported(&store, "transactions", reason));
     }
     let what = "error while executing state transaction";
-    let operations = operations.into_iter().map(|operation| {
+    let steps = operations.into_iter().map(|operation| {
         let TransactionalStateOperation { operation_type, request } = operation;
         let request = request.ok_or_else(|| ApiError::malformed("an operation has no request"))?;
-        match operation_type.as_str() {
-            "upsert" => Ok(Operation::Set(set(request, Some(&metadata), what)?)),
+        let own = request.metadata.clone();
+        let operation = match operation_type.as_str() {
+            "upsert" => Operation::Set(set(request, Some(&metadata), what)?),
             "delete" => {
                 legal(&request.key)?;
-                Ok(Operation::Delete(Delete { key: request.key, etag: etag(request.etag) }))
+                Operation::Delete(Delete { key: request.key, etag: etag(request.etag) })
             }
-            other => Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                Grpc::Unimplemented,
-                "ERR_NOT_SUPPORTED_STATE_OPERATION",
-                format!("operation type {other} not supported"),
-            )),
-        }
+            other => {
+                return Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    Grpc::Unimplemented,
+                    "ERR_NOT_SUPPORTED_STATE_OPERATION",
+                    format!("operation type {other} not supported"),
+                ));
+            }
+        };
+        Ok(Step { operation, metadata: own.into_iter().collect() })
     });
-    let done = state.transact(operations.collect::<Result<_, _>>()?).await;
+    let steps = steps.collect::<Result<_, _>>()?;
+    let done = state.transact_steps(steps, caller.trace, &caller.trace_state).await;
     done.map_err(|error| ApiError::internal("ERR_STATE_TRANSACTION", format!("{what}: {error}")))
 }
 

@@ -1,10 +1,12 @@
 //! A state store with an app's prefix applied.
 
 use super::Bound;
+use super::outbox::{Outbox, Step};
 use crate::state::{
     Capability, Delete, Item, KeyPage, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, Query, QueryPage, Set,
     StateError, StateStore,
 };
+use crate::trace::TraceContext;
 use std::sync::Arc;
 
 /// A state store as one app sees it: keys go in and come out as the app knows them.
@@ -14,6 +16,8 @@ pub struct State {
     pub bound: Bound<dyn StateStore>,
     /// What stands before every key of this app, e.g. `orders||`; empty when the component shares its keys.
     pub prefix: Arc<str>,
+    /// Where events of what transactions write go, if the component says so.
+    pub outbox: Option<Arc<Outbox>>,
 }
 
 // === impl State ===
@@ -51,13 +55,29 @@ impl State {
 
     /// See [`StateStore::transact`].
     pub async fn transact(&self, operations: Vec<Operation>) -> Result<(), StateError> {
+        let steps = operations.into_iter().map(Step::from).collect();
+        self.transact_steps(steps, TraceContext::new(), "").await
+    }
+
+    /// The same, with what is known about the events of the written keys.
+    pub async fn transact_steps(
+        &self,
+        steps: Vec<Step>,
+        trace: TraceContext,
+        trace_state: &str,
+    ) -> Result<(), StateError> {
+        let (operations, markers) = match &self.outbox {
+            Some(outbox) => outbox.announce(steps, trace, trace_state).await?,
+            None => (steps.into_iter().map(|step| step.operation).collect(), Vec::new()),
+        };
         let scoped = operations.into_iter().map(|operation| {
             Ok(match operation {
                 Operation::Set(set) => Operation::Set(self.scoped_set(set)?),
                 Operation::Delete(delete) => Operation::Delete(self.scoped_delete(delete)?),
             })
         });
-        let (operations, store) = (scoped.collect::<Result<_, StateError>>()?, &self.bound.provider);
+        let store = &self.bound.provider;
+        let operations = scoped.chain(markers.into_iter().map(Ok)).collect::<Result<_, StateError>>()?;
         self.bound.call("transaction", operations, |operations| store.transact(operations)).await
     }
 

@@ -9,6 +9,7 @@
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
 //! | [`sdk`] | the SDKs: one app in four languages that uses every block |
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
+//! | [`outbox`] | events of what transactions write |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
@@ -39,6 +40,7 @@ mod dapr_invoke;
 mod dapr_state;
 mod durability;
 mod messaging;
+mod outbox;
 mod programs;
 mod reload;
 mod reuse;

@@ -1,0 +1,142 @@
+//! Dapr's transactional outbox: what a transaction writes is published if, and only if, it was written.
+//!
+//! Before the transaction, an event for each written key goes to a topic of the host's own; with the transaction, a
+//! marker of the same name is written. Who receives that topic publishes the event for everybody once the marker is
+//! there, and removes it. A host that dies in between leaves both to the next one.
+//!
+//! Source: Dapr's documentation, "Enable the transactional outbox pattern"; the names of topic and marker are Dapr's.
+
+use super::{Bound, is_true};
+use crate::cloud_event::{self, CloudEvent, DEFAULT_TYPE, NewEvent};
+use crate::events::{Metadata, value};
+use crate::pubsub::{Feature, Outgoing, PubSub};
+use crate::state::{Operation, Set, StateError, StateStore};
+use crate::trace::TraceContext;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// One step of a transaction, with what its event is made of.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What is done to the state.
+    pub operation: Operation,
+    /// `outbox.projection`, `cloudevent.*`; the data's `contentType`.
+    pub metadata: Metadata,
+}
+
+/// The outbox of one app at one state store.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// The app.
+    pub app_id: Arc<str>,
+    /// Where the markers are.
+    pub store: Bound<dyn StateStore>,
+    /// The broker of the host's own topic.
+    pub inner: Bound<dyn PubSub>,
+    /// The host's own topic.
+    pub inner_topic: String,
+    /// The broker that others receive from.
+    pub outer: Bound<dyn PubSub>,
+    /// Their topic.
+    pub topic: String,
+    /// An event without a marker is dropped, rather than tried again.
+    pub discard: bool,
+}
+
+// === impl Step ===
+
+impl From<Operation> for Step {
+    fn from(operation: Operation) -> Step {
+        Step { operation, metadata: Metadata::new() }
+    }
+}
+
+impl Step {
+    /// Whether it only says what the event of its key is.
+    fn is_projection(&self) -> bool {
+        value(&self.metadata, "outbox.projection").is_some_and(is_true)
+    }
+}
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// The host's own topic, by Dapr's convention.
+    pub fn inner_topic(namespace: &str, app_id: &str, topic: &str) -> String {
+        format!("{namespace}{app_id}{topic}outbox")
+    }
+
+    /// Hands the events of a transaction over, and answers with what the transaction has to write. Keys are not scoped
+    /// yet; those of the markers must not be.
+    pub(super) async fn announce(
+        &self,
+        steps: Vec<Step>,
+        trace: TraceContext,
+        trace_state: &str,
+    ) -> Result<(Vec<Operation>, Vec<Operation>), StateError> {
+        let (projections, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_projection);
+        let projected = |key: &str| {
+            projections.iter().find_map(|step| match &step.operation {
+                Operation::Set(set) if set.key == key => Some((set, &step.metadata)),
+                _ => None,
+            })
+        };
+        let mut markers = Vec::new();
+        for step in &steps {
+            let Operation::Set(set) = &step.operation else { continue };
+            let (set, metadata) = projected(&set.key).unwrap_or((set, &step.metadata));
+            let id = format!("outbox-{}", cloud_event::uuid());
+            let event = self.event(&id, set, metadata, trace, trace_state)?;
+            let message = Outgoing {
+                topic: self.inner_topic.clone(),
+                data: event,
+                content_type: Some(cloud_event::CONTENT_TYPE.to_owned()),
+                metadata: Metadata::new(),
+            };
+            let provider = &self.inner.provider;
+            let published = self
+                .inner
+                .call_for("publish", &self.inner_topic, message, |message| provider.publish(message));
+            published.await.map_err(|error| StateError::Unavailable {
+                reason: format!("the event for {:?} could not be put into the outbox: {error}", self.topic),
+            })?;
+            let marker = Set { key: id, value: Bytes::from_static(b"0"), ..Set::default() };
+            markers.push(Operation::Set(marker));
+        }
+        Ok((steps.into_iter().map(|step| step.operation).collect(), markers))
+    }
+
+    fn event(
+        &self,
+        id: &str,
+        set: &Set,
+        metadata: &Metadata,
+        trace: TraceContext,
+        trace_state: &str,
+    ) -> Result<Bytes, StateError> {
+        let content_type = value(metadata, "contentType").map(str::to_owned);
+        let content_type = content_type.or_else(|| set.json.then(|| "application/json".to_owned()));
+        let event = cloud_event::wrap(&NewEvent {
+            data: &set.value,
+            content_type: content_type.as_deref(),
+            metadata,
+            pubsub: &self.outer.component.name,
+            topic: &self.topic,
+            app_id: &self.app_id,
+            event_type: DEFAULT_TYPE,
+            trace,
+            trace_state,
+            expires: !self.outer.provider.features().contains(&Feature::MessageTtl),
+            now: SystemTime::now(),
+        });
+        // Data that are an envelope already have an id of their own.
+        let event = event.and_then(|event| CloudEvent::parse(&event)).map(|mut event| {
+            event.0.insert("id".to_owned(), id.into());
+            event.to_bytes()
+        });
+        event.map_err(|reason| StateError::Failed {
+            reason: format!("no event can be made of {:?}: {reason}", set.key),
+        })
+    }
+}
