@@ -99,7 +99,7 @@ func failure(answer Answer) error {
 		e.Kind = Denied
 	case answer.Status == 404 || strings.HasSuffix(e.Code, "NOT_FOUND"):
 		e.Kind = NotFound
-	case answer.Status == 409:
+	case answer.Status == 409 || e.Code == "ERR_STATE_TRANSACTION" && isEtag(e.Text):
 		e.Kind = Conflict
 	case answer.Status == 501 || strings.HasSuffix(e.Code, "NOT_SUPPORTED"):
 		e.Kind = Unsupported
@@ -109,6 +109,11 @@ func failure(answer Answer) error {
 		e.Kind = Invalid
 	}
 	return e
+}
+
+// isEtag tells whether a transaction failed for an etag: Dapr's API answers that with 500, and only the text says it.
+func isEtag(text string) bool {
+	return strings.Contains(text, "etag does not match") || strings.Contains(text, "etag mismatch")
 }
 
 func path(parts ...string) string {
