@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -30,7 +31,7 @@ const QUESTIONS: [(&str, &str, &str, &str); 9] = [
     ("GET", "/letters", "", "The Dispossessed"),
     ("GET", "/books", "", r#""stock":55"#),
     // By the clock.
-    ("GET", "/report/nightly", "", r#""copies": 5"#),
+    ("GET", "/report/nightly", "", r#""copies":5"#),
 ];
 
 /// A host that is stopped when this goes out of scope.
@@ -52,7 +53,14 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
     let addr = if once { free_port()? } else { "127.0.0.1:8080".to_owned() };
     let data = env.target.join(if once { format!("demo-{}", std::process::id()) } else { "demo".to_owned() });
     let mut dhow = command(env, &env.target.join("release/dhow").to_string_lossy());
-    dhow.current_dir(env.root.join("examples").join(EXAMPLE));
+    let example = env.root.join("examples").join(EXAMPLE);
+    if once {
+        // A shop of its own: what an earlier one sold would change the answers.
+        for part in ["dhow.toml", "resources", "data", "build"] {
+            copy(&example.join(part), &data.join(part))?;
+        }
+    }
+    dhow.current_dir(if once { &data } else { &example });
     dhow.args(["up", "dhow.toml", "--addr", &addr, "--data-dir"]).arg(&data);
     if once {
         dhow.args(["--api-addr", &free_port()?, "--management-addr", &free_port()?]);
@@ -80,6 +88,20 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
     println!("\nCtrl-C closes it.");
     let status = host.0.wait().map_err(|e| format!("waiting for dhow: {e}"))?;
     ended(status)
+}
+
+/// Copies a file, or a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let at = |e: std::io::Error| format!("{} to {}: {e}", from.display(), to.display());
+    fs::create_dir_all(to.parent().unwrap_or(to)).map_err(at)?;
+    if !from.is_dir() {
+        return fs::copy(from, to).map(|_| ()).map_err(at);
+    }
+    for entry in fs::read_dir(from).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 fn ended(status: ExitStatus) -> Result<(), String> {
