@@ -212,11 +212,11 @@ impl Policy {
         F: Future<Output = Result<T, E>>,
     {
         let Some(breaker) = &self.breaker else { return self.timed(call()).await };
-        let before = breaker.inner.lock().circuit;
+        let before = self.watch.as_ref().map(|_| breaker.inner.lock().circuit);
         let Some(pass) = breaker.enter() else { return Err(E::circuit_open(&breaker.name)) };
         let answer = self.timed(call()).await;
         pass.ended(answer.is_ok());
-        if self.watch.is_some() {
+        if let Some(before) = before {
             let after = breaker.circuit();
             if before != after {
                 self.activated(Part::Breaker(after));

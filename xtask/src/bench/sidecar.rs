@@ -83,7 +83,7 @@ pub fn measure(
     ] {
         command.args([flag, &address.port().to_string()]);
     }
-    let mut server = Server::start("dhow run", command, http, Some(cores.server), folder.path())?;
+    let mut server = Server::start("dhow run", command, http, None, folder.path())?;
     server.wait_ready("/v1.0/metadata", Duration::from_secs(30))?;
     let (mut direct, mut through) = (Client::connect(app)?, Client::connect(http)?);
 
