@@ -46,6 +46,7 @@ use http::header::{HeaderMap, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
 use metadata::Metadata;
 pub use metadata::{AppConnection, AppHealth};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The version of Dapr's API that is spoken here.
@@ -75,6 +76,8 @@ pub struct Dapr {
     pub(crate) tracer: Arc<Tracer>,
     /// Ends the host when a program outside asks for it.
     stop: Option<Stop>,
+    /// Whether apps can be called, too.
+    ready: AtomicBool,
 }
 
 /// The API on a port, for programs outside; they act as one app.
@@ -145,7 +148,13 @@ impl Dapr {
             metadata: Metadata::default(),
             configuration: configuration::Subscriptions::default(),
             stop,
+            ready: AtomicBool::new(true),
         })
+    }
+
+    /// Says whether the app outside is there; until then `/v1.0/healthz` says no, and all else works.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     /// Says how an app outside is reached, for the metadata API to tell.
@@ -241,7 +250,9 @@ impl Dapr {
                 let key = (*key).to_owned();
                 self.metadata.set(scope, key, &body(invocation, limit).await?)
             }
-            ("GET", ["v1.0", "healthz"]) => metadata::healthz(scope, query.get("appid")),
+            ("GET", ["v1.0", "healthz"]) => {
+                metadata::healthz(scope, query.get("appid"), self.ready.load(Ordering::Relaxed))
+            }
             ("GET", ["v1.0", "healthz", "outbound"]) => Ok(crate::empty(StatusCode::NO_CONTENT)),
             ("POST", ["v1.0", "shutdown"]) => self.shut_down(caller),
             (_, ["v1.0" | "v1.0-alpha1" | "v1.0-alpha2" | "v1.0-beta1", block, ..]) if is_later(block) => {

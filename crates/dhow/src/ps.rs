@@ -55,7 +55,7 @@ pub(crate) fn execute(ps: &Ps) -> Result<ExitCode, Error> {
 
 fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
     let none = || "-".to_owned();
-    let address = host.addr.map_or_else(none, |addr| addr.to_string());
+    let address = host.addr.or(host.api_addr).map_or_else(none, |addr| addr.to_string());
     let row = |uptime: String, rest: [String; 5]| {
         let [app, state, running, routes, abi] = rest;
         [host.pid.to_string(), host.name.clone(), address.clone(), uptime, app, state, running, routes, abi]

@@ -43,6 +43,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A host beside a program.
 pub(crate) struct Sidecar {
     host: Arc<Host>,
+    api: Arc<Dapr>,
     app: Arc<App>,
     program: Option<Program>,
     serving: Serving,
@@ -86,6 +87,7 @@ impl Sidecar {
             max_head: spec.read_buffer.map_or(usual.max_head, bytes),
         };
         let api = Dapr::new(&host, Some(serving.stop.clone()), options);
+        api.set_ready(spec.app_port.is_none());
         host.serve_runtime_api(Arc::clone(&api) as _);
         if let Some(connection) = connection(&spec) {
             api.connect(&spec.app_id, connection);
@@ -94,7 +96,7 @@ impl Sidecar {
         let max_message = spec.max_body.map_or(MAX_MESSAGE, bytes);
         let scope = Arc::clone(app.scope());
         let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
-        let http = DaprFace { api, scope, token };
+        let http = DaprFace { api: Arc::clone(&api), scope, token };
         let ports = ports::open(&mut serving, &spec, Arc::new(http), Arc::new(grpc))?;
         let info = HostInfo::new("run", &spec.app_id, data_dir);
         let info = info.with_api_addr(ports.http).with_management_addr(ports.metrics);
@@ -104,7 +106,7 @@ impl Sidecar {
         let names = elsewhere::join(&mut serving, &app_ids, spec.internal_grpc_port).await?;
         let program = Program::start(&spec, &ports, label)?;
         process::forget_start_up();
-        Ok(Sidecar { host, app, program, serving, spec, ports, names })
+        Ok(Sidecar { host, api, app, program, serving, spec, ports, names })
     }
 
     /// Where the API is, for people.
@@ -130,12 +132,12 @@ impl Sidecar {
     /// Runs until the program ends, somebody ends the host, or a signal comes; then ends the other, too. The
     /// answer is the program's exit code.
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let Sidecar { host, app, mut program, serving, spec, names, ports: _ports } = self;
+        let Sidecar { host, api, app, mut program, serving, spec, names, ports: _ports } = self;
         let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let stop = serving.stop.clone();
-        let watching = tokio::spawn(health::watch(Arc::clone(&host), Arc::clone(&app), spec));
+        let watching = tokio::spawn(health::watch(Arc::clone(&host), api, Arc::clone(&app), spec));
         let code = {
             let ended = async {
                 match &mut program {

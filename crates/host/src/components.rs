@@ -201,6 +201,16 @@ impl Components {
         self.failures.lock().clone()
     }
 
+    /// Those of the components that this app would see.
+    pub fn failures_of(&self, app_id: &str) -> BTreeMap<String, String> {
+        let mine = |name: &str| {
+            self.components.iter().any(|component| component.name == name && component.is_in_scope(app_id))
+        };
+        let failures = self.failures.lock();
+        let mine = failures.iter().filter(|(name, _)| mine(name));
+        mine.map(|(name, reason)| (name.clone(), reason.clone())).collect()
+    }
+
     /// The host's jobs.
     pub fn jobs(&self) -> Option<&Arc<dyn Jobs>> {
         self.jobs.as_ref()

@@ -9,14 +9,21 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// come back in one instant.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
+    first: Duration,
     next: Duration,
+    longest: Duration,
 }
 
 // === impl Backoff ===
 
 impl Backoff {
     pub(crate) fn new() -> Backoff {
-        Backoff { next: FIRST }
+        Backoff::between(FIRST, LONGEST)
+    }
+
+    /// The same with other bounds.
+    pub(crate) fn between(first: Duration, longest: Duration) -> Backoff {
+        Backoff { first, next: first, longest }
     }
 
     /// The wait after that many failures in a row, the first being 1.
@@ -28,13 +35,13 @@ impl Backoff {
     /// The wait before the next attempt.
     pub(crate) fn wait(&mut self) -> Duration {
         let wait = self.next;
-        self.next = (wait * 2).min(LONGEST);
+        self.next = (wait * 2).min(self.longest);
         shortened(wait)
     }
 
     /// An attempt succeeded: the next wait is the shortest one again.
     pub(crate) fn reset(&mut self) {
-        self.next = FIRST;
+        self.next = self.first;
     }
 }
 

@@ -5,7 +5,6 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `backoff` | waits between attempts |
 //! | `connection` | one connection: TCP, TLS, authentication |
 //! | `pool` | a few connections that come back by themselves, and requests over them |
 //! | `receivers` | who receives in the background |
@@ -16,7 +15,6 @@
 //! | `configuration` | `configuration.redis`, with `watch` |
 //! | `binding` | `bindings.redis` |
 
-mod backoff;
 pub(crate) mod binding;
 pub(crate) mod configuration;
 mod connection;

@@ -58,6 +58,11 @@ impl Folder {
         }
     }
 
+    /// Grants more to an app that has no grants yet.
+    pub fn grant(&mut self, id: &str, kind: &str, pattern: &str) {
+        let _ = write!(self.manifest, "[apps.{id}.grants]\n{kind} = [{pattern:?}]\n\n");
+    }
+
     /// Writes a file, its folders too.
     pub fn file(&self, name: &str, content: &[u8]) -> Result<(), String> {
         let path = self.path.join(name);

@@ -10,6 +10,7 @@
 //! | `apps` | a host with many apps: its manifest and its process |
 //! | `start` | process start and the first request of an app whose code is cached |
 //! | `state` | a read of state from inside a guest |
+//! | `publish` | publishing from inside a guest |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
 //! | `peers` | dhow and its peers as command lines; where programs and guests are |
@@ -24,6 +25,7 @@ mod histogram;
 mod http;
 mod load;
 mod peers;
+mod publish;
 mod report;
 mod response;
 mod server;
@@ -124,6 +126,7 @@ fn rows() -> Vec<Row> {
         Row { name: "start", measure: Measure::Other(start::process) },
         Row { name: "first-request", measure: Measure::Other(start::first_request) },
         Row { name: "state", measure: Measure::Other(state::measure) },
+        Row { name: "publish", measure: Measure::Other(publish::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },
     ]);

@@ -110,8 +110,8 @@ fn peer(places: &Places, cores: Cores, settings: &Settings, report: &mut Report)
     Ok(())
 }
 
-/// Microseconds a read, as the guest measured them.
-fn ask(client: &mut Client, path: &str) -> Result<f64, String> {
+/// Microseconds a call, as the guest measured them.
+pub(super) fn ask(client: &mut Client, path: &str) -> Result<f64, String> {
     let reply = client.get(path)?;
     if reply.status != 200 {
         return Err(format!("GET {path} answered with status {}: {}", reply.status, reply.text()));

@@ -174,6 +174,9 @@ impl Metadata {
         let mut extended = self.entries.lock().get(&*scope.app_id).cloned().unwrap_or_default();
         extended.insert("daprRuntimeVersion".to_owned(), DAPR_VERSION.to_owned());
         extended.insert("dhowVersion".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        let failures = host.map(|host| host.components().failures_of(&scope.app_id)).unwrap_or_default();
+        extended
+            .extend(failures.into_iter().map(|(name, reason)| (format!("componentError.{name}"), reason)));
         Description {
             id: scope.app_id.to_string(),
             components: scope.components.list(),
@@ -208,8 +211,10 @@ impl Metadata {
     }
 }
 
-/// An app that can ask is served by a host that is ready.
-pub(super) fn healthz(scope: &Scope, app_id: Option<&str>) -> Result<Reply, ApiError> {
+pub(super) fn healthz(scope: &Scope, app_id: Option<&str>, ready: bool) -> Result<Reply, ApiError> {
+    if !ready {
+        return Err(ApiError::internal("ERR_HEALTH_NOT_READY", "dapr is not ready"));
+    }
     match app_id {
         Some(app_id) if app_id != &*scope.app_id => {
             Err(ApiError::internal("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match"))

@@ -3,10 +3,12 @@
 //! What it subscribes to is asked when its port answers. With health checks on, a program that is not well gets
 //! no events until it is again.
 
+use dhow_api::dapr::Dapr;
 use dhow_blocks::invoke::{Body, Invocation, Invoker, Trigger};
 use dhow_host::{App, Host};
 use dhow_resources::multi_app::{self, AppProtocol, HealthCheck};
 use http::Request;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -17,8 +19,11 @@ const POLL: Duration = Duration::from_millis(50);
 /// After this long it is worth a word that the program does not listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The API is not ready before the program's subscriptions are in force, or for so long, if a broker is away.
+const SUBSCRIBING: Duration = Duration::from_secs(5);
+
 /// Follows the program for as long as it runs.
-pub(super) async fn watch(host: Arc<Host>, app: Arc<App>, spec: multi_app::App) {
+pub(super) async fn watch(host: Arc<Host>, api: Arc<Dapr>, app: Arc<App>, spec: multi_app::App) {
     let Some(port) = spec.app_port else { return };
     let address = spec.app_channel_address.as_deref().unwrap_or("127.0.0.1");
     let mut waited = Duration::ZERO;
@@ -31,7 +36,12 @@ pub(super) async fn watch(host: Arc<Host>, app: Arc<App>, spec: multi_app::App) 
         }
     }
     tracing::info!("app {} listens on port {port}", spec.app_id);
-    host.listen_for(&app).await;
+    let mut listening = pin!(host.listen_for(&app));
+    let listens = tokio::time::timeout(SUBSCRIBING, &mut listening).await.is_ok();
+    api.set_ready(true);
+    if !listens {
+        listening.await;
+    }
     if let Some(check) = &spec.health_check {
         follow(&host, &app, check, spec.app_protocol).await;
     }

@@ -2,7 +2,7 @@
 //! every block but state, which `dapr_state` has.
 
 use crate::state::component;
-use crate::support::{Host, Setting, app, http};
+use crate::support::{Host, Setting, app, eventually, http};
 use serde_json::{Value, json};
 
 /// Every block, and what the app may do with it.
@@ -199,6 +199,35 @@ fn each_block_names_what_is_wrong() {
 }
 
 #[test]
+fn a_component_that_cannot_open_is_named() {
+    let setting = Setting::new();
+    let redis = |name: &str, ignore: &str| {
+        let yaml =
+            component(name, "state.redis", &[("redisHost", "127.0.0.1:1"), ("redisPassword", "hunter2")]);
+        yaml.replace("  version: v1\n", &format!("  version: v1\n{ignore}"))
+    };
+    setting.file("resources/away.yaml", redis("away", "  ignoreErrors: true\n").as_bytes());
+    let host = setting.sidecar("shop", None, &["--resources-path", "resources"]);
+    let metadata = host.dapr("GET", "/v1.0/metadata", &[], "").json();
+    let reason = metadata["extended"]["componentError.away"].as_str().unwrap_or_default();
+    assert!(reason.contains("cannot connect to Redis at 127.0.0.1:1"), "{metadata}");
+    assert_eq!(
+        host.dapr("POST", "/v1.0/state/statestore", JSON, r#"[{"key": "k", "value": 1}]"#).status,
+        204
+    );
+    assert_eq!(host.dapr("GET", "/v1.0/state/away/k", &[], "").status, 400);
+    let doctor = setting.run(&["doctor"]);
+    let said = format!("{}{}{metadata}{}", doctor.out, doctor.err, host.stop());
+    assert!(doctor.out.contains("component \"away\": cannot connect to Redis"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+
+    setting.file("resources/needed.yaml", redis("needed", "").as_bytes());
+    let ended = setting.run(&["run", "--app-id", "shop", "--resources-path", "resources"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("needed.yaml:1: component \"needed\": cannot connect"), "{ended:?}");
+}
+
+#[test]
 fn sizes_have_bounds() {
     let setting = setting();
     let host = sidecar(&setting);
@@ -215,7 +244,25 @@ fn sizes_have_bounds() {
         let answer = host.dapr("POST", path, JSON, &deep);
         assert!(answer.status < 500, "{path}: {}: {}", answer.status, answer.text());
     }
-    assert_eq!(host.dapr("GET", "/v1.0/healthz", &[], "").status, 204);
+    assert_eq!(host.dapr("GET", "/v1.0/healthz/outbound", &[], "").status, 204);
+    host.stop();
+}
+
+#[test]
+fn the_api_is_ready_once_the_app_is() {
+    let setting = setting();
+    let absent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = absent.local_addr().unwrap();
+    drop(absent);
+    let host = setting.sidecar("shop", Some(address), &["--resources-path", "resources"]);
+    let answer = host.dapr("GET", "/v1.0/healthz", &[], "");
+    assert_eq!((answer.status, &answer.json()["errorCode"]), (500, &json!("ERR_HEALTH_NOT_READY")));
+    assert_eq!(host.dapr("GET", "/v1.0/healthz/outbound", &[], "").status, 204);
+    let app = app::listen(address, |_| (404, String::new()));
+    assert_eq!(app, address);
+    eventually("the app to be seen", || {
+        (host.dapr("GET", "/v1.0/healthz", &[], "").status == 204).then_some(())
+    });
     host.stop();
 }
 

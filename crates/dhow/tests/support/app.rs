@@ -19,7 +19,15 @@ pub(crate) type Reply = (u16, String);
 
 /// Listens on a port of its own until the test's process ends; one thread a connection.
 pub(crate) fn start(answer: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listen(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+}
+
+/// The same, on this port.
+pub(crate) fn listen(
+    address: SocketAddr,
+    answer: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind(address).expect("a port");
     let addr = listener.local_addr().expect("it is bound");
     let answer = Arc::new(answer);
     thread::spawn(move || {

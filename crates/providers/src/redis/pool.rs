@@ -4,9 +4,9 @@
 //! between. While there is none, requests fail at once with what the last attempt said; only while an attempt
 //! is under way they wait for it, which is what bridges the restart of a server.
 
-use super::backoff::Backoff;
 use super::connection::{Connection, Connector};
 use super::error::Failure;
+use crate::backoff::Backoff;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, RedisError, ScriptInvocation};
 use std::future::Future;
@@ -142,7 +142,7 @@ impl Pool {
             return Err(Failure::Closed);
         }
         let options = &self.connector.options;
-        let mut waits = Backoff::new(options.retry_delay.0, options.retry_delay.1);
+        let mut waits = Backoff::between(options.retry_delay.0, options.retry_delay.1);
         let mut retries = if repeat == Repeat::Harmless { options.retries } else { 0 };
         loop {
             let (keeper, connection) = self.connection().await?;
@@ -219,7 +219,7 @@ async fn keep(
     link: watch::Sender<Link>,
     doubt: Arc<Notify>,
 ) {
-    let mut backoff = Backoff::connecting();
+    let mut backoff = Backoff::new();
     loop {
         if let Some(connection) = connection.take() {
             backoff.reset();

@@ -11,10 +11,10 @@
 //! - A group that vanished with its server's data is made again.
 //! - The consumer's name is this process' own: nobody else's entries are mistaken for ours.
 
-use super::backoff::Backoff;
 use super::connection::Connection;
 use super::error::Failure;
 use super::pool::{Pool, Repeat};
+use crate::backoff::Backoff;
 use crate::registry::{ComponentSpec, OpenError};
 use crate::task::Stop;
 use ::redis::{Script, Value};
@@ -181,7 +181,7 @@ impl Subscription {
         let redeliver_at = subscription.settings.redelivers().then(Instant::now);
         let mut state = State {
             connection: None,
-            backoff: Backoff::connecting(),
+            backoff: Backoff::new(),
             lost: false,
             last: "0-0".to_owned(),
             check_lost: false,
@@ -463,7 +463,7 @@ impl Subscription {
         }
         let mut acknowledge = ::redis::cmd("XACK");
         acknowledge.arg(&self.topic).arg(&self.group).arg(id);
-        let mut backoff = Backoff::connecting();
+        let mut backoff = Backoff::new();
         let deadline = Instant::now() + self.settings.stop_deadline();
         loop {
             let acknowledged: Result<i64, Failure> = self.pool.command(Repeat::Harmless, &acknowledge).await;

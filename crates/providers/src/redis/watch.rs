@@ -3,10 +3,10 @@
 //! Notifications are not kept by the server: those of a lost connection are made up for by comparing all values
 //! with what was known before. For the same reason nothing is reported that is as it was.
 
-use super::backoff::Backoff;
 use super::configuration::read;
 use super::error::Failure;
 use super::pool::{Pool, Repeat};
+use crate::backoff::Backoff;
 use crate::task::Stop;
 use ::redis::aio::{PubSubSink, PubSubStream};
 use dhow_blocks::configuration::{ConfigurationItem, Items};
@@ -90,7 +90,7 @@ impl Watch {
             }
         };
         tokio::pin!(ended);
-        let mut backoff = Backoff::connecting();
+        let mut backoff = Backoff::new();
         loop {
             let failure = tokio::select! {
                 biased;
@@ -221,7 +221,7 @@ impl Watch {
     /// Looks at what changed and reports it, and what changes meanwhile, until nothing is left.
     async fn report(&mut self, changed: Changed) -> Result<(), Failure> {
         let mut changed = Some(changed);
-        let mut backoff = Backoff::connecting();
+        let mut backoff = Backoff::new();
         let mut refused = 0;
         while let Some(now) = changed.take() {
             let news = self.news(now).await?;
