@@ -75,6 +75,10 @@ pub(crate) fn execute(stop: &Stop) -> Result<ExitCode, Error> {
     for host in hosts {
         match begin(&host, stop.force) {
             Ok(process) => stopping.push((host, process)),
+            // Those of one process may end together, and then one is gone before it is asked.
+            Err(_) if stopping.iter().any(|(other, _): &(HostInfo, _)| other.pid == host.pid) => {
+                stopping.push((host, None));
+            }
             Err(error) => failure = Some(error),
         }
     }

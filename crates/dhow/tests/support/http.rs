@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 /// Longest wait for bytes of an answer.
@@ -96,12 +97,15 @@ impl Client {
         }
         head.push_str("\r\n");
         self.write(head.as_bytes())?;
-        // A server that refuses a body answers before it has read it: its answer counts, not our failure.
-        let written = self.write(body);
-        match self.response(method) {
-            Ok(response) => Ok(response),
-            Err(error) => Err(written.err().unwrap_or(error)),
-        }
+        // What the answer needs may be behind what it sends: both go on at once. A server that refuses a body answers
+        // before it has read it, and then its answer counts, not our failure.
+        let mut stream = self.stream.get_ref().try_clone()?;
+        thread::scope(|scope| {
+            let writing = (!body.is_empty()).then(|| scope.spawn(move || stream.write_all(body)));
+            let answer = self.response(method);
+            let written = writing.map_or(Ok(()), |writing| writing.join().expect("writing does not panic"));
+            answer.map_err(|error| written.err().unwrap_or(error))
+        })
     }
 
     /// Bytes as they are.
