@@ -8,6 +8,7 @@
 
 use super::{Bound, is_true};
 use crate::cloud_event::{self, CloudEvent, DEFAULT_TYPE, NewEvent};
+use crate::error::BlockError;
 use crate::events::{Metadata, value};
 use crate::pubsub::{Feature, Outgoing, PubSub};
 use crate::state::{Operation, Set, StateError, StateStore};
@@ -59,6 +60,21 @@ impl Step {
     }
 }
 
+// === impl Bound ===
+
+impl Bound<dyn PubSub> {
+    /// Publishes an event that is in its envelope already.
+    pub async fn send_event(&self, topic: &str, event: Bytes) -> Result<(), BlockError> {
+        let message = Outgoing {
+            topic: topic.to_owned(),
+            data: event,
+            content_type: Some(cloud_event::CONTENT_TYPE.to_owned()),
+            metadata: Metadata::new(),
+        };
+        self.call_for("publish", topic, message, |message| self.provider.publish(message)).await
+    }
+}
+
 // === impl Outbox ===
 
 impl Outbox {
@@ -88,17 +104,8 @@ impl Outbox {
             let (set, metadata) = projected(&set.key).unwrap_or((set, &step.metadata));
             let id = format!("outbox-{}", cloud_event::uuid());
             let event = self.event(&id, set, metadata, trace, trace_state)?;
-            let message = Outgoing {
-                topic: self.inner_topic.clone(),
-                data: event,
-                content_type: Some(cloud_event::CONTENT_TYPE.to_owned()),
-                metadata: Metadata::new(),
-            };
-            let provider = &self.inner.provider;
-            let published = self
-                .inner
-                .call_for("publish", &self.inner_topic, message, |message| provider.publish(message));
-            published.await.map_err(|error| StateError::Unavailable {
+            let published = self.inner.send_event(&self.inner_topic, event).await;
+            published.map_err(|error| StateError::Unavailable {
                 reason: format!("the event for {:?} could not be put into the outbox: {error}", self.topic),
             })?;
             let marker = Set { key: id, value: Bytes::from_static(b"0"), ..Set::default() };

@@ -1,10 +1,9 @@
 //! What is in the outbox of a state store is published for everybody.
 
 use async_trait::async_trait;
-use dhow_blocks::cloud_event::{self, CloudEvent};
-use dhow_blocks::error::BlockError;
-use dhow_blocks::events::{Handler, Metadata, Outcome};
-use dhow_blocks::pubsub::{Message, Outgoing};
+use dhow_blocks::cloud_event::CloudEvent;
+use dhow_blocks::events::{Handler, Outcome};
+use dhow_blocks::pubsub::Message;
 use dhow_blocks::scope::Outbox;
 use dhow_blocks::state::{Delete, StateError};
 use std::sync::Arc;
@@ -47,17 +46,7 @@ impl Handler<Message> for Passing {
         // Dapr's own events name its inner topic.
         event.0.insert("topic".to_owned(), outbox.topic.as_str().into());
         event.0.insert("pubsubname".to_owned(), outbox.outer.component.name.as_str().into());
-        let outgoing = Outgoing {
-            topic: outbox.topic.clone(),
-            data: event.to_bytes(),
-            content_type: Some(cloud_event::CONTENT_TYPE.to_owned()),
-            metadata: Metadata::new(),
-        };
-        let provider = &outbox.outer.provider;
-        let published: Result<(), BlockError> = outbox
-            .outer
-            .call_for("publish", &outbox.topic, outgoing, |outgoing| provider.publish(outgoing))
-            .await;
+        let published = outbox.outer.send_event(&outbox.topic, event.to_bytes()).await;
         if let Err(error) = published {
             tracing::warn!(
                 app_id = &*outbox.app_id,
