@@ -6,7 +6,7 @@ import "strings"
 // is an answer and no error; that it cannot be reached or may not be called is answered by the endpoint with 4xx or
 // 5xx and an errorCode.
 func Invoke(appID, method, target string, header map[string]string, body []byte) (Answer, error) {
-	return Call(method, path("v1.0", "invoke", appID, "method")+"/"+strings.TrimPrefix(target, "/"), header, body)
+	return Call(method, methodPath(appID, target), header, body)
 }
 
 // InvokeJSON reads JSON of an app; into may be nil, and so may value, which makes it a GET. A status from 400 on is an
@@ -16,9 +16,13 @@ func InvokeJSON(appID, target string, value, into any) error {
 	if value == nil {
 		method = "GET"
 	}
-	answer, err := ask(method, path("v1.0", "invoke", appID, "method")+"/"+strings.TrimPrefix(target, "/"), nil, value)
+	answer, err := ask(method, methodPath(appID, target), nil, value)
 	if err != nil || into == nil {
 		return err
 	}
 	return answer.JSON(into)
+}
+
+func methodPath(appID, target string) string {
+	return path("v1.0", "invoke", appID, "method") + "/" + strings.TrimPrefix(target, "/")
 }

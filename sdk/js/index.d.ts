@@ -211,9 +211,6 @@ export interface BindingEvent extends Data {
   metadata: Metadata;
 }
 
-/** Thrown by a handler of messages: the message comes again, as after any other error. */
-export class Retry extends Error {}
-
 /** Thrown by a handler of messages: it is over, and goes to the dead-letter topic if there is one. */
 export class Drop extends Error {}
 

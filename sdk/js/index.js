@@ -60,8 +60,8 @@ export class State {
   }
 
   getItem(key) {
-    const item = call(stateCalls.get, this.store, key);
-    return item && { value: fromJson(item.value), ...about(item) };
+    const item = this.getBytes(key);
+    return item && { ...item, value: fromJson(item.value) };
   }
 
   getBytes(key) {
@@ -196,8 +196,8 @@ export class Lock {
 
   with(resource, expirySeconds, work) {
     const owner = crypto.randomUUID();
-    if (!call(lockCalls.tryLock, this.store, resource, owner, expirySeconds)) return { held: false };
-    const unlock = () => call(lockCalls.unlock, this.store, resource, owner);
+    if (!this.tryLock(resource, owner, expirySeconds)) return { held: false };
+    const unlock = () => this.unlock(resource, owner);
     let result;
     try {
       result = work();
@@ -311,8 +311,6 @@ function policy(chosen) {
   if (chosen === 'drop') return { tag: 'drop' };
   return { tag: 'constant', val: { intervalMs: BigInt(chosen.intervalMs), maxRetries: chosen.maxRetries } };
 }
-
-export class Retry extends Error {}
 
 export class Drop extends Error {}
 

@@ -292,6 +292,7 @@ pub(crate) fn read_resources(dirs: &[PathBuf], configuration: Option<&Path>) -> 
             ("appHttpPipeline", configuration.app_http_pipeline.is_empty()),
             ("nameResolution", configuration.name_resolution.is_none()),
             ("features", configuration.features.is_empty()),
+            ("metrics.rules", configuration.metrics.rules.is_empty()),
         ];
         for (field, _) in without_effect.into_iter().filter(|(_, is_absent)| !is_absent) {
             tracing::warn!("spec.{field} of the configuration has no effect in this version of dhow");

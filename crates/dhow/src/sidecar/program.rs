@@ -2,9 +2,11 @@
 
 use super::ports::Ports;
 use crate::Error;
-use dhow_resources::multi_app::{App, AppProtocol};
+use dhow_resources::multi_app::{App, AppProtocol, LogDestination};
+use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -18,6 +20,15 @@ pub(super) struct Program {
     child: Child,
     output: Vec<JoinHandle<()>>,
 }
+
+/// Where a program's output goes.
+struct Log {
+    /// Stands before each line on the console; `None` where nothing goes there.
+    label: Option<String>,
+    file: Option<File>,
+}
+
+// === impl Program ===
 
 impl Program {
     /// Starts the program, if there is one.
@@ -33,12 +44,13 @@ impl Program {
             };
             Error::before_guest(format!("cannot start {name:?}: {error}{advice}"))
         })?;
+        let log = Arc::new(Log::open(spec, label)?);
         let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            output.push(tokio::spawn(pass_on(stdout, label.to_owned())));
+            output.push(tokio::spawn(pass_on(stdout, Arc::clone(&log))));
         }
         if let Some(stderr) = child.stderr.take() {
-            output.push(tokio::spawn(pass_on(stderr, label.to_owned())));
+            output.push(tokio::spawn(pass_on(stderr, log)));
         }
         Ok(Some(Program { child, output }))
     }
@@ -115,8 +127,47 @@ fn environment(spec: &App, ports: &Ports) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// Prints what the program prints, line by line, with the label before it.
-async fn pass_on(stream: impl AsyncRead + Unpin, label: String) {
+// === impl Log ===
+
+impl Log {
+    fn open(spec: &App, label: &str) -> Result<Log, Error> {
+        let (console, file) = match spec.app_log {
+            LogDestination::Console => (true, false),
+            LogDestination::File => (false, true),
+            LogDestination::FileAndConsole => (true, true),
+        };
+        let file = file.then(|| log_file(spec)).transpose()?;
+        Ok(Log { label: console.then(|| label.to_owned()), file })
+    }
+
+    fn write(&self, line: &[u8]) {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let whole = |label: &str| [label.as_bytes(), text, b"\n"].concat();
+        // One write a line, so that lines of several programs do not mix.
+        if let Some(label) = &self.label {
+            let _ = std::io::stdout().lock().write_all(&whole(label));
+        }
+        if let Some(mut file) = self.file.as_ref() {
+            let _ = file.write_all(&whole(""));
+        }
+    }
+}
+
+/// A new file in `.dapr/logs` below the program's folder, named as Dapr names it.
+fn log_file(spec: &App) -> Result<File, Error> {
+    let folder = spec.app_dir.join(".dapr/logs");
+    let now = jiff::Zoned::now().strftime("%Y%m%d%H%M%S");
+    let path = folder.join(format!("{}_app_{now}.log", spec.app_id));
+    let opened =
+        std::fs::create_dir_all(&folder).and_then(|()| File::options().create(true).append(true).open(&path));
+    opened.map_err(|error| {
+        let advice = "appLogDestination: console needs no file";
+        Error::before_guest(format!("{}: {error}; {advice}", path.display()))
+    })
+}
+
+/// Passes on what the program prints, line by line.
+async fn pass_on(stream: impl AsyncRead + Unpin, log: Arc<Log>) {
     use tokio::io::AsyncReadExt;
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
@@ -126,12 +177,6 @@ async fn pass_on(stream: impl AsyncRead + Unpin, label: String) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let mut whole = Vec::with_capacity(label.len() + text.len() + 1);
-        whole.extend_from_slice(label.as_bytes());
-        whole.extend_from_slice(text);
-        whole.push(b'\n');
-        // One write a line, so that lines of several programs do not mix.
-        let _ = std::io::stdout().lock().write_all(&whole);
+        log.write(&line);
     }
 }

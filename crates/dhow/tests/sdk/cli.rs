@@ -306,7 +306,23 @@ fn quickstarts() {
             dapr.run(&format!("dapr stop -f {name}"));
         }
         assert_eq!(apps.ended(), Some(0), "{name}");
+        if name == "state_management" {
+            let log = only_file(&folder.join("order-processor/.dapr/logs"));
+            let said = fs::read_to_string(&log).unwrap();
+            assert!(said.contains("\nDeleting Order: {'orderId': '3'}\n"), "{said}");
+            assert!(
+                log.file_name().unwrap().to_str().unwrap().starts_with("order-processor_app_"),
+                "{log:?}"
+            );
+        }
     }
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let mut files = fs::read_dir(folder).unwrap();
+    let file = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none(), "{folder:?}");
+    file
 }
 
 /// Copies a folder; ports are free ones, and `python3` is the one with the SDK.
