@@ -16,6 +16,7 @@
 //! What the app may do is decided where it is for all guests: behind the endpoint, by its grants.
 
 use crate::command::ModuleState;
+use crate::memory::{self, Place};
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 use std::sync::Arc;
-use wasmtime::{Caller, Extern, Linker, bail, format_err};
+use wasmtime::{Caller, Linker, bail};
 
 /// The module name of the imports.
 pub(crate) const NAME: &str = "dhow:runtime/api@0.1.0";
@@ -57,9 +58,6 @@ struct Answer {
     body: Bytes,
 }
 
-/// Where something lies in the module's memory: address and length.
-type Place = (u32, u32);
-
 pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
     let [request, answer] = FUNCTIONS;
     linker.func_wrap_async(
@@ -68,7 +66,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
         |mut caller: Caller<'_, ModuleState>,
          (m, m_len, t, t_len, h, h_len, b, b_len): (u32, u32, u32, u32, u32, u32, u32, u32)| {
             Box::new(async move {
-                let places = [(m, m_len), (t, t_len), (h, h_len), (b, b_len)];
+                let places = [(m, m_len), (t, t_len), (h, h_len), (b, b_len)].map(Place::from);
                 let request = read(&mut caller, places)?;
                 let (setup, origin) = (Arc::clone(&caller.data().api.setup), caller.data().api.origin);
                 let (status, answer) = match request {
@@ -92,10 +90,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 other => bail!("an answer has parts 0 and 1, not {other}"),
             };
             if part.len() <= room as usize {
-                let memory = memory(&mut caller)?;
-                let end = at as usize + part.len();
-                let buffer = memory.data_mut(&mut caller).get_mut(at as usize..end);
-                buffer.ok_or_else(|| outside((at, room)))?.copy_from_slice(&part);
+                memory::of(&mut caller)?.0.write(at, &part)?;
             }
             i32::try_from(part.len()).map_err(wasmtime::Error::from)
         },
@@ -108,13 +103,9 @@ fn read(
     caller: &mut Caller<'_, ModuleState>,
     [method, target, headers, body]: [Place; 4],
 ) -> wasmtime::Result<Result<Request<Body>, String>> {
-    let memory = memory(caller)?;
-    let (data, state) = memory.data_and_store_mut(&mut *caller);
-    let part = |(at, length): Place| {
-        let end = at as usize + length as usize;
-        data.get(at as usize..end).ok_or_else(|| outside((at, length)))
-    };
-    let (method, target, headers, body) = (part(method)?, part(target)?, part(headers)?, part(body)?);
+    let (memory, state) = memory::of(caller)?;
+    let (method, target) = (memory.bytes(method)?, memory.bytes(target)?);
+    let (headers, body) = (memory.bytes(headers)?, memory.bytes(body)?);
     let limit = state.api.setup.bounds.request_body;
     if body.len() as u64 > limit {
         return Ok(Err(format!("the request body has {} bytes; allowed are {limit}", body.len())));
@@ -123,15 +114,6 @@ fn read(
         let body = Bytes::copy_from_slice(body);
         request.map(|()| Body::from(body))
     }))
-}
-
-fn memory(caller: &mut Caller<'_, ModuleState>) -> wasmtime::Result<wasmtime::Memory> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    memory.ok_or_else(|| format_err!("{NAME} needs a module that exports its memory as \"memory\""))
-}
-
-fn outside((at, length): Place) -> wasmtime::Error {
-    format_err!("{NAME}: the {length} bytes at {at} are not in the module's memory")
 }
 
 fn http_request(method: &[u8], target: &[u8], headers: &[u8]) -> Result<Request<()>, String> {

@@ -38,6 +38,7 @@ mod http3;
 mod keyvalue;
 mod linker;
 mod logging;
+mod memory;
 mod messaging;
 mod outbound;
 mod output;
