@@ -22,6 +22,7 @@ use tokio::time::timeout_at;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.mysql",
+    aliases: &[],
     versions: &["v1"],
     fields: &["url", "pemPath", "maxIdleConns", "maxOpenConns", "connMaxLifetime", "connMaxIdleTime"],
     open: Open::Binding(|component, _| Box::pin(async move { open(&component).await })),

@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.mysql",
     versions: &["v1"],
+    aliases: &[],
     fields: &[
         "connectionString",
         "schemaName",

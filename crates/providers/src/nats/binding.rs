@@ -24,6 +24,7 @@ use tokio::time::Instant;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.nats",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::Binding(|component, _| {

@@ -24,6 +24,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.postgresql",
+    aliases: &["bindings.postgres"],
     versions: &["v1"],
     fields: &FIELDS,
     open: Open::Binding(|component, _| {

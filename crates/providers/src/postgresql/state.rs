@@ -27,11 +27,24 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.postgresql",
     versions: &["v1", "v2"],
+    aliases: &["state.postgres"],
     fields: &STATE_FIELDS,
     open: Open::State(|component, _| Box::pin(async move { open(&component).await })),
 };
 
 const OWN_FIELDS: [&str; 7] = [
+/// YugabyteDB speaks as PostgreSQL does; its type has only the second form.
+pub(crate) const YUGABYTEDB: Provider = Provider {
+    component_type: "state.yugabytedb",
+    aliases: &["state.yugabyte"],
+    versions: &["v2"],
+    fields: &STATE_FIELDS,
+    open: Open::State(|mut component, _| {
+        "v2".clone_into(&mut component.version);
+        Box::pin(async move { open(&component).await })
+    }),
+};
+
     "tableName",
     "tablePrefix",
     "metadataTableName",
