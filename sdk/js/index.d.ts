@@ -215,10 +215,10 @@ export interface BindingEvent extends Data {
 export class Drop extends Error {}
 
 /** Takes messages: `export const topicHandler = onMessage(…)`. */
-export function onMessage(work: (event: Event) => void): { handle(event: unknown): void };
+export function onMessage(work: (event: Event) => void | Promise<void>): { handle(event: unknown): void };
 
 /** Takes jobs: `export const jobHandler = onJob(…)`. After an error the job's failure policy decides. */
-export function onJob(work: (due: Due) => void): { handle(due: unknown): void };
+export function onJob(work: (due: Due) => void | Promise<void>): { handle(due: unknown): void };
 
 /** Takes events of input bindings: `export const bindingHandler = onBinding(…)`. After an error it comes again. */
-export function onBinding(work: (event: BindingEvent) => void): { handle(event: unknown): void };
+export function onBinding(work: (event: BindingEvent) => void | Promise<void>): { handle(event: unknown): void };

@@ -322,10 +322,14 @@ function refusal(error, refused) {
 function handler(work, event, refused) {
   return {
     handle(given) {
-      try {
-        return work(event(given));
-      } catch (error) {
+      const refuse = (error) => {
         throw refusal(error, (text) => refused(error, text));
+      };
+      try {
+        const done = work(event(given));
+        return typeof done?.then === 'function' ? done.then(undefined, refuse) : done;
+      } catch (error) {
+        return refuse(error);
       }
     },
   };

@@ -41,33 +41,6 @@ pub(crate) struct AppStatus(pub(crate) tonic::Status);
 #[derive(Clone, Debug)]
 pub(crate) struct TypeUrl(pub(crate) String);
 
-/// Headers between two neighbours only (RFC 9110 section 7.6.1), and the runtime's own.
-pub(crate) fn is_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "dapr-api-token"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// Takes off what belongs to the last connection, also what its `Connection` header names.
-fn strip_hops(headers: &mut HeaderMap) {
-    let named = headers.get_all(::http::header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named =
-        named.flat_map(|list| list.split(',')).filter_map(|name| HeaderName::try_from(name.trim()).ok());
-    let named: Vec<HeaderName> = named.collect();
-    let own: Vec<HeaderName> = headers.keys().filter(|name| is_hop(name.as_str())).cloned().collect();
-    for name in named.iter().chain(&own) {
-        headers.remove(name);
-    }
-}
-
 /// Adds what every request to an app carries: its trace and, if it wants one, the token.
 fn sign(headers: &mut HeaderMap, trace: TraceContext, token: Option<&str>) {
     if let Ok(trace) = HeaderValue::try_from(trace.to_string()) {
@@ -82,6 +55,7 @@ fn sign(headers: &mut HeaderMap, trace: TraceContext, token: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dhow_blocks::hops;
 
     #[test]
     fn what_belongs_to_a_connection_is_not_passed_on() {
@@ -96,7 +70,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        strip_hops(&mut headers);
+        hops::strip(&mut headers);
         sign(
             &mut headers,
             TraceContext { trace_id: 1, span_id: 2, parent_id: 0, sampled: true },

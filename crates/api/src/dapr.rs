@@ -111,8 +111,8 @@ impl Face for DaprFace {
         }
         if let Some(token) = &self.token {
             let sent = request.headers_mut().remove(HeaderName::from_static("dapr-api-token"));
-            let open = request.uri().path().trim_end_matches('/').starts_with("/v1.0/healthz");
-            if !open && !sent.is_some_and(|sent| same(sent.as_bytes(), token.as_bytes())) {
+            if !is_health_check(&request) && !sent.is_some_and(|sent| same(sent.as_bytes(), token.as_bytes()))
+            {
                 return text(StatusCode::UNAUTHORIZED, "invalid api token");
             }
         }
@@ -258,6 +258,8 @@ impl Dapr {
             (_, ["v1.0" | "v1.0-alpha1" | "v1.0-alpha2" | "v1.0-beta1", block, ..]) if is_later(block) => {
                 Err(ApiError::not_implemented(block))
             }
+            // Whatever API a path looks like: this is an invocation.
+            _ if !self.apis.allow_http(&["v1.0", "invoke"]) => Err(invoke::no_target()),
             _ => invoke::by_header(scope, invocation).await,
         }
     }
@@ -277,6 +279,14 @@ impl Dapr {
             _ => Err(ApiError::denied("an app may not end the host that it shares with others")),
         }
     }
+}
+
+/// Whether this asks for the host's health and nothing else, which needs no token.
+fn is_health_check(request: &Request<Body>) -> bool {
+    let segments = path::segments(request.uri().path());
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    request.method() == Method::GET
+        && matches!(segments.as_slice(), ["v1.0", "healthz"] | ["v1.0", "healthz", "outbound"])
 }
 
 /// Building blocks of Dapr that this version answers with "not implemented".

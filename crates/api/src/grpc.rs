@@ -99,10 +99,13 @@ impl GrpcFace {
                 if let Some(block) = missing(method) {
                     return refuse(self.service.status(&ApiError::not_implemented(block)));
                 }
+                // The status of an invocation is the app's.
+                let is_own = method != "InvokeService";
                 request.extensions_mut().insert(caller);
                 let server = DaprServer::from_arc(Arc::clone(&self.service));
                 let mut server = server.max_decoding_message_size(self.service.max_message);
-                too_large(adapt(server.call(request)).await)
+                let reply = adapt(server.call(request)).await;
+                if is_own { too_large(reply) } else { reply }
             }
             "grpc.reflection.v1.ServerReflection" => match reflection().build_v1() {
                 Ok(mut server) => adapt(server.call(request)).await,
@@ -112,7 +115,7 @@ impl GrpcFace {
                 Ok(mut server) => adapt(server.call(request)).await,
                 Err(error) => refuse(Status::internal(error.to_string())),
             },
-            _ => proxy::proxy(&self.service.scope, request, caller.trace).await,
+            _ => proxy::proxy(&self.service, request, caller.trace).await,
         }
     }
 }

@@ -4,11 +4,12 @@
 //! TLS, to the internal port of the host that has it. The resolver knows a secret of each
 //! host; without it an internal port answers nothing. Services outside are named by an `HTTPEndpoint` resource, or by their URL.
 
+use crate::channel::Endpoint;
 use crate::channel::http::HttpChannel;
-use crate::channel::{Endpoint, is_hop};
 use crate::server::Face;
 use crate::text;
 use async_trait::async_trait;
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Body, Channel, Invocation, InvokeError, Invoker, Reply, Trigger};
 use dhow_blocks::resolve::{NameResolver, Place};
 use dhow_host::Host;
@@ -120,7 +121,8 @@ impl Neighbours {
             let body = stream.take().unwrap_or_else(|| Body::from(bytes.clone()));
             let request = Request::from_parts(head.clone(), body);
             match channel.invoke(Invocation { request, trigger, trace, depth }).await {
-                // Nobody there: perhaps the host is just starting, or the app has moved.
+                // Nobody there: perhaps the host is just starting, or the app has moved. As with Dapr, a connection
+                // that broke counts as well; the request may have arrived.
                 Err(InvokeError::Unreachable { .. }) if short && tries < RETRIES => {
                     tries += 1;
                     resolver.forget(app_id);
@@ -167,10 +169,8 @@ impl Neighbours {
         *request.uri_mut() = uri.parse().map_err(|error| unreachable(format!("{uri:?}: {error}")))?;
         *request.version_mut() = http::Version::default();
         let headers = request.headers_mut();
-        let own: Vec<HeaderName> = headers.keys().filter(|name| is_hop(name.as_str())).cloned().collect();
-        for name in own.iter().chain([&HOST]) {
-            headers.remove(name);
-        }
+        hops::strip(headers);
+        headers.remove(HOST);
         for (name, value) in &service.headers {
             headers.insert(name, value.clone());
         }
@@ -178,7 +178,10 @@ impl Neighbours {
             headers.insert(HeaderName::from_static("traceparent"), trace);
         }
         match tokio::time::timeout(SERVICE_ANSWER, self.client.request(request)).await {
-            Ok(Ok(reply)) => Ok(reply.map(Body::stream)),
+            Ok(Ok(mut reply)) => {
+                hops::strip(reply.headers_mut());
+                Ok(reply.map(Body::stream))
+            }
             Ok(Err(error)) => Err(unreachable(chain(&error))),
             Err(_) => Err(InvokeError::DeadlineExceeded {
                 app_id: name.to_owned(),

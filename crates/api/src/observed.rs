@@ -38,7 +38,15 @@ pub(crate) struct HttpCall {
     uri: Uri,
     sent: u64,
     began: Instant,
+    /// Status and bytes of the answer; until there is one, that the caller gave up.
+    answer: (u16, u64),
 }
+
+/// The status of a call whose caller left before the answer, as proxies write it down.
+const CALLER_LEFT: u16 = 499;
+
+/// `CANCELLED`: its caller saw no status.
+const CANCELLED: i32 = 1;
 
 /// A call of the gRPC API under way.
 pub(crate) struct GrpcCall {
@@ -49,6 +57,8 @@ pub(crate) struct GrpcCall {
     /// Counted while the request is read.
     sent: Arc<AtomicU64>,
     began: Instant,
+    /// Status and bytes of the answer; until there is one, that the caller gave up.
+    answer: (i32, u64),
 }
 
 /// What a log line has beside the answer.
@@ -125,6 +135,7 @@ impl HttpCall {
             uri: request.uri().clone(),
             sent: http_body::Body::size_hint(request.body()).exact().unwrap_or(0),
             began: Instant::now(),
+            answer: (CALLER_LEFT, 0),
         }
     }
 
@@ -150,15 +161,21 @@ impl HttpCall {
         reply.map(|body| watch(body, move |end| self.ended(status, end)))
     }
 
-    fn ended(self, status: u16, end: End) {
-        let elapsed = self.began.elapsed();
+    fn ended(mut self, status: u16, end: End) {
+        self.answer = (status, end.bytes);
+    }
+}
+
+impl Drop for HttpCall {
+    fn drop(&mut self) {
+        let (elapsed, (status, received)) = (self.began.elapsed(), self.answer);
         if let Some(meter) = &self.meter {
             meter.record(calls::HttpCall {
                 method: &self.method,
                 path: self.uri.path(),
                 status,
                 sent: self.sent,
-                received: end.bytes,
+                received,
                 elapsed,
             });
         }
@@ -169,7 +186,7 @@ impl HttpCall {
                 method,
                 code = status,
                 duration = elapsed.as_millis() as u64,
-                size = end.bytes,
+                size = received,
                 useragent = user_agent,
                 "HTTP API Called"
             );
@@ -229,6 +246,7 @@ impl GrpcCall {
             method: path.into(),
             sent: Arc::default(),
             began: Instant::now(),
+            answer: (CANCELLED, 0),
         };
         let request = match call.meter {
             None => request,
@@ -250,15 +268,19 @@ impl GrpcCall {
     }
 
     fn ended(mut self, status: Option<i32>, end: End) {
-        // A caller that gave up saw no status.
-        let status = status.or(end.grpc_status).unwrap_or(1);
-        let elapsed = self.began.elapsed();
+        self.answer = (status.or(end.grpc_status).unwrap_or(CANCELLED), end.bytes);
+    }
+}
+
+impl Drop for GrpcCall {
+    fn drop(&mut self) {
+        let (elapsed, (status, received)) = (self.began.elapsed(), self.answer);
         if let Some(meter) = &self.meter {
             meter.record(calls::GrpcCall {
                 method: &self.method,
                 status,
                 sent: self.sent.load(Ordering::Relaxed),
-                received: end.bytes,
+                received,
                 elapsed,
             });
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The media type of an envelope.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -91,9 +91,29 @@ pub fn ttl(metadata: &Metadata) -> Result<Option<Duration>, String> {
 /// A random UUID (version 4).
 pub fn uuid() -> String {
     let bits = fastrand::u128(..);
-    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    hyphenated((bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62))
+}
+
+fn hyphenated(bits: u128) -> String {
     let hex = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Like [`uuid`], with its time in front (RFC 9562 section 5.7).
+pub fn uuid_of(time: SystemTime) -> String {
+    let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let bits = fastrand::u128(..) & !(u128::MAX << 80);
+    let bits = (millis << 80) | (bits & !(0xf << 76) & !(0x3 << 62)) | (0x7 << 76) | (0x2 << 62);
+    hyphenated(bits)
+}
+
+/// When an id of [`uuid_of`] was made; `None` for any other text.
+pub fn time_of(uuid: &str) -> Option<SystemTime> {
+    let hex: String = uuid.split('-').collect();
+    let bits = u128::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == 32)?;
+    let is_timed = bits >> 76 & 0xf == 7;
+    let millis = u64::try_from(bits >> 80).ok().filter(|_| is_timed)?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
 /// The envelope of an event. Data that say they are an envelope are taken as one, and only what is missing in
@@ -265,6 +285,16 @@ mod tests {
             trace_state: "",
             expires: true,
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        }
+    }
+
+    #[test]
+    fn ids_tell_when_they_were_made() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        let id = uuid_of(time);
+        assert_eq!((id.len(), &id[14..15], time_of(&id)), (36, "7", Some(time)), "{id}");
+        for other in ["", "no id", &uuid(), &id[1..], &id.replace('-', "x")] {
+            assert_eq!(time_of(other), None, "{other}");
         }
     }
 

@@ -75,6 +75,22 @@ impl Invocation {
 /// What an app answered.
 pub type Reply = http::Response<Body>;
 
+/// A name as one segment of a path (RFC 3986 section 3.3).
+pub fn path_segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => segment.push(byte.into()),
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
+/// The gRPC status of a reply, of an app that speaks gRPC; it goes with the reply as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcStatus(pub u16);
+
 /// Why an app could not be invoked, or did not answer. What the app itself answers, 500 included, is a [`Reply`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum InvokeError {

@@ -31,6 +31,7 @@ pub mod conformance;
 pub mod error;
 pub mod events;
 pub mod grants;
+pub mod hops;
 pub mod invoke;
 pub mod jobs;
 pub mod lock;

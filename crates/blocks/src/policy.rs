@@ -3,6 +3,7 @@
 //! The order is Dapr's: retry(circuit breaker(timeout(call))). Policies are read from resources by the host;
 //! here is what they do. Waiting uses the caller's tokio timer, the one thing of a runtime that this crate needs.
 
+use crate::invoke::{GrpcStatus, Reply};
 use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
@@ -83,6 +84,26 @@ pub enum Code {
     Http(u16),
     /// A gRPC status.
     Grpc(u16),
+}
+
+impl Code {
+    /// How an app answered: by its gRPC status where it has one at its head.
+    pub fn of(reply: &Reply) -> Code {
+        let told = reply.extensions().get::<GrpcStatus>().map(|GrpcStatus(code)| *code);
+        let header = || reply.headers().get("grpc-status")?.to_str().ok()?.parse().ok();
+        match told.or_else(header) {
+            Some(code) => Code::Grpc(code),
+            None => Code::Http(reply.status().as_u16()),
+        }
+    }
+
+    /// Whether it is a failure for retries and circuit breakers.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Code::Http(status) => status >= 400,
+            Code::Grpc(status) => status != 0,
+        }
+    }
 }
 
 /// Errors that a policy can judge and make.

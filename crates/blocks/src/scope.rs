@@ -50,6 +50,8 @@ const MAX_REPEATED_BODY: u64 = 4 << 20;
 pub struct Scope {
     /// The app's identity.
     pub app_id: Arc<str>,
+    /// The namespace of the host and all its apps.
+    pub namespace: Arc<str>,
     /// What its manifest allows.
     pub grants: Grants,
     /// The components that are open to this app.
@@ -263,7 +265,7 @@ impl Scope {
         let attempt = |invocation: Invocation| async {
             match self.invoker.invoke(app_id, invocation).await {
                 // What is no success counts as a failure for retries and circuit breakers.
-                Ok(reply) if reply.status().as_u16() >= 400 => Err(Attempt::Answered(reply)),
+                Ok(reply) if Code::of(&reply).is_failure() => Err(Attempt::Answered(reply)),
                 Ok(reply) => Ok(reply),
                 Err(error) => Err(Attempt::Failed(error)),
             }
@@ -346,7 +348,7 @@ impl Resilient for Attempt {
 
     fn code(&self) -> Option<Code> {
         match self {
-            Attempt::Answered(reply) => Some(Code::Http(reply.status().as_u16())),
+            Attempt::Answered(reply) => Some(Code::of(reply)),
             _ => None,
         }
     }

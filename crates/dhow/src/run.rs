@@ -81,9 +81,9 @@ pub(crate) struct Run {
     /// Folders with Dapr resource files (repeatable); default: resources/ if it is there
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
-    /// Where the embedded state store keeps its file
-    #[arg(long, value_name = "DIR", default_value = ".dhow", env = "DHOW_DATA_DIR")]
-    data_dir: PathBuf,
+    /// Where the embedded providers keep their files [default: .dhow, with -f beside the dapr.yaml]
+    #[arg(long, value_name = "DIR", env = "DHOW_DATA_DIR")]
+    data_dir: Option<PathBuf>,
     /// Serve the new version when the file changes; requests under way finish in the old one
     #[arg(long)]
     watch: bool,
@@ -95,9 +95,10 @@ pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(run.start())
 }
 
-/// Runs all apps of a `dapr.yaml`.
-pub(crate) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
-    native::run_all(file).await
+/// Runs all apps of a `dapr.yaml`. Their embedded providers keep their files in one folder, beside it where none is
+/// named.
+pub(crate) async fn run_all(file: &Path, data_dir: Option<&Path>) -> Result<ExitCode, Error> {
+    native::run_all(file, data_dir).await
 }
 
 /// The apps of a `dapr.yaml`, which may be named by its folder.
@@ -117,7 +118,7 @@ pub(crate) fn log_level(run: &Run) -> Option<&str> {
 impl Run {
     async fn start(self) -> Result<ExitCode, Error> {
         if let Some(file) = self.native.run_file() {
-            return native::run_all(file).await;
+            return native::run_all(file, self.data_dir.as_deref()).await;
         }
         match self.module.as_slice() {
             [module] if self.is_module(module) => self.run_module(module).await,
@@ -126,9 +127,13 @@ impl Run {
                 let command = words.iter().chain(&self.args).cloned().collect();
                 let app_id = self.app_id.as_deref();
                 let app = self.native.app(app_id, command, self.environment()?, &self.resources_path)?;
-                native::run(app, &self.data_dir).await
+                native::run(app, self.data_dir()).await
             }
         }
+    }
+
+    fn data_dir(&self) -> &Path {
+        self.data_dir.as_deref().unwrap_or(Path::new(".dhow"))
     }
 
     /// Whether the one word before the dashes is a module. What is neither a file nor a program is taken for one,
@@ -142,14 +147,15 @@ impl Run {
     }
 
     async fn run_module(self: &Run, module: &str) -> Result<ExitCode, Error> {
-        let spec = self.spec(module)?;
-        let mut dirs = self.resources_path.clone();
-        if dirs.is_empty() && PathBuf::from("resources").is_dir() {
-            dirs.push("resources".into());
+        if let Some(flag) = self.native.meaningless_for_modules() {
+            return Err(Error::usage(format!(
+                "{flag} is for programs outside; {module} is a module, which runs in the host itself"
+            )));
         }
-        let resources =
-            dhow_resources::load::load_dirs(&dirs).map_err(|error| Error::new(error.to_string()))?;
-        let host = serve::host(Components::new(resources, &self.data_dir), true)?;
+        let spec = self.spec(module)?;
+        let dirs = self.native.resources(&self.resources_path);
+        let resources = crate::up::read_resources(&dirs, self.native.config())?;
+        let host = serve::host(Components::new(resources, self.data_dir()), true)?;
         host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default()));
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
@@ -183,7 +189,7 @@ impl Run {
         host.replace(vec![Arc::clone(&app)]);
         let mut serving = Serving::new(Arc::clone(&host));
         let addr = serving.ingress(self.addr)?;
-        serving.announce(HostInfo::new("run", &app.app_id, &self.data_dir).with_addr(addr));
+        serving.announce(HostInfo::new("run", &app.app_id, self.data_dir()).with_addr(addr));
         crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
         if let Some(mut changes) = changes {
             tokio::spawn(async move {

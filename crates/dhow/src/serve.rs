@@ -61,6 +61,7 @@ fn without_huge_pages() {
 }
 
 /// A host with an engine and the user's compile cache. A cache that cannot be used costs speed, not service.
+/// Components that it has no use for are logged.
 pub(crate) fn host(components: Components, keep_loaded: bool) -> Result<Arc<Host>, Error> {
     let engine = Engine::new(EngineOptions::default())
         .map_err(|error| Error::new(format!("cannot start the WebAssembly engine: {error:#}")))?;
@@ -71,6 +72,15 @@ pub(crate) fn host(components: Components, keep_loaded: bool) -> Result<Arc<Host
             None
         }
     };
+    for component in components.unsupported() {
+        tracing::warn!(
+            "{}:{}: component {:?} of type {:?} is not part of this version of dhow and ignored",
+            component.file.display(),
+            component.line,
+            component.name,
+            component.component_type
+        );
+    }
     let host = Host::new(HostOptions { engine, cache, components, keep_loaded })
         .map_err(|error| Error::new(error.to_string()))?;
     Ok(host)

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From a request to the head of the program's answer. Dapr sets no limit; this one only ends what hangs.
 const ANSWER: Duration = Duration::from_secs(3600);
@@ -50,6 +50,16 @@ pub(crate) struct Sidecar {
     spec: multi_app::App,
     ports: Ports,
     names: Option<Arc<dyn NameResolver>>,
+    /// The way to the program.
+    channel: Arc<dyn Channel>,
+    /// Before the program starts, so that none comes when nobody looks after it.
+    signals: Signals,
+}
+
+/// What tells a process to end.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 /// Stands where a program has no port: it can use the API, and cannot be reached.
@@ -65,16 +75,38 @@ impl Channel for NoPort {
     }
 }
 
+// === impl Signals ===
+
+impl Signals {
+    /// From now on none of them ends the process by itself.
+    pub(crate) fn listen() -> Result<Signals, Error> {
+        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        Ok(Signals { interrupt, terminate })
+    }
+
+    /// Waits for one.
+    pub(crate) async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 // === impl Sidecar ===
 
 impl Sidecar {
     /// Opens the components and the ports, and starts the program. `label` stands before each line that the
     /// program prints.
     pub(crate) async fn start(spec: multi_app::App, data_dir: &Path, label: &str) -> Result<Sidecar, Error> {
+        let signals = Signals::listen()?;
         let resources = crate::up::read_resources(&spec.resources, spec.config.as_deref())?;
         let host = serve::host(Components::new(resources, data_dir), false)?;
         let running = spec.max_concurrency.map(|count| count as usize);
-        let app = host.prepare_native(&spec.app_id, channel(&spec, &host)?, running).await;
+        let channel = channel(&spec, &host)?;
+        let app = host.prepare_native(&spec.app_id, Arc::clone(&channel), running).await;
         let app = app.map_err(|error| Error::new(error.to_string()))?;
         host.replace(vec![Arc::clone(&app)]);
 
@@ -106,7 +138,7 @@ impl Sidecar {
         let names = elsewhere::join(&mut serving, &app_ids, spec.internal_grpc_port).await?;
         let program = Program::start(&spec, &ports, label)?;
         process::forget_start_up();
-        Ok(Sidecar { host, api, app, program, serving, spec, ports, names })
+        Ok(Sidecar { host, api, app, program, serving, spec, ports, names, channel, signals })
     }
 
     /// Where the API is, for people.
@@ -132,12 +164,20 @@ impl Sidecar {
     /// Runs until the program ends, somebody ends the host, or a signal comes; then ends the other, too. The
     /// answer is the program's exit code.
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let Sidecar { host, api, app, mut program, serving, spec, names, ports: _ports } = self;
-        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let Sidecar {
+            host,
+            api,
+            app,
+            mut program,
+            serving,
+            spec,
+            names,
+            ports: _ports,
+            channel,
+            mut signals,
+        } = self;
         let stop = serving.stop.clone();
-        let watching = tokio::spawn(health::watch(Arc::clone(&host), api, Arc::clone(&app), spec));
+        let watching = tokio::spawn(health::watch(Arc::clone(&host), api, Arc::clone(&app), channel, spec));
         let code = {
             let ended = async {
                 match &mut program {
@@ -146,9 +186,10 @@ impl Sidecar {
                 }
             };
             tokio::select! {
+                biased;
                 code = ended => Some(code),
-                _ = interrupt.recv() => None,
-                _ = terminate.recv() => None,
+                // Before the other, so that one signal that did both counts once.
+                () = signals.received() => None,
                 () = stop.stopped() => None,
             }
         };
@@ -163,7 +204,7 @@ impl Sidecar {
                 }
                 tokio::select! {
                     code = program.end(GRACE) => code,
-                    _ = interrupt.recv() => program.kill().await,
+                    _ = signals.interrupt.recv() => program.kill().await,
                 }
             }
             (None, None) => 0,

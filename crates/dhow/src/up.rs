@@ -48,7 +48,7 @@ pub(crate) struct Up {
     /// Where metrics and health are served, or "off" [default: 127.0.0.1:9090]
     #[arg(long, value_name = "HOST:PORT", value_parser = optional_address)]
     management_addr: Option<Optional>,
-    /// Where the embedded providers keep their files [default: .dhow beside the manifest]
+    /// Where the embedded providers keep their files [default: .dhow beside the manifest or dapr.yaml]
     #[arg(long, value_name = "DIR", env = "DHOW_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Reload when the manifest or a module changes, without dropping a request
@@ -81,7 +81,7 @@ fn optional_address(text: &str) -> Result<Optional, String> {
 pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
-            Some(file) => crate::run::run_all(file).await,
+            Some(file) => crate::run::run_all(file, up.data_dir.as_deref()).await,
             None => up.start().await,
         }
     })
@@ -94,15 +94,6 @@ impl Up {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
-        for component in host.components().unsupported() {
-            tracing::warn!(
-                "{}:{}: component {:?} of type {:?} is not part of this version of dhow and ignored",
-                component.file.display(),
-                component.line,
-                component.name,
-                component.component_type
-            );
-        }
         let mut serving = Serving::new(Arc::clone(&host));
         let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);

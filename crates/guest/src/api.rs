@@ -17,6 +17,7 @@
 
 use crate::command::ModuleState;
 use crate::memory::{self, Place};
+use crate::outbound::sent_trace;
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
@@ -138,15 +139,10 @@ fn http_request(method: &[u8], target: &[u8], headers: &[u8]) -> Result<Request<
     Ok(request)
 }
 
-async fn ask(setup: &Setup, origin: Origin, mut request: Request<Body>) -> Result<(i32, Answer), String> {
+async fn ask(setup: &Setup, origin: Origin, request: Request<Body>) -> Result<(i32, Answer), String> {
     let api = setup.runtime_api.as_ref().ok_or("this app has no Dapr endpoint")?;
-    let (trace, depth) = (origin.trace, origin.depth);
-    if !request.headers().contains_key("traceparent")
-        && let Ok(value) = HeaderValue::try_from(trace.child().to_string())
-    {
-        request.headers_mut().insert("traceparent", value);
-    }
-    let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
+    let trace = sent_trace(request.headers()).unwrap_or(origin.trace).child();
+    let invocation = Invocation { request, trigger: Trigger::App, trace, depth: origin.depth };
     let (head, body) = api.call(&setup.scope, invocation).await.into_parts();
     let limit = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX).min(i32::MAX as usize);
     let body = body.collect(limit).await.map_err(|error| format!("the answer: {error}"))?;

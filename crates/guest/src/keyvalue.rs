@@ -14,6 +14,9 @@ use crate::store::GuestState;
 use bytes::Bytes;
 use dhow_blocks::scope::{DEFAULT_STATE_STORE, Scope, ScopeError, State};
 use dhow_blocks::state::{Delete, KeyPage, Set, StateError};
+use futures::{TryStreamExt, stream};
+use std::collections::HashMap;
+use std::future::Future;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
 
 /// Keys of one `list-keys` answer.
@@ -110,18 +113,25 @@ impl Bucket {
     }
 
     async fn set_many(&self, pairs: Vec<(String, Vec<u8>)>) -> Result<(), Error> {
-        for (key, value) in pairs {
-            self.set(key, value).await?;
-        }
-        Ok(())
+        // Of one key, the last value counts.
+        let last: HashMap<String, Vec<u8>> = pairs.into_iter().collect();
+        at_once(last, |(key, value)| self.set(key, value)).await
     }
 
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), Error> {
-        for key in keys {
-            self.delete(key).await?;
-        }
-        Ok(())
+        at_once(keys, |key| self.delete(key)).await
     }
+}
+
+/// Writes of one batch that are under way at once: a store can make one commit of them.
+const AT_ONCE: usize = 100;
+
+/// Does something with each of these, until one fails.
+async fn at_once<T, F>(all: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    stream::iter(all.into_iter().map(Ok)).try_for_each_concurrent(AT_ONCE, work).await
 }
 
 // === impl Error ===

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use dhow_blocks::trace::TraceContext;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper_rustls::HttpsConnector;
@@ -88,9 +88,7 @@ impl WasiHttpHooks for Outbound {
             return Box::new(std::future::ready(Err(Error::ConnectionLimitReached)));
         };
         let traceparent = HeaderName::from_static("traceparent");
-        // A guest that records spans of its own names the one that asks.
-        let sent = request.headers().get(&traceparent).and_then(|header| header.to_str().ok());
-        let sent = sent.and_then(TraceContext::parse);
+        let sent = sent_trace(request.headers());
         let trace = sent.unwrap_or(self.origin.trace).child();
         let setup = Arc::clone(&self.setup);
         if let Some(api) = setup.runtime_api.clone().filter(|_| self.is_runtime(request.uri())) {
@@ -144,6 +142,11 @@ impl WasiHttpHooks for Outbound {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         MAX_WRITE
     }
+}
+
+/// The trace that a guest sends along: one that records spans of its own names the one that asks.
+pub(crate) fn sent_trace(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get("traceparent").and_then(|header| header.to_str().ok()).and_then(TraceContext::parse)
 }
 
 fn done(

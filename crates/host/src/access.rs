@@ -4,14 +4,11 @@
 //! segment by segment; `*` and `{name}` stand for one segment, `*` at the end for all that follow. The most specific
 //! rule decides. Paths and names of apps that speak HTTP are compared without regard to case.
 
-use crate::metrics::{Decision, Metrics};
+use crate::metrics::{Decision, Metrics, known_method};
 use dhow_blocks::invoke::InvokeError;
 use dhow_resources::configuration::access::{AccessControl, Action, Operation};
 use http::Method;
 use std::collections::HashMap;
-
-/// The namespace of every app of a host, and of its callers.
-const NAMESPACE: &str = "default";
 
 /// The rules of a host, ready to be asked.
 #[derive(Debug)]
@@ -25,7 +22,7 @@ pub(crate) struct Access {
 #[derive(Debug)]
 struct Policy {
     default: Option<Action>,
-    /// The most specific first.
+    /// The most specific first; of equal ones, the last of the configuration.
     rules: Vec<Rule>,
 }
 
@@ -36,8 +33,7 @@ struct Rule {
     action: Action,
 }
 
-/// In the order of preference.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Literal(String),
     One,
@@ -47,16 +43,16 @@ enum Segment {
 // === impl Access ===
 
 impl Access {
-    /// What a configuration says.
-    pub(crate) fn new(control: &AccessControl) -> Access {
+    /// What a configuration says; `namespace` is that of all apps of the host, and of their callers.
+    pub(crate) fn new(control: &AccessControl, namespace: &str) -> Access {
         let mut apps = HashMap::new();
         // A caller is in the host's trust domain and namespace: no other policy can be meant for it.
         let ours = control.policies.iter();
         for policy in
-            ours.filter(|policy| policy.trust_domain == control.trust_domain && policy.namespace == NAMESPACE)
+            ours.filter(|policy| policy.trust_domain == control.trust_domain && policy.namespace == namespace)
         {
-            let mut rules: Vec<Rule> = policy.operations.iter().map(Rule::new).collect();
-            rules.sort_by(|one, other| one.segments.cmp(&other.segments));
+            let mut rules: Vec<Rule> = policy.operations.iter().rev().map(Rule::new).collect();
+            rules.sort_by_cached_key(Rule::rank);
             apps.insert(policy.app_id.clone(), Policy { default: policy.default_action, rules });
         }
         Access { default: control.default_action, trust_domain: control.trust_domain.clone(), apps }
@@ -73,7 +69,7 @@ impl Access {
         let path = normalized(path);
         let (action, by_app_policy) = self.decide(caller, method, &path, grpc);
         let allowed = action == Action::Allow;
-        let decision = Decision { allowed, by_app_policy, verb: method.clone() };
+        let decision = Decision { allowed, by_app_policy, verb: known_method(method) };
         metrics.access(caller, &self.trust_domain, &path, &decision);
         if allowed {
             return Ok(());
@@ -91,11 +87,16 @@ impl Access {
     fn decide(&self, caller: &str, method: &Method, path: &str, grpc: bool) -> (Action, bool) {
         let Some(policy) = self.apps.get(caller) else { return (self.default, false) };
         let (default, by_app_policy) = (policy.default.unwrap_or(self.default), policy.default.is_some());
-        let Some(rule) = policy.rules.iter().find(|rule| rule.matches(path, grpc)) else {
-            return (default, by_app_policy);
-        };
-        let says = grpc || rule.verbs.iter().any(|verb| *verb == "*" || *verb == method.as_str());
-        if says { (rule.action, true) } else { (default, by_app_policy) }
+        let mut rules = policy.rules.iter().filter(|rule| rule.matches(path, grpc)).peekable();
+        let rank = rules.peek().map(|rule| rule.rank());
+        // Less specific rules say nothing about other methods.
+        let mut rules = rules.take_while(|rule| Some(rule.rank()) == rank);
+        match rules
+            .find(|rule| grpc || rule.verbs.iter().any(|verb| *verb == "*" || *verb == method.as_str()))
+        {
+            Some(rule) => (rule.action, true),
+            None => (default, by_app_policy),
+        }
     }
 }
 
@@ -111,6 +112,16 @@ impl Rule {
             name => Segment::Literal(name.to_owned()),
         });
         Rule { segments: segments.collect(), verbs: operation.http_verbs.clone(), action: operation.action }
+    }
+
+    /// Less is more specific: a name before any name, and that before any number of them.
+    fn rank(&self) -> Vec<u8> {
+        let rank = |segment: &Segment| match segment {
+            Segment::Literal(_) => 0,
+            Segment::One => 1,
+            Segment::Rest => 2,
+        };
+        self.segments.iter().map(rank).collect()
     }
 
     fn matches(&self, path: &str, grpc: bool) -> bool {
@@ -190,6 +201,10 @@ spec:
           - { name: "items/{id}/price", httpVerb: [GET], action: allow }
           - { name: /a/*/c, httpVerb: ["*"], action: allow }
           - { name: /pkg.Service/Method, action: allow }
+          - { name: /both, httpVerb: [GET], action: allow }
+          - { name: /both, httpVerb: [POST], action: deny }
+          - { name: /Big/*, httpVerb: ["*"], action: allow }
+          - { name: /big/secret, httpVerb: ["*"], action: deny }
       - appId: admin
         defaultAction: allow
         trustDomain: public
@@ -206,7 +221,8 @@ spec:
 "#;
 
     fn access(yaml: &str) -> Access {
-        Access::new(&configuration::parse(yaml, Path::new("c.yaml")).unwrap().access_control.unwrap())
+        let control = configuration::parse(yaml, Path::new("c.yaml")).unwrap().access_control.unwrap();
+        Access::new(&control, "default")
     }
 
     #[test]
@@ -229,6 +245,10 @@ spec:
             ("front", "PUT", "/a/b%2Fx/c", true),
             ("front", "PUT", "/a/b/x/c", false),
             ("front", "POST", "/pkg.Service/Method", false),
+            ("front", "GET", "/both", true),
+            ("front", "POST", "/both", false),
+            ("front", "GET", "/big/x", true),
+            ("front", "GET", "/Big/Secret", false),
             ("admin", "GET", "/anything", true),
             ("admin", "GET", "/danger", false),
             ("admin", "GET", "/danger/", false),

@@ -445,6 +445,7 @@ impl View<'_> {
             outer,
             topic,
             discard: self.field("outboxDiscardWhenMissingState").is_some_and(is_true),
+            aborted: Arc::default(),
         };
         if let Some(state) = providers.state.get_mut(name) {
             state.outbox = Some(Arc::new(outbox));

@@ -71,7 +71,8 @@ impl Host {
         options.components.resiliency().count_in(&metrics);
         let tracing = with_environment(configuration.tracing.clone(), |name| std::env::var(name).ok());
         let tracer = Arc::new(Tracer::new(tracing, metrics.clone()));
-        let access = configuration.access_control.as_ref().map(Access::new);
+        let access = configuration.access_control.as_ref();
+        let access = access.map(|control| Access::new(control, options.components.namespace()));
         Ok(Arc::new_cyclic(|this| Host {
             shared: Arc::new(Shared {
                 tracer: Arc::clone(&tracer),

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 pub(crate) use invocation::Decision;
 pub use invocation::InvocationMeter;
+pub(crate) use paths::known_method;
 pub(crate) use resiliency::PolicyOf;
 
 /// Upper bounds of the duration histogram's buckets, in seconds: from what a small guest takes to what a

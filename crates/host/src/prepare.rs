@@ -230,6 +230,7 @@ impl Host {
         env.extend(spec.env);
         let scope = Arc::new(Scope {
             app_id: Arc::clone(&app_id),
+            namespace: self.components().namespace().into(),
             components,
             grants: spec.grants,
             config: spec.config,
@@ -307,6 +308,7 @@ impl Host {
     pub async fn outside_scope(self: &Arc<Self>, app_id: &str) -> Result<Arc<Scope>, ComponentError> {
         let app_id: Arc<str> = app_id.into();
         Ok(Arc::new(Scope {
+            namespace: self.components().namespace().into(),
             grants: Grants::everything(),
             components: self.components().of_app(&app_id, self.metrics()).await?,
             config: BTreeMap::new(),

@@ -27,8 +27,8 @@ pub struct Resiliency {
     watches: Mutex<HashMap<(String, String), Arc<dyn Watch>>>,
 }
 
-/// Targets whose policies are counted; apps can ask for any name.
-const MAX_WATCHES: usize = 10_000;
+/// Targets that have circuit breakers, and whose policies are counted; apps can ask for any name.
+const MAX_TARGETS: usize = 10_000;
 
 /// What a policy is for.
 #[derive(Clone, Copy)]
@@ -132,7 +132,7 @@ impl Resiliency {
                 let found =
                     pick(breaker, default, PolicyKind::CircuitBreaker, |name| breakers.get(name).cloned());
                 policy.breaker =
-                    found.map(|(name, breaker)| self.breaker(app_id, target.key, &name, &breaker));
+                    found.and_then(|(name, breaker)| self.breaker(app_id, target.key, &name, &breaker));
                 from[2] = if policy.breaker.is_some() { &resource.name } else { "" };
             }
         }
@@ -150,7 +150,7 @@ impl Resiliency {
         if let Some(watch) = watches.get(&key) {
             return Some(Arc::clone(watch));
         }
-        if watches.len() >= MAX_WATCHES {
+        if watches.len() >= MAX_TARGETS {
             return None;
         }
         let direction = if target.direction == Direction::Inbound { "inbound" } else { "outbound" };
@@ -165,14 +165,20 @@ impl Resiliency {
         target: &str,
         name: &str,
         breaker: &resource::CircuitBreaker,
-    ) -> Arc<Breaker> {
+    ) -> Option<Arc<Breaker>> {
         let key = (app_id.to_owned(), target.to_owned(), name.to_owned());
         let mut breakers = self.breakers.lock();
-        Arc::clone(breakers.entry(key).or_insert_with(|| {
-            let resource::CircuitBreaker { max_requests, interval, timeout, trip } = breaker;
-            let name = format!("{name} of {target}");
-            Arc::new(Breaker::new(name, *max_requests, *interval, *timeout, trip_of(trip)))
-        }))
+        if let Some(breaker) = breakers.get(&key) {
+            return Some(Arc::clone(breaker));
+        }
+        if breakers.len() >= MAX_TARGETS {
+            return None;
+        }
+        let resource::CircuitBreaker { max_requests, interval, timeout, trip } = breaker;
+        let name = format!("{name} of {target}");
+        let breaker = Arc::new(Breaker::new(name, *max_requests, *interval, *timeout, trip_of(trip)));
+        breakers.insert(key, Arc::clone(&breaker));
+        Some(breaker)
     }
 }
 

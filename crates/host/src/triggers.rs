@@ -51,6 +51,9 @@ pub const BINDING_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
+/// An app that cannot be asked is asked this often.
+const ASK_TRIES: u32 = 6;
+
 /// An app, wherever its current version is; does not keep the host alive.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -89,8 +92,19 @@ type Key = (Arc<str>, String);
 /// Something that an app is to receive.
 enum Wanted {
     Topic(Box<Subscription>),
-    Binding { name: String, path: String },
-    Outbox(Arc<Outbox>),
+    Binding {
+        name: String,
+        path: String,
+    },
+    /// All that have one inner topic at one broker.
+    Outbox(Vec<Arc<Outbox>>),
+}
+
+/// What an app said that it wants.
+struct Wishes {
+    wanted: Vec<Wanted>,
+    /// It could not be asked everything; what it had wanted before stays.
+    partial: bool,
 }
 
 /// Why a subscription did not begin.
@@ -126,13 +140,15 @@ impl Triggers {
     }
 
     /// Asks these apps what they want, begins what is new and ends what is not wanted any more. What cannot
-    /// begin, because a broker is away, is tried again until it can.
+    /// begin, because a broker is away, is tried again until it can; an app that does not answer, a few times.
     pub async fn refresh(&self, host: &Arc<Host>, apps: &[Arc<App>]) {
         let mut delay = FIRST_DELAY;
-        while !self.try_refresh(host, apps).await && !host.is_stopping() {
+        let mut tries = 1;
+        while !self.try_refresh(host, apps, tries < ASK_TRIES).await && !host.is_stopping() {
             // Not all at once, where many hosts wait for the same broker.
             tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
             delay = (delay * 2).min(LONGEST_DELAY);
+            tries += 1;
             let current = apps
                 .iter()
                 .all(|app| host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app)));
@@ -143,17 +159,27 @@ impl Triggers {
         }
     }
 
-    /// One try; `false` when something could not begin.
-    async fn try_refresh(&self, host: &Arc<Host>, apps: &[Arc<App>]) -> bool {
-        let wanted = join_all(apps.iter().map(|app| self.wanted(host, app))).await;
+    /// One try; `false` when something could not begin, or an app could not be asked and is to be asked again.
+    async fn try_refresh(&self, host: &Arc<Host>, apps: &[Arc<App>], ask_again: bool) -> bool {
+        let wishes = join_all(apps.iter().map(|app| self.wishes(host, app))).await;
         let mut running = self.running.lock().await;
+        // Whoever ends everything had the lock before.
+        if host.is_stopping() {
+            return true;
+        }
         let mut late = false;
-        for (app, wanted) in apps.iter().zip(wanted) {
-            let keep: HashSet<Key> =
-                wanted.iter().map(|wanted| (Arc::clone(&app.app_id), wanted.fingerprint())).collect();
-            let of_app = running.keys().filter(|key| key.0 == app.app_id && !keep.contains(*key));
-            let ended: Vec<_> = of_app.cloned().collect();
-            join_all(ended.iter().filter_map(|key| running.remove(key)).map(|running| running.stop())).await;
+        for (app, Wishes { mut wanted, partial }) in apps.iter().zip(wishes) {
+            // It may have fallen ill while it was asked.
+            let is_well = !self.unwell.read().contains(&app.app_id);
+            if !is_well {
+                wanted.retain(|wanted| matches!(wanted, Wanted::Outbox(_)));
+            }
+            let partial = partial && is_well;
+            late |= partial && ask_again;
+            if !partial {
+                let keep: HashSet<String> = wanted.iter().map(Wanted::fingerprint).collect();
+                end(&mut running, |key| key.0 == app.app_id && !keep.contains(&key.1)).await;
+            }
             let mut in_force = Vec::new();
             for wanted in wanted {
                 let key = (Arc::clone(&app.app_id), wanted.fingerprint());
@@ -179,7 +205,12 @@ impl Triggers {
             }
             let mut subscriptions = self.subscriptions.write();
             let of_app = subscriptions.entry(Arc::clone(&app.app_id)).or_default();
-            of_app.retain(|subscription| subscription.origin == Origin::Streaming);
+            let known: HashSet<String> = in_force.iter().map(Subscription::fingerprint).collect();
+            of_app.retain(|subscription| {
+                let fingerprint = subscription.fingerprint();
+                let runs = || running.contains_key(&(Arc::clone(&app.app_id), fingerprint.clone()));
+                subscription.origin == Origin::Streaming || (!known.contains(&fingerprint) && runs())
+            });
             of_app.extend(in_force);
         }
         !late
@@ -189,10 +220,7 @@ impl Triggers {
     pub async fn settle(&self, host: &Arc<Host>) {
         let apps = host.apps();
         let here: HashSet<&Arc<str>> = apps.iter().map(|app| &app.app_id).collect();
-        let mut running = self.running.lock().await;
-        let gone: Vec<Key> = running.keys().filter(|key| !here.contains(&key.0)).cloned().collect();
-        join_all(gone.iter().filter_map(|key| running.remove(key)).map(|running| running.stop())).await;
-        drop(running);
+        end(&mut *self.running.lock().await, |key| !here.contains(&key.0)).await;
         self.subscriptions.write().retain(|app_id, _| here.contains(app_id));
         let owners = apps.iter().filter(|app| !app.scope().grants.jobs.is_empty());
         let owners: Vec<String> = owners.map(|app| app.app_id.to_string()).collect();
@@ -217,8 +245,10 @@ impl Triggers {
             true => self.unwell.write().remove(&app.app_id),
             false => self.unwell.write().insert(Arc::clone(&app.app_id)),
         };
-        if changed {
-            self.refresh(host, std::slice::from_ref(app)).await;
+        if changed && !self.try_refresh(host, std::slice::from_ref(app), true).await {
+            // What asks whether the app is well must not wait for a broker.
+            let (host, app) = (Arc::clone(host), Arc::clone(app));
+            tokio::spawn(async move { host.triggers().refresh(&host, std::slice::from_ref(&app)).await });
         }
     }
 
@@ -250,22 +280,24 @@ impl Triggers {
 
     /// Ends everything. Events under way are finished.
     pub async fn stop(&self) {
-        let running: Vec<_> = self.running.lock().await.drain().map(|(_, running)| running).collect();
-        join_all(running.into_iter().map(|running| running.stop())).await;
-        if let Some((_, jobs)) = self.jobs.lock().await.take() {
-            jobs.stop().await;
-        }
+        let subscriptions = async {
+            end(&mut *self.running.lock().await, |_| true).await;
+        };
+        let jobs = async {
+            if let Some((_, jobs)) = self.jobs.lock().await.take() {
+                jobs.stop().await;
+            }
+        };
+        tokio::join!(subscriptions, jobs);
         self.subscriptions.write().clear();
     }
 
-    async fn wanted(&self, host: &Arc<Host>, app: &Arc<App>) -> Vec<Wanted> {
+    async fn wishes(&self, host: &Arc<Host>, app: &Arc<App>) -> Wishes {
         let scope = app.scope();
-        let mine =
-            scope.components.state.iter().filter(|(name, _)| scope.grants.check(Ask::State(name)).is_ok());
-        let mut wanted: Vec<Wanted> =
-            mine.filter_map(|(_, state)| state.outbox.clone().map(Wanted::Outbox)).collect();
+        let mut wanted = outboxes(scope);
+        let mut partial = false;
         if self.unwell.read().contains(&app.app_id) {
-            return wanted;
+            return Wishes { wanted, partial };
         }
         let target = Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) };
         for resource in self.declared.iter().filter(|resource| resource.is_in_scope(&app.app_id)) {
@@ -286,17 +318,27 @@ impl Triggers {
                     }
                     wanted.extend(subscriptions.into_iter().map(|found| Wanted::Topic(Box::new(found))));
                 }
-                Err(reason) => tracing::error!(app_id = &*app.app_id, "{reason}"),
+                Err(reason) => {
+                    partial = true;
+                    tracing::error!(app_id = &*app.app_id, "{reason}");
+                }
             }
         }
         for input in host.components().inputs(&scope.components) {
             let (name, path) = (input.bound.component.name.clone(), format!("/{}", input.route));
-            let may = scope.grants.check(Ask::Binding(&name)).is_ok();
-            if may && binding::wants(&target, &path, BINDING_TIMEOUT).await {
-                wanted.push(Wanted::Binding { name, path });
+            if scope.grants.check(Ask::Binding(&name)).is_err() {
+                continue;
+            }
+            match binding::wants(&target, &path, BINDING_TIMEOUT).await {
+                Ok(true) => wanted.push(Wanted::Binding { name, path }),
+                Ok(false) => {}
+                Err(reason) => {
+                    partial = true;
+                    tracing::error!(app_id = &*app.app_id, binding = name, "{reason}");
+                }
             }
         }
-        wanted
+        Wishes { wanted, partial }
     }
 
     async fn begin(
@@ -334,14 +376,16 @@ impl Triggers {
                 };
                 Ok(bound.provider.read(Arc::new(events)).await?)
             }
-            Wanted::Outbox(outbox) => {
+            Wanted::Outbox(outboxes) => {
+                let not_here = ScopeError::NotConfigured { block: dhow_blocks::scope::Block::State };
+                let outbox = outboxes.first().ok_or(not_here)?;
                 let subscribe = Subscribe {
                     topic: outbox.inner_topic.clone(),
                     consumer: app.app_id.to_string(),
                     ..Subscribe::default()
                 };
-                let passing = Arc::new(outbox::Passing(Arc::clone(outbox)));
-                Ok(outbox.inner.provider.subscribe(subscribe, passing).await?)
+                let passing = outbox::Passing { host: target.host, outboxes: outboxes.clone() };
+                Ok(outbox.inner.provider.subscribe(subscribe, Arc::new(passing)).await?)
             }
         }
     }
@@ -378,6 +422,25 @@ impl Triggers {
     }
 }
 
+/// Ends what is received under these keys.
+async fn end(running: &mut HashMap<Key, Box<dyn Running>>, which: impl Fn(&Key) -> bool) {
+    let ended: Vec<Box<dyn Running>> =
+        running.extract_if(|key, _| which(key)).map(|(_, running)| running).collect();
+    join_all(ended.into_iter().map(|running| running.stop())).await;
+}
+
+/// The outboxes of an app, by inner topic.
+fn outboxes(scope: &Scope) -> Vec<Wanted> {
+    let mut groups: BTreeMap<(&str, &str), Vec<Arc<Outbox>>> = BTreeMap::new();
+    for (name, state) in &scope.components.state {
+        if let Some(outbox) = state.outbox.as_ref().filter(|_| scope.grants.check(Ask::State(name)).is_ok()) {
+            let group = (outbox.inner.component.name.as_str(), outbox.inner_topic.as_str());
+            groups.entry(group).or_default().push(Arc::clone(outbox));
+        }
+    }
+    groups.into_values().map(Wanted::Outbox).collect()
+}
+
 /// Asks an app what it subscribes to.
 async fn ask(target: &Target) -> Result<(Vec<Subscription>, Vec<String>), String> {
     let mut request = Request::new(Body::Empty);
@@ -389,6 +452,9 @@ async fn ask(target: &Target) -> Result<(Vec<Subscription>, Vec<String>), String
             StatusCode::OK => {
                 let body = reply.into_body().collect(4 << 20).await;
                 subscription::programmatic(&body.map_err(|error| error.to_string())?)
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(format!("it answered /dapr/subscribe with {}", reply.status()))
             }
             // Most apps have no such path, and some answer that in their own way.
             _ => Ok((Vec::new(), Vec::new())),
@@ -423,8 +489,11 @@ impl Wanted {
         match self {
             Wanted::Topic(subscription) => subscription.fingerprint(),
             Wanted::Binding { name, path } => format!("binding {name} {path}"),
-            Wanted::Outbox(outbox) => {
-                format!("outbox {} {}", outbox.store.component.name, outbox.inner_topic)
+            Wanted::Outbox(outboxes) => {
+                let mut stores: Vec<&str> = stores(outboxes).collect();
+                stores.sort_unstable();
+                let topic = outboxes.first().map_or("", |outbox| &outbox.inner_topic);
+                format!("outbox {} {topic}", stores.join(","))
             }
         }
     }
@@ -437,7 +506,14 @@ impl std::fmt::Display for Wanted {
                 write!(f, "the subscription to topic {} of {}", subscription.topic, subscription.pubsub)
             }
             Wanted::Binding { name, .. } => write!(f, "the input binding {name}"),
-            Wanted::Outbox(outbox) => write!(f, "the outbox of {}", outbox.store.component.name),
+            Wanted::Outbox(outboxes) => {
+                write!(f, "the outbox of {}", stores(outboxes).collect::<Vec<_>>().join(" and "))
+            }
         }
     }
+}
+
+/// Names of the state stores.
+fn stores(outboxes: &[Arc<Outbox>]) -> impl Iterator<Item = &str> {
+    outboxes.iter().map(|outbox| outbox.store.component.name.as_str())
 }

@@ -17,11 +17,12 @@ use crate::registry::OpenError;
 use crate::shutdown::Shutdown;
 use crate::tls::TlsOptions;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use dhow_blocks::error::BlockError;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// Metadata fields of a connection.
 const URL: &[&str] = &["natsURL", "url"];
@@ -40,7 +41,16 @@ struct Connection {
     client: Client,
     /// Counts the connections that were made; what waits at the old server has to be asked for again.
     connects: watch::Receiver<u64>,
+    /// Whether the server forbids what asks it whether it is done.
+    forbids_probes: watch::Receiver<bool>,
     shutdown: Shutdown,
+}
+
+/// One connection of those that follow each other.
+#[derive(Debug, PartialEq, Eq)]
+struct Session {
+    server_id: String,
+    client_id: u64,
 }
 
 // === impl Connection ===
@@ -51,6 +61,7 @@ impl Connection {
             component.invalid(URL, "given: the server's address, such as nats://localhost:4222")
         })?;
         let (connected, connects) = watch::channel(0);
+        let (forbidden, forbids_probes) = watch::channel(false);
         let component_name = component.name.clone();
         let options = ConnectOptions::new()
             .name(component.field(&["name"]).unwrap_or(name))
@@ -60,7 +71,13 @@ impl Connection {
             .reconnect_delay_callback(Backoff::after)
             .event_callback(move |event| {
                 match event {
-                    Event::Connected => connected.send_modify(|count| *count += 1),
+                    Event::Connected => {
+                        forbidden.send_replace(false);
+                        connected.send_modify(|count| *count += 1);
+                    }
+                    Event::ServerError(ServerError::Other(text)) if forbids_inbox(&text) => {
+                        forbidden.send_replace(true);
+                    }
                     Event::Disconnected => {
                         tracing::warn!(
                             component = component_name,
@@ -79,7 +96,7 @@ impl Connection {
             }
             _ => component.backend(format!("NATS: {error}")),
         })?;
-        Ok(Connection { client, connects, shutdown: Shutdown::new() })
+        Ok(Connection { client, connects, forbids_probes, shutdown: Shutdown::new() })
     }
 
     /// `Unavailable` at once while the server is away: a request would wait in a buffer.
@@ -91,10 +108,38 @@ impl Connection {
         }
     }
 
-    /// Waits until the server has dealt with what was sent to it. The client's own `flush` only waits for the socket;
-    /// a request that nobody can answer comes back from the server, after all that was sent before.
-    async fn flush(&self) -> Result<(), BlockError> {
-        match self.client.request(self.client.new_inbox(), Bytes::new()).await {
+    /// The connection of now. What is sent from now on went through it if it is still the same afterwards.
+    fn session(&self) -> Session {
+        let info = self.client.server_info();
+        Session { server_id: info.server_id, client_id: info.client_id }
+    }
+
+    /// Waits until the server has dealt with what was sent to it since that session was asked for. `Unavailable` if
+    /// that may be gone with a connection that was lost meanwhile.
+    async fn flush(&self, session: &Session) -> Result<(), BlockError> {
+        self.probe().await?;
+        if self.session() != *session {
+            let reason = "the connection to NATS was lost meanwhile; what was sent has perhaps not arrived";
+            return Err(BlockError::unavailable(reason));
+        }
+        Ok(())
+    }
+
+    /// A request that nobody can answer comes back from the server, after all that was sent before. The server
+    /// answers a user who may not send it, too, with an error; from then on only the socket is waited for, as the
+    /// client's own `flush` does.
+    async fn probe(&self) -> Result<(), BlockError> {
+        let mut forbids = self.forbids_probes.clone();
+        let answer = tokio::select! {
+            biased;
+            Ok(_) = forbids.wait_for(|forbids| *forbids) => None,
+            answer = self.client.request(self.client.new_inbox(), Bytes::new()) => Some(answer),
+        };
+        let Some(answer) = answer else {
+            let written = timeout(REQUEST_TIMEOUT, self.client.flush()).await.map_err(|_| late())?;
+            return written.map_err(|error| BlockError::unavailable(format!("NATS: {error}")));
+        };
+        match answer {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(()),
             Err(error) if error.kind() == RequestErrorKind::TimedOut => Err(late()),
@@ -106,7 +151,7 @@ impl Connection {
         self.shutdown.shut_down(crate::deliveries::STOP_DEADLINE + REQUEST_TIMEOUT).await;
         // Sends what is left; without a connection there is nothing to wait for.
         if self.client.connection_state() == State::Connected {
-            let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.drain()).await;
+            let _ = timeout(REQUEST_TIMEOUT, self.client.drain()).await;
         }
     }
 }
@@ -160,6 +205,11 @@ async fn with_pem(component: &ComponentSpec) -> Result<ComponentSpec, OpenError>
     Ok(renamed)
 }
 
+/// Whether an error of the server is about the subjects of requests' answers.
+fn forbids_inbox(error: &str) -> bool {
+    error.to_ascii_lowercase().contains("permissions violation") && error.contains("\"_INBOX.")
+}
+
 fn late() -> BlockError {
     BlockError::unavailable(format!("NATS did not answer within {REQUEST_TIMEOUT:?}"))
 }
@@ -180,6 +230,40 @@ fn as_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_sent_through_a_lost_connection_does_not_count_as_sent() {
+        let server = tokio::task::block_in_place(dhow_servers::nats).unwrap();
+        let component = ComponentSpec {
+            name: "component".to_owned(),
+            component_type: "bindings.nats".to_owned(),
+            version: "v1".to_owned(),
+            metadata: vec![("natsURL".to_owned(), format!("nats://{}", server.address()))],
+        };
+        let connection = Connection::open(&component, "test").await.unwrap();
+        let mut connects = connection.connects.clone();
+        connects.wait_for(|count| *count == 1).await.unwrap();
+        let session = connection.session();
+        assert_eq!(connection.flush(&session).await, Ok(()));
+        connection.client.force_reconnect().await.unwrap();
+        connects.wait_for(|count| *count == 2).await.unwrap();
+        let lost = connection.flush(&session).await;
+        assert!(matches!(lost, Err(BlockError::Unavailable { .. })), "{lost:?}");
+        assert_eq!(connection.flush(&connection.session()).await, Ok(()));
+        connection.close().await;
+    }
+
+    #[test]
+    fn errors_about_answers_are_told_from_others() {
+        for (error, expected) in [
+            ("Permissions Violation for Publish to \"_INBOX.abc\"", true),
+            ("permissions violation for subscription to \"_INBOX.abc.*\"", true),
+            ("Permissions Violation for Publish to \"orders\"", false),
+            ("Authorization Violation", false),
+        ] {
+            assert_eq!(forbids_inbox(error), expected, "{error}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// An attempt to connect that was given less time says nothing about the server.
 const FAIR: Duration = Duration::from_millis(500);
+
+/// A connection that takes longer to say that it is there is taken for dead.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// How connections to one kind of server are made.
 pub(crate) trait Connect: Send + Sync + 'static {
@@ -26,7 +29,7 @@ pub(crate) trait Connect: Send + Sync + 'static {
     /// Makes a connection. The error says which server, and what it or the network said; no secrets.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
-    /// Whether a connection that nobody used for this long still works.
+    /// Whether a connection that nobody used for this long still works. An answer that takes 5 s is a no.
     fn works(&self, connection: &mut Self::Connection, idle: Duration) -> impl Future<Output = bool> + Send;
 
     /// Lets go of a connection on which a request may still be under way. Must not wait.
@@ -151,8 +154,8 @@ impl<C: Connect> Pool<C> {
                 all.pop_back()?
             };
             let unused = now.saturating_duration_since(idle.since);
-            let works = self.connector.works(&mut idle.connection, unused);
-            if idle.generation >= generation && timeout_at(deadline, works).await == Ok(true) {
+            let works = timeout(SIGN_OF_LIFE, self.connector.works(&mut idle.connection, unused));
+            if idle.generation >= generation && timeout_at(deadline, works).await == Ok(Ok(true)) {
                 return Some(idle.connection);
             }
         }
@@ -206,6 +209,12 @@ impl<C: Connect> Lease<C> {
                 self.pool.idle.lock().clear();
             }
         }
+    }
+
+    /// The request is over, and changed more than the server's data: the connection closes, and what it held in
+    /// the server ends with it.
+    pub(crate) fn retire(mut self) {
+        drop(self.connection.take());
     }
 
     /// The connection broke, and with it probably those that were made before.
@@ -264,6 +273,7 @@ mod tests {
         connections: AtomicUsize,
         abandoned: AtomicUsize,
         away: AtomicBool,
+        silent: AtomicBool,
     }
 
     impl Connect for Counter {
@@ -275,7 +285,7 @@ mod tests {
         }
 
         async fn works(&self, _connection: &mut usize, _idle: Duration) -> bool {
-            true
+            if self.silent.load(Ordering::Relaxed) { std::future::pending().await } else { true }
         }
 
         fn abandon(&self, _connection: usize) {
@@ -310,6 +320,23 @@ mod tests {
         fresh.give_back();
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(*pool.lend(soon()).await.unwrap(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_gives_no_sign_of_life_is_replaced_in_time() {
+        let pool = pool();
+        pool.lend(soon()).await.unwrap().give_back();
+        pool.connector.silent.store(true, Ordering::Relaxed);
+        let later = Instant::now() + Duration::from_secs(20);
+        assert_eq!(pool.lend(later).await.map(|lease| *lease).ok(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_connection_is_closed_and_not_abandoned() {
+        let pool = pool();
+        pool.lend(soon()).await.unwrap().retire();
+        assert_eq!(*pool.lend(soon()).await.unwrap(), 1);
+        assert_eq!(pool.connector.abandoned.load(Ordering::Relaxed), 1, "only the second was abandoned");
     }
 
     #[tokio::test(start_paused = true)]

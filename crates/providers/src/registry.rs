@@ -70,6 +70,8 @@ const PROVIDERS: &[Provider] = &[
     #[cfg(feature = "postgresql")]
     postgresql::state::PROVIDER,
     #[cfg(feature = "postgresql")]
+    postgresql::state::YUGABYTEDB,
+    #[cfg(feature = "postgresql")]
     postgresql::configuration::PROVIDER,
     #[cfg(feature = "postgresql")]
     postgresql::binding::PROVIDER,
@@ -83,6 +85,8 @@ const PROVIDERS: &[Provider] = &[
 pub struct Provider {
     /// The type, e.g. `state.sqlite`.
     pub component_type: &'static str,
+    /// Other names of the type.
+    pub aliases: &'static [&'static str],
     /// The versions of the type; the first one is meant where a component names none.
     pub versions: &'static [&'static str],
     /// Metadata fields that the provider reads; fields that the host reads for it need not be here.
@@ -264,7 +268,10 @@ pub fn types() -> impl Iterator<Item = &'static str> {
 /// The provider that serves this component's type and version.
 pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenError> {
     let ComponentSpec { name, component_type, version, .. } = component;
-    let of_type = |provider: &&Provider| provider.component_type.eq_ignore_ascii_case(component_type);
+    let of_type = |provider: &&Provider| {
+        let names = std::iter::once(&provider.component_type).chain(provider.aliases);
+        names.into_iter().any(|name| name.eq_ignore_ascii_case(component_type))
+    };
     if !PROVIDERS.iter().any(|provider| of_type(&provider)) {
         let siblings: Vec<_> = types().filter(|known| block_of(known) == block_of(component_type)).collect();
         return Err(OpenError::UnknownType {

@@ -2,7 +2,8 @@
 //!
 //! Source: Dapr documentation, "PostgreSQL binding spec" and "MySQL & MariaDB binding spec".
 
-use dhow_blocks::binding::{BindingRequest, BindingResponse};
+use async_trait::async_trait;
+use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Metadata, value};
 use serde_json::Value;
@@ -10,14 +11,14 @@ use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The operations of both bindings.
-pub(crate) const OPERATIONS: &[&str] = &["exec", "query", "close"];
+const OPERATIONS: &[&str] = &["exec", "query", "close"];
 
 /// The rows of one answer may have this many bytes as JSON.
 pub(crate) const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// A request, read.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Request {
+enum Request {
     /// A statement of which only the number of rows counts.
     Exec(Statement),
     /// A statement whose rows are the answer.
@@ -33,8 +34,41 @@ pub(crate) struct Statement {
     pub(crate) params: Vec<Value>,
 }
 
+/// What a statement is run for.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    /// The number of rows that it changed.
+    Number,
+    /// The rows that it reads.
+    Rows,
+}
+
+/// What a statement answered.
+pub(crate) enum Answer {
+    /// So many rows were changed.
+    Affected(u64),
+    /// A JSON array of rows.
+    Rows(String),
+}
+
+/// A server that runs statements.
+#[async_trait]
+pub(crate) trait Server: Send + Sync + 'static {
+    /// Runs a statement on a connection that no other request finds changed (see [`keeps_the_session`]).
+    async fn run(&self, statement: &Statement, wanted: Wanted) -> Result<Answer, BlockError>;
+
+    /// Whether the server answers.
+    async fn ping(&self) -> Result<(), BlockError>;
+
+    /// Lets go of all connections.
+    fn close(&self);
+}
+
+/// A binding of any statement.
+pub(crate) struct Sql<S>(pub(crate) S);
+
 /// Writes an answer's metadata.
-pub(crate) struct Stopwatch {
+struct Stopwatch {
     metadata: Metadata,
     started: Instant,
 }
@@ -42,7 +76,7 @@ pub(crate) struct Stopwatch {
 // === impl Request ===
 
 impl Request {
-    pub(crate) fn read(request: &BindingRequest) -> Result<Request, BlockError> {
+    fn read(request: &BindingRequest) -> Result<Request, BlockError> {
         let BindingRequest { operation, metadata, .. } = request;
         let statement = || {
             let sql = value(metadata, "sql").filter(|sql| !sql.is_empty());
@@ -68,23 +102,87 @@ impl Request {
     }
 }
 
+// === impl Sql ===
+
+#[async_trait]
+impl<S: Server> Binding for Sql<S> {
+    fn operations(&self) -> &'static [&'static str] {
+        OPERATIONS
+    }
+
+    async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {
+        let (statement, wanted) = match Request::read(&request)? {
+            Request::Close => {
+                self.0.close();
+                return Ok(BindingResponse::default());
+            }
+            Request::Exec(statement) => (statement, Wanted::Number),
+            Request::Query(statement) => (statement, Wanted::Rows),
+        };
+        let stopwatch = Stopwatch::start(&request.operation, &statement.sql);
+        Ok(match self.0.run(&statement, wanted).await? {
+            Answer::Affected(rows) => stopwatch.affected(rows),
+            Answer::Rows(rows) => stopwatch.rows(rows),
+        })
+    }
+
+    async fn ping(&self) -> Result<(), BlockError> {
+        self.0.ping().await
+    }
+
+    async fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// Statements that change nothing but what the server stores.
+const OF_DATA: &[&str] = &[
+    "alter", "create", "delete", "describe", "drop", "explain", "insert", "merge", "replace", "select",
+    "show", "table", "truncate", "update", "values", "with",
+];
+
+/// Words by which such a statement leaves something behind in its session all the same. A variable of MySQL's
+/// (`@x`) does, too.
+const OF_SESSION: &[&str] = &[
+    "get_lock",
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "set_config",
+    "temp",
+    "temporary",
+];
+
+/// Whether the next request finds a connection as it was before this statement: no transaction that is open, no
+/// other role, setting, lock or temporary table. What is not known for certain does not; that costs a connection.
+pub(crate) fn keeps_the_session(sql: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || matches!(character, '_' | '@');
+    let is = |word: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(word));
+    let mut words = sql.split(|character| !is_part(character)).filter(|word| !word.is_empty());
+    let opens = sql.trim_start_matches(|character: char| character.is_whitespace() || character == '(');
+    opens.starts_with(is_part)
+        && words.next().is_some_and(|first| is(first, OF_DATA))
+        && !words.any(|word| word.starts_with('@') || is(word, OF_SESSION))
+}
+
 // === impl Stopwatch ===
 
 impl Stopwatch {
-    pub(crate) fn start(operation: &str, sql: &str) -> Stopwatch {
+    fn start(operation: &str, sql: &str) -> Stopwatch {
         let fields = [("operation", operation), ("sql", sql), ("start-time", &now())];
         let metadata = fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into();
         Stopwatch { metadata, started: Instant::now() }
     }
 
     /// The answer of an `exec`.
-    pub(crate) fn affected(mut self, rows: u64) -> BindingResponse {
+    fn affected(mut self, rows: u64) -> BindingResponse {
         self.metadata.insert("rows-affected".to_owned(), rows.to_string());
         self.stop(None)
     }
 
     /// The answer of a `query`.
-    pub(crate) fn rows(self, rows: String) -> BindingResponse {
+    fn rows(self, rows: String) -> BindingResponse {
         self.stop(Some(rows))
     }
 
@@ -210,6 +308,35 @@ mod tests {
             (7_200_000_000_000, "2h0m0s"),
         ] {
             assert_eq!(duration(Duration::from_nanos(nanoseconds)), expected);
+        }
+    }
+
+    #[test]
+    fn statements_that_change_the_session_are_recognized() {
+        for (sql, expected) in [
+            ("SELECT 1", true),
+            (" \n(select a FROM b)", true),
+            ("WITH x AS (SELECT 1) INSERT INTO y SELECT * FROM x", true),
+            ("CREATE TABLE temperature (at timestamp)", true),
+            ("SELECT * FROM users WHERE mail = 'a@example.com'", true),
+            ("BEGIN", false),
+            ("start transaction", false),
+            ("SET ROLE anna", false),
+            ("LISTEN x", false),
+            ("USE other", false),
+            ("LOCK TABLES a WRITE", false),
+            ("PREPARE x AS SELECT 1", false),
+            ("CALL anything()", false),
+            ("CREATE TEMP TABLE a (b int)", false),
+            ("SELECT set_config('role', 'anna', false)", false),
+            ("SELECT pg_advisory_lock(1)", false),
+            ("SELECT GET_LOCK('a', 1)", false),
+            ("SELECT @a := 1", false),
+            ("/*! SET autocommit = 0 */ SELECT 1", false),
+            ("-- \nBEGIN", false),
+            ("", false),
+        ] {
+            assert_eq!(keeps_the_session(sql), expected, "{sql}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! State stores, and what all of them read the same way.
 //!
-//! Each of them passes the suite in `dhow_blocks::conformance::state`; `tests/state_conformance.rs` runs it.
+//! Each of them passes the suite in `dhow_blocks::conformance::state`; `tests/providers/state_conformance.rs` runs it.
 
 pub mod in_memory;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+pub(crate) mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -82,9 +82,9 @@ pub struct App {
     pub health_check: Option<HealthCheck>,
     /// `enableApiLogging`. Default false.
     pub api_logging: bool,
-    /// `logLevel`.
+    /// `logLevel`. One process has one log for all apps, so it is among [`App::unused`], too.
     pub log_level: Option<LogLevel>,
-    /// `daprdLogDestination`. Default file.
+    /// `daprdLogDestination`. Default file. As all hosts log to the console, others are among [`App::unused`], too.
     pub host_log: LogDestination,
     /// `appLogDestination`. Default file and console.
     pub app_log: LogDestination,

@@ -107,7 +107,9 @@ fn every_field_is_read() {
     assert_eq!((orders.log_level, orders.host_log), (Some(LogLevel::Debug), LogDestination::Console));
     assert_eq!(orders.app_log, LogDestination::File);
     let unused: Vec<_> = orders.unused.iter().map(|field| field.name.as_str()).collect();
-    assert_eq!(unused, ["apps[0].containerImage", "common.placementHostAddress"]);
+    let expected =
+        ["apps[0].logLevel", "apps[0].containerImage", "common.placementHostAddress", "common.logLevel"];
+    assert_eq!(unused, expected, "the host logs to the console, as the file has it");
 
     assert_eq!((billing.env["LEVEL"].as_str(), billing.app_protocol), ("1", AppProtocol::Grpcs));
     assert_eq!((billing.max_concurrency, billing.max_body), (Some(5), Some(16 << 20)));

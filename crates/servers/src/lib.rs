@@ -28,7 +28,7 @@ mod redis;
 pub use certificates::{Certificates, TlsServer};
 pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};
-pub use nats::{nats, nats_with_tls};
+pub use nats::{nats, nats_with_narrow_user, nats_with_tls};
 pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};

@@ -18,6 +18,25 @@ pub fn nats_with_tls() -> Result<TlsServer, StartError> {
     Ok(TlsServer { process, certificates })
 }
 
+/// Starts a NATS server whose user `narrow`, password `secret`, may use subjects below `open.` only; so may anybody
+/// without a login use all.
+pub fn nats_with_narrow_user() -> Result<Process, StartError> {
+    let mut server = Process::prepare("NATS", &["nats-server"], "nats-server")?;
+    let config = r#"
+        authorization {
+            users = [
+                { user: narrow, password: secret, permissions: { publish: "open.>", subscribe: "open.>" } }
+                { user: wide, password: secret }
+            ]
+        }
+        no_auth_user: wide
+    "#;
+    let path = server.folder().join("nats.conf");
+    std::fs::write(&path, config).map_err(|error| crate::process::io_failed("NATS", &error))?;
+    start(&mut server, &["--config", &path.to_string_lossy()])?;
+    Ok(server)
+}
+
 fn start(server: &mut Process, tls: &[&str]) -> Result<(), StartError> {
     let (port, folder) = (server.port().to_string(), server.folder().to_string_lossy().into_owned());
     let plain = ["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir", &folder];

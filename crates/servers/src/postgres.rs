@@ -15,10 +15,10 @@ const PROGRAMS: [&str; 6] = [
     "../lib/postgresql/14/bin/postgres",
 ];
 
-/// Starts a PostgreSQL server: user and database `postgres`, password `secret`. It listens before it takes
+/// Starts a PostgreSQL server: user and database `postgres`, password `secret`, also at a socket in its folder. It listens before it takes
 /// statements: what comes at once may be told to come again (SQLSTATE 57P03).
 pub fn postgres() -> Result<Process, StartError> {
-    let mut server = create("host all all 127.0.0.1/32 scram-sha-256\n")?;
+    let mut server = create("host all all 127.0.0.1/32 scram-sha-256\nlocal all all scram-sha-256\n")?;
     start(&mut server, &[])?;
     Ok(server)
 }
@@ -53,7 +53,7 @@ fn create(logins: &str) -> Result<Process, StartError> {
 fn start(server: &mut Process, tls: &[&str]) -> Result<(), StartError> {
     let port = server.port().to_string();
     let own =
-        ["-D", "data", "-p", &port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="];
+        ["-D", "data", "-p", &port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=."];
     // Deadlocks are found sooner than usual, because some tests want them.
     let limits = ["-c", "max_connections=200", "-c", "deadlock_timeout=100ms", "-c", "fsync=off"];
     server.args([&own[..], &limits, tls].concat().into_iter().map(str::to_owned).collect::<Vec<_>>());

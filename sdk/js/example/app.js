@@ -68,11 +68,15 @@ function order(id, { item, quantity }) {
   return held ? value : Response.json({ error: 'locked' }, { status: 423 });
 }
 
-export const topicHandler = onMessage((event) => {
-  const { id, quantity } = event.json();
+export const topicHandler = onMessage(async (event) => {
+  const { id, quantity } = await shipment(event);
   if (quantity > 100) throw new Drop(`nobody ships ${quantity} at once`);
   state.set(`shipped/${id}`, event.topic);
 });
+
+async function shipment(event) {
+  return event.json();
+}
 
 export const jobHandler = onJob((due) => {
   state.set(`reminded/${due.json().id}`, due.name);

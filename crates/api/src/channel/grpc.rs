@@ -15,7 +15,7 @@
 //! A call that the app does not implement is answered 404, as by an HTTP app that has no such route.
 
 use super::transport::{Transport, Unreachable, Version};
-use super::{AppStatus, Endpoint, TypeUrl, is_hop, sign, strip_hops};
+use super::{AppStatus, Endpoint, TypeUrl, sign};
 use crate::callback;
 use crate::dapr::path::decode;
 use crate::grpc::caller::trace_bin;
@@ -31,7 +31,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_blocks::cloud_event::is_cloud_event;
 use dhow_blocks::events::Metadata;
-use dhow_blocks::invoke::{Body, Channel, CollectError, Invocation, InvokeError, Reply, Trigger};
+use dhow_blocks::hops;
+use dhow_blocks::invoke::{Body, Channel, CollectError, GrpcStatus, Invocation, InvokeError, Reply, Trigger};
 use dhow_blocks::jobs::JobData;
 use dhow_blocks::trace::TraceContext;
 use dhow_host::metrics::calls::{GrpcCall, GrpcMeter};
@@ -69,6 +70,8 @@ pub struct GrpcChannel {
 enum Failure {
     /// The app, or the way to it.
     Status(Status),
+    /// The app, of an event that it has a handler for.
+    Event(Status),
     /// What was to be said to the app.
     Request(StatusCode, String),
 }
@@ -94,7 +97,7 @@ impl GrpcChannel {
     async fn forward(&self, invocation: Invocation) -> Result<Reply, InvokeError> {
         let Invocation { mut request, trace, .. } = invocation;
         let headers = request.headers_mut();
-        strip_hops(headers);
+        hops::strip(headers);
         headers.remove(HOST);
         headers.insert(TE, HeaderValue::from_static("trailers"));
         sign(headers, trace, self.endpoint.token.as_deref());
@@ -117,7 +120,9 @@ impl GrpcChannel {
             (Trigger::Host, &Method::GET, "/dapr/config") => Ok(crate::empty(StatusCode::NOT_FOUND)),
             (Trigger::Host, &Method::OPTIONS, _) => self.wants_binding(&head, trace).await,
             (Trigger::Host, _, _) => self.health(&head, trace).await,
-            (Trigger::Topic, _, _) if is_bulk(&head) => self.bulk_topic_event(&head, trace, &body).await,
+            (Trigger::Topic, _, _) if is_bulk(&head.headers) => {
+                self.bulk_topic_event(&head, trace, &body).await
+            }
             (Trigger::Topic, _, _) => self.topic_event(&head, trace, &body).await,
             (Trigger::Binding, _, _) => self.binding_event(&head, trace, body).await,
             (Trigger::Job, _, _) => self.job_event(head, trace, body).await,
@@ -156,7 +161,8 @@ impl GrpcChannel {
     async fn topic_event(&self, head: &Parts, trace: TraceContext, body: &[u8]) -> Answer {
         let mut event = callback::topic_event(body, head.extensions.get()).map_err(unreadable)?;
         event.path = self.path(&event.pubsub_name, &event.topic, head.uri.path());
-        let answer = self.client().on_topic_event(self.request(&head.headers, trace, event)).await?;
+        let answer = self.client().on_topic_event(self.request(&head.headers, trace, event)).await;
+        let answer = answer.map_err(Failure::of_event)?;
         Ok(json_reply(&json!({ "status": callback::verdict(answer.into_inner().status) })))
     }
 
@@ -167,7 +173,8 @@ impl GrpcChannel {
         let (mut client, mut alpha) = (self.client(), self.alpha_client());
         let answer =
             or_alpha(client.on_bulk_topic_event(request()), || alpha.on_bulk_topic_event_alpha1(request()));
-        Ok(json_reply(&callback::bulk_verdicts(&answer.await?.into_inner())))
+        let answer = answer.await.map_err(Failure::of_event)?;
+        Ok(json_reply(&callback::bulk_verdicts(&answer.into_inner())))
     }
 
     async fn binding_event(&self, head: &Parts, trace: TraceContext, data: Bytes) -> Answer {
@@ -224,7 +231,9 @@ impl GrpcChannel {
         let (metadata, message, _) = match answer {
             Ok(answer) => answer.into_parts(),
             // Of a method, not of all methods: the app says so itself.
-            Err(status) if status.code() == Code::Unimplemented => return Ok(status_reply(status)),
+            Err(status) if status.code() == Code::Unimplemented => {
+                return Ok(status_reply(to_http(status.code()), status));
+            }
             Err(status) => return Err(status.into()),
         };
         let Any { type_url, value } = message.data.unwrap_or_default();
@@ -272,13 +281,15 @@ impl GrpcChannel {
     fn answer(&self, failure: Failure) -> Result<Reply, InvokeError> {
         let app_id = &self.endpoint.app_id;
         match failure {
+            // To whoever reads HTTP, "not found" is the answer of an app without a handler.
+            Failure::Event(status) => Ok(status_reply(StatusCode::INTERNAL_SERVER_ERROR, status)),
             Failure::Request(code, message) => Ok(reply(code, "application/json", error_body(&message))),
             Failure::Status(status) => match std::error::Error::source(&status)
                 .and_then(|source| source.downcast_ref::<Unreachable>())
             {
                 Some(unreachable) => Err(unreachable.clone().of(app_id)),
                 None if status.code() == Code::Unimplemented => Ok(crate::empty(StatusCode::NOT_FOUND)),
-                None => Ok(status_reply(status)),
+                None => Ok(status_reply(to_http(status.code()), status)),
             },
         }
     }
@@ -295,6 +306,7 @@ impl Channel for GrpcChannel {
         let answer = self.deliver(invocation).await;
         let (status, received) = match &answer {
             Ok(reply) => (status_of(reply), reply.body().size_hint().exact().unwrap_or(0)),
+            Err(InvokeError::DeadlineExceeded { .. }) => (Code::DeadlineExceeded as i32, 0),
             Err(_) => (Code::Unavailable as i32, 0),
         };
         meter.record(GrpcCall { method: &method, status, sent, received, elapsed: began.elapsed() });
@@ -312,6 +324,9 @@ fn method(invocation: &Invocation) -> Cow<'static, str> {
         return Cow::Owned(invocation.request.uri().path().to_owned());
     }
     Cow::Borrowed(match invocation.trigger {
+        Trigger::Topic if is_bulk(invocation.request.headers()) => {
+            "/dapr.proto.runtime.v1.AppCallback/OnBulkTopicEvent"
+        }
         Trigger::Topic => "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",
         Trigger::Binding => "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent",
         Trigger::Job => "/dapr.proto.runtime.v1.AppCallback/OnJobEvent",
@@ -375,7 +390,7 @@ trait Metadatas {
 
 impl Metadatas for HeaderMap {
     fn retain_metadata(&mut self) {
-        strip_hops(self);
+        hops::strip(self);
         let others: Vec<HeaderName> =
             self.keys().filter(|name| !is_metadata(name.as_str())).cloned().collect();
         for name in others {
@@ -386,11 +401,11 @@ impl Metadatas for HeaderMap {
 
 fn is_metadata(name: &str) -> bool {
     let of_protocol = [CONTENT_TYPE, CONTENT_LENGTH, HOST, TE, USER_AGENT].iter().any(|own| own == name);
-    !of_protocol && !is_hop(name) && !name.starts_with("grpc-")
+    !of_protocol && !hops::is_hop(name) && !name.starts_with("grpc-")
 }
 
-fn is_bulk(head: &Parts) -> bool {
-    !is_cloud_event(&content_type(&head.headers))
+fn is_bulk(headers: &HeaderMap) -> bool {
+    !is_cloud_event(&content_type(headers))
 }
 
 fn content_type(headers: &HeaderMap) -> String {
@@ -410,13 +425,24 @@ fn error_body(message: &str) -> String {
 }
 
 /// A status in the form of HTTP, with itself beside it.
-fn status_reply(status: Status) -> Reply {
-    let mut reply = reply(to_http(status.code()), "application/json", error_body(status.message()));
+fn status_reply(http: StatusCode, status: Status) -> Reply {
+    let mut reply = reply(http, "application/json", error_body(status.message()));
+    reply.extensions_mut().insert(GrpcStatus(status.code() as u16));
     reply.extensions_mut().insert(AppStatus(status));
     reply
 }
 
 // === impl Failure ===
+
+impl Failure {
+    /// Of a call that hands over an event. Only an app without a handler says `UNIMPLEMENTED`.
+    fn of_event(status: Status) -> Failure {
+        match status.code() {
+            Code::NotFound => Failure::Event(status),
+            _ => Failure::Status(status),
+        }
+    }
+}
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Failure {

@@ -1,8 +1,9 @@
 //! An app outside that speaks HTTP: the invocation is forwarded as it is, streaming both ways.
 
 use super::transport::{Transport, Version};
-use super::{Endpoint, sign, strip_hops};
+use super::{Endpoint, sign};
 use async_trait::async_trait;
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
 use http::header::{HOST, TE};
 
@@ -27,7 +28,7 @@ impl Channel for HttpChannel {
         let Endpoint { app_id, token, deadline, .. } = &self.endpoint;
         let Invocation { mut request, trace, .. } = invocation;
         let headers = request.headers_mut();
-        strip_hops(headers);
+        hops::strip(headers);
         // The app is told its own name; the one that the client used stands in `x-forwarded-host`.
         for name in [HOST, TE] {
             headers.remove(name);
@@ -40,7 +41,7 @@ impl Channel for HttpChannel {
                 return Err(InvokeError::DeadlineExceeded { app_id, seconds });
             }
         };
-        strip_hops(reply.headers_mut());
+        hops::strip(reply.headers_mut());
         Ok(reply)
     }
 }

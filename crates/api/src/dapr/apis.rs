@@ -100,7 +100,7 @@ impl Apis {
             return true;
         }
         match segments {
-            ["v1.0", "healthz", ..] => true,
+            ["v1.0", "healthz"] | ["v1.0", "healthz", "outbound"] => true,
             // Bulk publishing came without a number of its own.
             ["v1.0", "publish", "bulk", ..] => self.http.allow("publish", "v1.0-alpha1"),
             [version @ ("v1.0" | "v1.0-alpha1" | "v1.0-alpha2" | "v1.0-beta1"), name, ..] => {
@@ -179,6 +179,7 @@ mod tests {
             ("v1.0/metadata", false, true),
             ("v1.0/healthz", true, true),
             ("v1.0/healthz/outbound", true, true),
+            ("v1.0/healthz/x", false, true),
         ] {
             let segments: Vec<&str> = path.split('/').collect();
             assert_eq!(allow.allow_http(&segments), by_allow, "{path}");

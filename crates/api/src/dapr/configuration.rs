@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use dhow_blocks::cloud_event::uuid;
 use dhow_blocks::configuration::Items;
 use dhow_blocks::events::{Handler, Metadata, Outcome, Running};
-use dhow_blocks::invoke::{Body, Invocation, Invoker, Reply, Trigger};
+use dhow_blocks::invoke::{Body, Invocation, Invoker, Reply, Trigger, path_segment};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -22,9 +22,12 @@ use tokio::sync::Mutex;
 /// Most subscriptions of one app.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
-/// The subscriptions of all apps of a host, by app-id and subscription id.
+/// The subscriptions of all apps of a host, by app-id.
 #[derive(Default)]
-pub(crate) struct Subscriptions(Mutex<HashMap<(String, String), Box<dyn Running>>>);
+pub(crate) struct Subscriptions(Mutex<HashMap<String, OfApp>>);
+
+/// By subscription id.
+type OfApp = HashMap<String, Box<dyn Running>>;
 
 /// Hands changes to an app.
 struct ToApp {
@@ -104,17 +107,19 @@ impl Subscriptions {
     ) -> Result<String, ApiError> {
         let bound = scope.configuration(store).map_err(|error| ApiError::scope(&error))?;
         let what = format!("failed to subscribe {} from Configuration store {store}", keys.join(","));
-        let app_id = scope.app_id.to_string();
-        let of_app = self.0.lock().await.keys().filter(|key| key.0 == app_id).count();
-        if of_app >= MAX_SUBSCRIPTIONS {
-            let message = format!("{what}: an app may have {MAX_SUBSCRIPTIONS} subscriptions");
-            return Err(ApiError::internal("ERR_CONFIGURATION_SUBSCRIBE", message));
-        }
         let id = uuid();
         let running = bound.provider.subscribe(keys, metadata, handler(id.clone())).await;
         let running =
             running.map_err(|error| ApiError::configuration("ERR_CONFIGURATION_SUBSCRIBE", &what, &error))?;
-        self.0.lock().await.insert((app_id, id.clone()), running);
+        let mut apps = self.0.lock().await;
+        let of_app = apps.entry(scope.app_id.to_string()).or_default();
+        if of_app.len() >= MAX_SUBSCRIPTIONS {
+            drop(apps);
+            running.stop().await;
+            let message = format!("{what}: an app may have {MAX_SUBSCRIPTIONS} subscriptions");
+            return Err(ApiError::internal("ERR_CONFIGURATION_SUBSCRIBE", message));
+        }
+        of_app.insert(id.clone(), running);
         Ok(id)
     }
 
@@ -130,8 +135,7 @@ impl Subscriptions {
 
     /// Ends a subscription; `false` if the app has none of that id.
     pub(crate) async fn end(&self, scope: &Scope, id: &str) -> bool {
-        let key = (scope.app_id.to_string(), id.to_owned());
-        let running = self.0.lock().await.remove(&key);
+        let running = self.0.lock().await.get_mut(&*scope.app_id).and_then(|of_app| of_app.remove(id));
         match running {
             Some(running) => {
                 running.stop().await;
@@ -149,8 +153,11 @@ impl Handler<Items> for ToApp {
         for key in items.keys() {
             let mut request = Request::new(Body::from(body.clone()));
             *request.method_mut() = Method::POST;
-            let segment: String = key.split('/').collect::<Vec<_>>().join("%2F");
-            let Ok(uri) = format!("/configuration/{}/{segment}", self.store).parse() else { continue };
+            let path = format!("/configuration/{}/{}", path_segment(&self.store), path_segment(key));
+            let Ok(uri) = path.parse() else {
+                tracing::warn!(app_id = self.app_id, key, "a configuration update has no path");
+                continue;
+            };
             *request.uri_mut() = uri;
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let trace = TraceContext::new();

@@ -3,24 +3,14 @@
 use super::error::{ApiError, Grpc};
 use super::path::decode;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Invocation, Reply, Trigger};
 use dhow_blocks::scope::Scope;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 
-/// Headers between a client and its proxy only (RFC 9110 section 7.6.1), and Dapr's own.
-const NOT_PASSED_ON: [&str; 10] = [
-    "connection",
-    "dapr-api-token",
-    "dapr-app-id",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+/// What of a request's headers was for this host, beside those of the connection.
+const NOT_PASSED_ON: [&str; 3] = ["dapr-app-id", "host", "te"];
 
 /// `/v1.0/invoke/<app-id>/method/<path>`
 pub(super) async fn by_path(scope: &Scope, invocation: Invocation) -> Result<Reply, ApiError> {
@@ -84,8 +74,9 @@ pub(crate) fn address(
     path: &str,
     invocation: &mut Invocation,
 ) -> Result<String, ApiError> {
-    // `orders.default` is the app `orders` in the namespace `default`, the only one of a host.
-    let app_id = app_id.strip_suffix(".default").unwrap_or(app_id);
+    // `orders.default` is the app `orders` in the namespace `default`; a host has one.
+    let without_namespace = app_id.strip_suffix(&*scope.namespace).and_then(|id| id.strip_suffix('.'));
+    let app_id = without_namespace.unwrap_or(app_id);
     let bad = |error: &dyn std::fmt::Display| {
         let message = format!("failed to invoke, id: {app_id}, err: {error}");
         ApiError::new(StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "ERR_DIRECT_INVOKE", message)
@@ -94,12 +85,13 @@ pub(crate) fn address(
     let forwarded_host = host_of(invocation);
     *invocation.request.uri_mut() = uri;
     let headers = invocation.request.headers_mut();
+    hops::strip(headers);
     for name in NOT_PASSED_ON {
         headers.remove(name);
     }
     let names = [
         ("dapr-caller-app-id", &*scope.app_id),
-        ("dapr-caller-namespace", "default"),
+        ("dapr-caller-namespace", &*scope.namespace),
         ("dapr-callee-app-id", app_id),
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-host", &forwarded_host),

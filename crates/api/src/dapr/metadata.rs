@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Entries that one app may set.
 const ENTRIES: usize = 100;
 
+/// Bytes of one entry, key and value.
+const ENTRY_BYTES: usize = 16 << 10;
+
 /// What apps said about themselves, and how those outside are reached.
 #[derive(Default)]
 pub(crate) struct Metadata {
@@ -200,6 +203,11 @@ impl Metadata {
     }
 
     pub(crate) fn set(&self, scope: &Scope, key: String, value: &[u8]) -> Result<Reply, ApiError> {
+        if key.len() + value.len() > ENTRY_BYTES {
+            return Err(ApiError::malformed(format!(
+                "a metadata entry may have at most {ENTRY_BYTES} bytes with its key"
+            )));
+        }
         let value = String::from_utf8_lossy(value).into_owned();
         let mut apps = self.entries.lock();
         let entries = apps.entry(scope.app_id.to_string()).or_default();

@@ -146,10 +146,12 @@ impl Otlp {
             Some(0) => Ok(()),
             code => Err(Refused {
                 reason: match code {
-                    Some(code) => format!("the collector at {} answered gRPC status {code}", self.post.uri()),
+                    Some(code) => {
+                        format!("the collector at {} answered gRPC status {code}", self.post.place())
+                    }
                     None => format!(
                         "the collector at {} answered {status} without a gRPC status",
-                        self.post.uri()
+                        self.post.place()
                     ),
                 },
                 // Those that OTLP says may be repeated; without a status it is no collector, or one that went away.

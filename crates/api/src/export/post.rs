@@ -73,7 +73,7 @@ impl Post {
     /// Sends a body, and waits for the end of the answer.
     pub(super) async fn send(&self, body: Bytes) -> Result<Answer, Refused> {
         let mut request = Request::post(self.uri.clone()).body(Body::from(body)).map_err(|error| {
-            Refused { reason: format!("{}: {error}", self.uri), again: false, after: None }
+            Refused { reason: format!("{}: {error}", self.place()), again: false, after: None }
         })?;
         request.headers_mut().extend(self.headers.clone());
         let exchange = async {
@@ -87,7 +87,7 @@ impl Post {
         let answer = tokio::time::timeout(self.timeout, exchange).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)));
         answer.map_err(|reason: String| Refused {
-            reason: format!("the collector at {} cannot be reached: {reason}", self.uri),
+            reason: format!("the collector at {} cannot be reached: {reason}", self.place()),
             again: true,
             after: None,
         })
@@ -100,15 +100,18 @@ impl Post {
             return Ok(());
         }
         Err(Refused {
-            reason: format!("the collector at {} answered {status}", self.uri),
+            reason: format!("the collector at {} answered {status}", self.place()),
             // Those of OTLP, and of every gateway before a collector.
             again: matches!(status.as_u16(), 429 | 502 | 503 | 504),
             after: retry_after(&headers),
         })
     }
 
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+    /// Where it is, without anything that may be secret: user, password, query.
+    pub(super) fn place(&self) -> String {
+        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        let port = self.uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}{}", part(self.uri.scheme_str()), part(self.uri.host()), self.uri.path())
     }
 }
 

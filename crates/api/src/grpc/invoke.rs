@@ -11,6 +11,7 @@ use crate::dapr::invoke::call;
 use crate::proto::common::v1::http_extension::Verb;
 use crate::proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
 use crate::proto::runtime::v1::InvokeServiceRequest;
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -98,7 +99,7 @@ fn passed_on(mut headers: HeaderMap) -> HeaderMap {
         .keys()
         .filter(|name| {
             let name = name.as_str();
-            crate::channel::is_hop(name) || name.starts_with("grpc-") || name == "te" || name == "host"
+            hops::is_hop(name) || name.starts_with("grpc-") || name == "te" || name == "host"
         })
         .cloned()
         .collect();

@@ -99,6 +99,7 @@ impl AppCallback for GrpcApp {
             b"retry" => Verdict::Retry,
             b"fail" => return Err(Status::internal("no")),
             b"unknown" => return Err(Status::unimplemented("never heard of it")),
+            b"early" => return Err(Status::not_found("no such order yet")),
             _ => Verdict::Success,
         };
         self.tell(request, Call::Topic);

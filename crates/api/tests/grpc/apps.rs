@@ -298,6 +298,8 @@ async fn requests_of_the_host_become_calls() {
             ),
             (Trigger::Topic, Method::POST, "/", events, envelope("unknown").to_string(), 404, None),
             (Trigger::Topic, Method::POST, "/", events, envelope("fail").to_string(), 500, None),
+            // Only an app without a handler has no use for the event.
+            (Trigger::Topic, Method::POST, "/", events, envelope("early").to_string(), 500, None),
             (Trigger::Topic, Method::POST, "/", events, "[]".to_owned(), 400, None),
             (
                 Trigger::Topic,

@@ -14,6 +14,8 @@ use crate::pubsub::{Feature, Outgoing, PubSub};
 use crate::state::{Operation, Set, StateError, StateStore};
 use crate::trace::TraceContext;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -43,6 +45,29 @@ pub struct Outbox {
     pub topic: String,
     /// An event without a marker is dropped, rather than tried again.
     pub discard: bool,
+    /// Events of transactions that failed, the oldest first. After a restart they are found out by their age.
+    pub aborted: Arc<Mutex<VecDeque<String>>>,
+}
+
+/// Before the id of each event, which is also the key of its marker.
+const MARKER: &str = "outbox-";
+
+/// Failed transactions that are remembered.
+const MAX_ABORTED: usize = 1000;
+
+/// An event on its way into the outbox.
+pub(super) struct Announcement {
+    pub(super) id: String,
+    event: Bytes,
+}
+
+// === impl Announcement ===
+
+impl Announcement {
+    /// What the transaction writes beside its own.
+    pub(super) fn marker(&self) -> Operation {
+        Operation::Set(Set { key: self.id.clone(), value: Bytes::from_static(b"0"), ..Set::default() })
+    }
 }
 
 // === impl Step ===
@@ -83,14 +108,13 @@ impl Outbox {
         format!("{namespace}{app_id}{topic}outbox")
     }
 
-    /// Hands the events of a transaction over, and answers with what the transaction has to write. Keys are not scoped
-    /// yet; those of the markers must not be.
-    pub(super) async fn announce(
+    /// What a transaction writes, and the events of that. Keys are not scoped yet.
+    pub(super) fn plan(
         &self,
         steps: Vec<Step>,
         trace: TraceContext,
         trace_state: &str,
-    ) -> Result<(Vec<Operation>, Vec<Operation>), StateError> {
+    ) -> Result<(Vec<Operation>, Vec<Announcement>), StateError> {
         let (projections, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_projection);
         let projected = |key: &str| {
             projections.iter().find_map(|step| match &step.operation {
@@ -98,20 +122,44 @@ impl Outbox {
                 _ => None,
             })
         };
-        let mut markers = Vec::new();
+        let mut events = Vec::new();
         for step in &steps {
             let Operation::Set(set) = &step.operation else { continue };
             let (set, metadata) = projected(&set.key).unwrap_or((set, &step.metadata));
-            let id = format!("outbox-{}", cloud_event::uuid());
+            let id = format!("{MARKER}{}", cloud_event::uuid_of(SystemTime::now()));
             let event = self.event(&id, set, metadata, trace, trace_state)?;
+            events.push(Announcement { id, event });
+        }
+        Ok((steps.into_iter().map(|step| step.operation).collect(), events))
+    }
+
+    /// Hands the events of a transaction over that is about to be done.
+    pub(super) async fn announce(&self, events: Vec<Announcement>) -> Result<(), StateError> {
+        for Announcement { event, .. } in events {
             let published = self.inner.send_event(&self.inner_topic, event).await;
             published.map_err(|error| StateError::Unavailable {
                 reason: format!("the event for {:?} could not be put into the outbox: {error}", self.topic),
             })?;
-            let marker = Set { key: id, value: Bytes::from_static(b"0"), ..Set::default() };
-            markers.push(Operation::Set(marker));
         }
-        Ok((steps.into_iter().map(|step| step.operation).collect(), markers))
+        Ok(())
+    }
+
+    /// The transaction of these events was not done, and will not be: nobody has to look for their markers.
+    pub(super) fn abort(&self, ids: Vec<String>) {
+        let mut aborted = self.aborted.lock();
+        aborted.extend(ids);
+        let surplus = aborted.len().saturating_sub(MAX_ABORTED);
+        aborted.drain(..surplus);
+    }
+
+    /// Whether it is known that the transaction of this event was not done.
+    pub fn was_aborted(&self, id: &str) -> bool {
+        self.aborted.lock().iter().any(|aborted| aborted == id)
+    }
+
+    /// When an event was put into the outbox; `None` if its id does not tell.
+    pub fn announced_at(id: &str) -> Option<SystemTime> {
+        cloud_event::time_of(id.strip_prefix(MARKER)?)
     }
 
     fn event(

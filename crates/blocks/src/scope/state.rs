@@ -1,7 +1,7 @@
 //! A state store with an app's prefix applied.
 
 use super::Bound;
-use super::outbox::{Outbox, Step};
+use super::outbox::{Announcement, Outbox, Step};
 use crate::state::{
     Capability, Delete, Item, KeyPage, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, Query, QueryPage, Set,
     StateError, StateStore,
@@ -20,6 +20,16 @@ pub struct State {
     pub outbox: Option<Arc<Outbox>>,
 }
 
+/// Keys that are read at once.
+const MAX_KEYS_AT_ONCE: usize = 10_000;
+
+/// Bytes of values after which no more are read at once.
+const MAX_BYTES_AT_ONCE: usize = 256 << 20;
+
+/// Keys that a store is asked for in one go: at first, when nothing is known of their values, and at most.
+const FIRST_PART: usize = 32;
+const MAX_PART: usize = 1000;
+
 // === impl State ===
 
 impl State {
@@ -30,8 +40,32 @@ impl State {
         self.bound.call("get", (), |()| store.get(key)).await
     }
 
-    /// See [`StateStore::get_many`]. Retries do not apply: each key has an answer of its own.
+    /// See [`StateStore::get_many`]. Retries do not apply: each key has an answer of its own. What is beyond
+    /// 10 000 keys or 256 MiB of values is an error: a short list of keys must not fill the host's memory.
     pub async fn get_many(&self, keys: &[String]) -> Vec<Result<Option<Item>, StateError>> {
+        let mut found = Vec::with_capacity(keys.len());
+        let (mut room, mut largest, mut part) = (MAX_BYTES_AT_ONCE, 1, FIRST_PART);
+        let mut rest = &keys[..keys.len().min(MAX_KEYS_AT_ONCE)];
+        while !rest.is_empty() && room > 0 {
+            let (now, later) = rest.split_at(part.min(rest.len()));
+            for answer in self.get_part(now).await {
+                let size = answer.iter().flatten().map(|item| item.value.len()).sum::<usize>();
+                (room, largest) = (room.saturating_sub(size), largest.max(size));
+                found.push(answer);
+            }
+            // As many as there is room for, if the others are no larger than these.
+            (rest, part) = (later, (room / largest).clamp(1, MAX_PART));
+        }
+        let surplus = StateError::Unavailable {
+            reason: format!(
+                "too much at once; at most {MAX_KEYS_AT_ONCE} keys and {MAX_BYTES_AT_ONCE} bytes are read"
+            ),
+        };
+        found.resize_with(keys.len(), || Err(surplus.clone()));
+        found
+    }
+
+    async fn get_part(&self, keys: &[String]) -> Vec<Result<Option<Item>, StateError>> {
         let scoped: Result<Vec<String>, StateError> = keys.iter().map(|key| self.scoped(key)).collect();
         let (scoped, store) = (&scoped, &self.bound.provider);
         let answer = self.bound.call("bulk_get", (), |()| async move {
@@ -66,10 +100,12 @@ impl State {
         trace: TraceContext,
         trace_state: &str,
     ) -> Result<(), StateError> {
-        let (operations, markers) = match &self.outbox {
-            Some(outbox) => outbox.announce(steps, trace, trace_state).await?,
+        let (operations, events) = match &self.outbox {
+            Some(outbox) => outbox.plan(steps, trace, trace_state)?,
             None => (steps.into_iter().map(|step| step.operation).collect(), Vec::new()),
         };
+        let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+        let markers: Vec<Operation> = events.iter().map(Announcement::marker).collect();
         let scoped = operations.into_iter().map(|operation| {
             Ok(match operation {
                 Operation::Set(set) => Operation::Set(self.scoped_set(set)?),
@@ -78,7 +114,26 @@ impl State {
         });
         let store = &self.bound.provider;
         let operations = scoped.chain(markers.into_iter().map(Ok)).collect::<Result<_, StateError>>()?;
-        self.bound.call("transaction", operations, |operations| store.transact(operations)).await
+        let Some(outbox) = &self.outbox else {
+            return self.bound.call("transaction", operations, |operations| store.transact(operations)).await;
+        };
+        if let Err(error) = outbox.announce(events).await {
+            outbox.abort(ids);
+            return Err(error);
+        }
+        let done = self.bound.call("transaction", operations, |operations| store.transact(operations)).await;
+        // After any other error it may have been done.
+        let failed = matches!(
+            done,
+            Err(StateError::EtagMismatch { .. }
+                | StateError::EtagInvalid { .. }
+                | StateError::TooLarge { .. }
+                | StateError::NotSupported { .. })
+        );
+        if failed {
+            outbox.abort(ids);
+        }
+        done
     }
 
     /// See [`StateStore::list_keys`]; keys come back without the app's prefix.

@@ -1,7 +1,7 @@
 //! `dhow run -- command`: the flags of `dapr run`, with the same meaning.
 
 use crate::Error;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{Sidecar, Signals};
 use dhow_resources::multi_app::{App, AppProtocol, HealthCheck, LogDestination};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -129,6 +129,46 @@ impl Native {
         self.run_file.as_deref()
     }
 
+    /// The folders with resources: those that are named, else `resources` if it is there.
+    pub(super) fn resources(&self, named: &[PathBuf]) -> Vec<PathBuf> {
+        let mut resources = [named, &self.components_path].concat();
+        if resources.is_empty() && Path::new("resources").is_dir() {
+            resources.push("resources".into());
+        }
+        resources
+    }
+
+    /// The file with the configuration.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// A flag that was given and says nothing about a module, which has no sidecar. What is accepted for the sake of
+    /// Dapr's command lines is so here, too.
+    pub(super) fn meaningless_for_modules(&self) -> Option<&'static str> {
+        let given = [
+            ("--app-port", self.app_port.is_some()),
+            ("--app-protocol", self.app_protocol != AppProtocol::Http),
+            ("--app-channel-address", self.app_channel_address != "127.0.0.1"),
+            ("--app-max-concurrency", self.app_max_concurrency != -1),
+            ("--app-ssl", self.app_ssl),
+            ("--dapr-http-port", self.dapr_http_port.is_some()),
+            ("--dapr-grpc-port", self.dapr_grpc_port.is_some()),
+            ("--dapr-internal-grpc-port", self.dapr_internal_grpc_port.is_some()),
+            ("--metrics-port", self.metrics_port.is_some()),
+            ("--dapr-listen-addresses", !self.dapr_listen_addresses.is_empty()),
+            ("--unix-domain-socket", self.unix_domain_socket.is_some()),
+            ("--enable-app-health-check", self.enable_app_health_check),
+            ("--max-body-size", self.max_body_size.is_some()),
+            ("--read-buffer-size", self.read_buffer_size.is_some()),
+            ("--dapr-http-max-request-size", self.dapr_http_max_request_size.is_some()),
+            ("--dapr-http-read-buffer-size", self.dapr_http_read_buffer_size.is_some()),
+            ("--enable-api-logging", self.enable_api_logging),
+            ("--kubernetes", self.kubernetes),
+        ];
+        given.iter().find(|(_, is_given)| *is_given).map(|(flag, _)| *flag)
+    }
+
     /// The program and its sidecar. Without a command it is the sidecar alone.
     pub(super) fn app(
         &self,
@@ -140,10 +180,7 @@ impl Native {
         if self.kubernetes {
             return Err(Error::usage("-k: apps for Kubernetes are deployed with kubectl or Helm"));
         }
-        let mut resources = [resources, &self.components_path].concat();
-        if resources.is_empty() && Path::new("resources").is_dir() {
-            resources.push("resources".into());
-        }
+        let resources = self.resources(resources);
         let usual_id = || {
             let name = command.first().map(Path::new).and_then(Path::file_stem);
             name.map_or_else(|| "app".to_owned(), |name| super::harmless(&name.to_string_lossy()))
@@ -210,20 +247,34 @@ pub(super) async fn run(app: App, data_dir: &Path) -> Result<ExitCode, Error> {
 }
 
 /// Runs all apps of a file, each with a sidecar of its own, until one fails or they are stopped.
-pub(super) async fn run_all(file: &Path) -> Result<ExitCode, Error> {
+pub(super) async fn run_all(file: &Path, data_dir: Option<&Path>) -> Result<ExitCode, Error> {
     let apps = super::apps_of(file)?;
+    // One for all, so that they hear of each other.
+    let folder = if file.is_dir() { Some(file) } else { file.parent() };
+    let data_dir = data_dir.map_or_else(|| folder.unwrap_or(Path::new("")).join(".dhow"), Path::to_owned);
+    let mut signals = Signals::listen()?;
     let mut sidecars = Vec::with_capacity(apps.len());
+    let mut is_told_to_end = false;
     for app in apps {
         for unused in &app.unused {
             tracing::warn!("{unused}");
         }
         let label = format!("== APP - {} == ", app.app_id);
-        let data_dir = app.app_dir.join(".dhow");
-        let sidecar = Sidecar::start(app, &data_dir, &label).await?;
+        let sidecar = tokio::select! {
+            biased;
+            () = signals.received() => {
+                is_told_to_end = true;
+                break;
+            }
+            sidecar = Sidecar::start(app, &data_dir, &label) => sidecar?,
+        };
         crate::say(format_args!("Dapr API of {}", sidecar.describe()));
         sidecars.push(sidecar);
     }
     let stops: Vec<_> = sidecars.iter().map(Sidecar::stop).collect();
+    if is_told_to_end {
+        stops.iter().for_each(dhow_api::server::Stop::stop);
+    }
     let mut running = tokio::task::JoinSet::new();
     for sidecar in sidecars {
         running.spawn(sidecar.run());

@@ -4,7 +4,7 @@
 //! no events until it is again.
 
 use dhow_api::dapr::Dapr;
-use dhow_blocks::invoke::{Body, Invocation, Invoker, Trigger};
+use dhow_blocks::invoke::{Body, Channel, Invocation, Trigger};
 use dhow_host::{App, Host};
 use dhow_resources::multi_app::{self, AppProtocol, HealthCheck};
 use http::Request;
@@ -23,7 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SUBSCRIBING: Duration = Duration::from_secs(5);
 
 /// Follows the program for as long as it runs.
-pub(super) async fn watch(host: Arc<Host>, api: Arc<Dapr>, app: Arc<App>, spec: multi_app::App) {
+pub(super) async fn watch(
+    host: Arc<Host>,
+    api: Arc<Dapr>,
+    app: Arc<App>,
+    channel: Arc<dyn Channel>,
+    spec: multi_app::App,
+) {
     let Some(port) = spec.app_port else { return };
     let address = spec.app_channel_address.as_deref().unwrap_or("127.0.0.1");
     let mut waited = Duration::ZERO;
@@ -43,11 +49,18 @@ pub(super) async fn watch(host: Arc<Host>, api: Arc<Dapr>, app: Arc<App>, spec: 
         listening.await;
     }
     if let Some(check) = &spec.health_check {
-        follow(&host, &app, check, spec.app_protocol).await;
+        follow(&host, &app, &*channel, check, spec.app_protocol).await;
     }
 }
 
-async fn follow(host: &Arc<Host>, app: &Arc<App>, check: &HealthCheck, protocol: AppProtocol) {
+/// Asks the program itself: the question takes no turn from requests, waits for none, and counts as none.
+async fn follow(
+    host: &Arc<Host>,
+    app: &Arc<App>,
+    channel: &dyn Channel,
+    check: &HealthCheck,
+    protocol: AppProtocol,
+) {
     let path = match protocol {
         AppProtocol::Grpc | AppProtocol::Grpcs => "/healthz",
         _ => check.path.as_str(),
@@ -64,7 +77,7 @@ async fn follow(host: &Arc<Host>, app: &Arc<App>, check: &HealthCheck, protocol:
                 return;
             }
         }
-        let probe = host.invoke(&app.app_id, Invocation::new(request, Trigger::Host));
+        let probe = channel.invoke(Invocation::new(request, Trigger::Host));
         let well = match tokio::time::timeout(check.timeout, probe).await {
             Ok(Ok(reply)) => reply.status().is_success(),
             Ok(Err(_)) | Err(_) => false,

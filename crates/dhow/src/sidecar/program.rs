@@ -4,7 +4,7 @@ use super::ports::Ports;
 use crate::Error;
 use dhow_resources::multi_app::{App, AppProtocol, LogDestination};
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,25 @@ use tokio::task::JoinHandle;
 /// Longest line of output that is kept together, in bytes.
 const MAX_LINE: u64 = 64 << 10;
 
-/// A program that runs.
+/// What a program left behind when it ended has this long to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
+
+/// Between two looks at the program's processes: nothing tells when the last one of a group ends.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A program that runs. Dropped, it is killed.
 pub(super) struct Program {
     child: Child,
+    /// The program and all that it starts.
+    group: Group,
     output: Vec<JoinHandle<()>>,
+}
+
+/// The processes of a group, which has the number of the one that began it.
+struct Group {
+    number: Option<libc::pid_t>,
+    /// They were told to end. Many programs take a second time for impatience.
+    is_told: bool,
 }
 
 /// Where a program's output goes.
@@ -37,6 +52,12 @@ impl Program {
         let mut command = Command::new(name);
         command.args(args).current_dir(&spec.app_dir).envs(environment(spec, ports)).envs(&spec.env);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Shells, package managers and watchers start the program proper: what ends one of them has to end all. The
+        // terminal's Ctrl-C goes to the host alone, which tells the group; to read the terminal would stop it.
+        command.process_group(0);
+        if std::io::stdin().is_terminal() {
+            command.stdin(Stdio::null());
+        }
         let mut child = command.spawn().map_err(|error| {
             let advice = match error.kind() {
                 std::io::ErrorKind::NotFound => "; is it installed, and in PATH?",
@@ -44,6 +65,8 @@ impl Program {
             };
             Error::before_guest(format!("cannot start {name:?}: {error}{advice}"))
         })?;
+        let number = child.id().and_then(|id| libc::pid_t::try_from(id).ok());
+        let group = Group { number, is_told: false };
         let log = Arc::new(Log::open(spec, label)?);
         let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -52,12 +75,13 @@ impl Program {
         if let Some(stderr) = child.stderr.take() {
             output.push(tokio::spawn(pass_on(stderr, log)));
         }
-        Ok(Some(Program { child, output }))
+        Ok(Some(Program { child, group, output }))
     }
 
     /// Waits for its end; the answer is its exit code.
     pub(super) async fn ended(&mut self) -> i32 {
         let status = self.child.wait().await;
+        self.group.end().await;
         for output in self.output.drain(..) {
             // A grandchild may hold the pipe open for ever.
             let _ = tokio::time::timeout(Duration::from_secs(1), output).await;
@@ -72,10 +96,7 @@ impl Program {
 
     /// Asks it to end, and kills it if it does not within `grace`.
     pub(super) async fn end(&mut self, grace: Duration) -> i32 {
-        if let Some(pid) = self.child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) {
-            // SAFETY: takes two integers; the process is our child that was not waited for, so the id is its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-        }
+        self.group.tell();
         match tokio::time::timeout(grace, self.ended()).await {
             // It did what it was told.
             Ok(code) if code == 128 + libc::SIGTERM || code == 128 + libc::SIGINT => 0,
@@ -89,8 +110,49 @@ impl Program {
 
     /// Ends it at once.
     pub(super) async fn kill(&mut self) -> i32 {
-        let _ = self.child.start_kill();
+        self.group.kill();
         self.ended().await
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// Sends a signal to all; `0` only asks. Whether there is anybody.
+    fn signal(&self, signal: libc::c_int) -> bool {
+        // SAFETY: takes two integers. The number stays the group's until its last process is gone, and numbers go
+        // round before one is used again.
+        self.number.is_some_and(|number| unsafe { libc::kill(-number, signal) } == 0)
+    }
+
+    /// Asks all to end.
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            self.signal(libc::SIGTERM);
+        }
+    }
+
+    fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.number = None;
+    }
+
+    /// The program is over: what it left behind is to end, too, and killed if it does not.
+    async fn end(&mut self) {
+        self.tell();
+        let gone = async {
+            while self.signal(0) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(LEFT_BEHIND, gone).await;
+        self.kill();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

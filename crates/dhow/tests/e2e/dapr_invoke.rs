@@ -248,13 +248,15 @@ fn blocks_that_are_not_there_say_so() {
 fn the_token_is_asked_for_where_it_is_set() {
     let setting = Setting::with_manifest(MANIFEST).env("DAPR_API_TOKEN", "s3cret");
     let host = setting.up(&["--log", "debug"]);
-    let cases: [(&str, http::Headers<'_>, u16); 8] = [
+    let cases: [(&str, http::Headers<'_>, u16); 10] = [
         ("/v1.0/metadata", &[], 401),
         ("/v1.0/metadata", &[("dapr-api-token", "wrong!")], 401),
         ("/v1.0/metadata", &[("dapr-api-token", "")], 401),
         ("/v1.0/metadata", &[("dapr-api-token", "s3cret")], 200),
         ("/v1.0/healthz", &[], 204),
         ("/v1.0/healthz/", &[], 204),
+        ("/v1.0/healthz/x", &[("dapr-app-id", "callee")], 401),
+        ("/v1.0/healthz-x", &[("dapr-app-id", "callee")], 401),
         ("/v1.0/invoke/callee/method/x", &[], 401),
         ("/v1.0/invoke/callee/method/x", &[("dapr-api-token", "s3cret")], 200),
     ];

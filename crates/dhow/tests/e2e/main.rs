@@ -15,6 +15,7 @@
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
 //! | [`watching`] | metrics, health, logs |
 //! | [`at_least_once`] | messages survive a kill, with every durable broker |
+//! | [`sidecars`] | programs outside: what they share, how they end, their health |
 //! | [`server_loss`] | Redis, NATS and PostgreSQL go away under load, and come back |
 //! | [`bad_requests`] | what the Dapr API says to requests that cannot be served |
 //! | [`durability`] | what was acknowledged survives a kill |
@@ -48,6 +49,7 @@ mod runtime;
 mod sdk;
 mod server_loss;
 mod serving;
+mod sidecars;
 mod state;
 mod stopping;
 mod up;

@@ -103,7 +103,7 @@ fn the_exit_code_says_how_it_ended() {
     let p2 = guest("p2-command");
     let p2 = p2.to_string_lossy();
     // Command line, exit code, what standard error says.
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&[&p1, "--", "exit", "0"], 0, ""),
         (&[&p1, "--", "exit", "7"], 7, ""),
         (&[&p2, "--", "exit", "0"], 0, ""),
@@ -118,6 +118,7 @@ fn the_exit_code_says_how_it_ended() {
         (&["fin.wat"], 125, "did you mean \"fine.wat\""),
         (&["--timeout", "5", "fine.wat"], 2, "expected a duration with its unit"),
         (&["--watch", "fine.wat"], 2, "--watch is for services"),
+        (&["--app-port", "3000", "fine.wat"], 2, "--app-port is for programs outside"),
     ];
     for (args, code, said) in cases {
         let ended = setting.run(&[&["run"], args].concat());

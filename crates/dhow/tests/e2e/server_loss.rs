@@ -120,6 +120,7 @@ fn state_comes_back(component_type: &str, metadata: &[(&str, String)], mut serve
     for keys in acknowledged.chunks(500) {
         let body = json!({ "keys": keys }).to_string();
         let found = client.send("POST", "/v1.0/state/store/bulk", &[], body.as_bytes()).json();
+        assert_eq!(found.as_array().unwrap().len(), keys.len(), "{found}");
         for entry in found.as_array().unwrap() {
             assert_eq!(entry["data"], entry["key"], "acknowledged, and lost");
         }

@@ -187,6 +187,11 @@ impl Setting {
         host
     }
 
+    /// `dhow run` of the `dapr.yaml` in this folder; [`Host::api_of`] says where the apps find their API.
+    pub(crate) fn sidecars(&self, args: &[&str]) -> Host {
+        Host::spawn(self.dhow(&[&["run", "-f", "."], args].concat()))
+    }
+
     /// `dhow up` with the management port only beside the apps'.
     pub(crate) fn up_fails(&self, args: &[&str]) -> Ended {
         let ports = ["--addr", "127.0.0.1:0", "--api-addr", "off", "--management-addr", "off"];
@@ -232,6 +237,11 @@ impl Host {
         let mut host = Host::spawn(command);
         host.addr = host.printed(" on http://");
         host
+    }
+
+    /// The API of one of several apps.
+    pub(crate) fn api_of(&mut self, app_id: &str) -> SocketAddr {
+        self.printed(&format!("Dapr API of {app_id}: HTTP "))
     }
 
     fn spawn(mut command: Command) -> Host {

@@ -2,6 +2,7 @@
 
 use super::wit::invoke;
 use super::{Error, Runtime};
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Body, CollectError, Invocation, Trigger};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
@@ -9,24 +10,13 @@ use http::{HeaderMap, Method, Request, Uri};
 /// Most headers of a request.
 const MAX_HEADERS: usize = 1000;
 
-/// Headers between a client and its proxy only (RFC 9110 section 7.6.1), those that the host sets, and the
-/// token of the API.
-const NOT_PASSED_ON: [HeaderName; 9] = [
-    CONTENT_LENGTH,
-    http::header::CONNECTION,
-    http::header::HOST,
-    http::header::PROXY_AUTHENTICATE,
-    http::header::PROXY_AUTHORIZATION,
-    http::header::TE,
-    http::header::TRANSFER_ENCODING,
-    http::header::UPGRADE,
-    HeaderName::from_static("dapr-api-token"),
-];
+/// What the host sets itself, beside the headers of the connection.
+const NOT_PASSED_ON: [HeaderName; 3] = [CONTENT_LENGTH, http::header::HOST, http::header::TE];
 
 impl invoke::Host for Runtime<'_> {
     async fn call(&mut self, app_id: String, request: invoke::Request) -> Result<invoke::Response, Error> {
         let scope = &self.setup.scope;
-        let request = http_request(&scope.app_id, &app_id, request)?;
+        let request = http_request((&scope.app_id, &scope.namespace), &app_id, request)?;
         let (trace, depth) = (self.origin.trace.child(), self.origin.depth);
         let reply =
             scope.invoke(&app_id, Invocation { request, trigger: Trigger::App, trace, depth }).await?;
@@ -45,7 +35,11 @@ impl invoke::Host for Runtime<'_> {
     }
 }
 
-fn http_request(caller: &str, callee: &str, request: invoke::Request) -> Result<Request<Body>, Error> {
+fn http_request(
+    (caller, namespace): (&str, &str),
+    callee: &str,
+    request: invoke::Request,
+) -> Result<Request<Body>, Error> {
     let invoke::Request { method, path, headers, body } = request;
     if !path.starts_with('/') {
         return Err(Error::invalid(format!("path {path:?} must begin with a slash")));
@@ -62,12 +56,13 @@ fn http_request(caller: &str, callee: &str, request: invoke::Request) -> Result<
     for (name, value) in headers {
         append(http.headers_mut(), &name, &value)?;
     }
+    hops::strip(http.headers_mut());
     for name in NOT_PASSED_ON {
         http.headers_mut().remove(name);
     }
     let names = [
         ("dapr-caller-app-id", caller),
-        ("dapr-caller-namespace", "default"),
+        ("dapr-caller-namespace", namespace),
         ("dapr-callee-app-id", callee),
     ];
     for (name, value) in names {
@@ -105,7 +100,7 @@ mod tests {
             ("content-length", "7"),
             ("dapr-caller-app-id", "somebody"),
         ];
-        let http = http_request("me", "you", request("PUT", "/a?b=c", &given)).unwrap();
+        let http = http_request(("me", "default"), "you", request("PUT", "/a?b=c", &given)).unwrap();
         assert_eq!((http.method().as_str(), http.uri().to_string().as_str()), ("PUT", "/a?b=c"));
         let values = |name: &str| -> Vec<String> {
             http.headers().get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
@@ -130,7 +125,7 @@ mod tests {
             ("GET", "/", &[("a", "\n")]),
             ("GET", "/", &many),
         ] {
-            let refused = http_request("me", "you", request(method, path, headers));
+            let refused = http_request(("me", "default"), "you", request(method, path, headers));
             assert!(matches!(refused.unwrap_err().0, invoke::Error::Invalid(_)), "{method:?} {path:?}");
         }
     }

@@ -34,7 +34,7 @@ pub struct HttpCall<'a> {
     pub sent: u64,
     /// Bytes of the answer's body, as far as they are known.
     pub received: u64,
-    /// From the request to the end of the answer.
+    /// From the request to the end of the API's answer, or the head of an app's.
     pub elapsed: Duration,
 }
 

@@ -32,6 +32,8 @@ enum Segment {
 }
 
 /// A method that nobody sends.
+static OTHER: LazyLock<Method> = LazyLock::new(|| Method::from_bytes(b"OTHER").unwrap_or_default());
+
 static ANY: LazyLock<Method> = LazyLock::new(|| Method::from_bytes(b"*").unwrap_or_default());
 
 // === impl Paths ===
@@ -66,11 +68,21 @@ impl Paths {
 
     /// The label for a method; [`Paths::any_method`] where methods are not told apart.
     pub(super) fn method(&self, method: &Method) -> Method {
-        if self.exclude_verbs { Paths::any_method() } else { method.clone() }
+        if self.exclude_verbs { Paths::any_method() } else { known_method(method) }
     }
 
     pub(super) fn any_method() -> Method {
         ANY.clone()
+    }
+}
+
+/// The method, or one for all that HTTP does not define: callers can make up any.
+pub(crate) fn known_method(method: &Method) -> Method {
+    match method.as_str() {
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => {
+            method.clone()
+        }
+        _ => OTHER.clone(),
     }
 }
 

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 /// not theirs to take.
 pub(super) const MAX_TEXTS: usize = 1000;
 
+/// Bytes of a text that has a series of its own.
+const MAX_LENGTH: usize = 256;
+
 /// The series of one metric by a text and a key that takes few values. A series is made when it is first asked for;
 /// from then on it is found without a lock.
 pub(super) struct Series<K, T> {
@@ -27,7 +30,8 @@ impl<K: Clone + PartialEq, T: Clone> Series<K, T> {
     /// there are too many.
     pub(super) fn with(&self, text: &str, key: &K, make: impl FnOnce(&str) -> T, count: impl FnOnce(&T)) {
         let known = self.known.load();
-        let text = if known.contains_key(text) || known.len() < MAX_TEXTS { text } else { "" };
+        let has_room = known.len() < MAX_TEXTS && text.len() <= MAX_LENGTH;
+        let text = if has_room || known.contains_key(text) { text } else { "" };
         let series = known.get(text).and_then(|all| all.iter().find(|(found, _)| found == key));
         if let Some((_, series)) = series {
             return count(series);
@@ -75,5 +79,7 @@ mod tests {
         assert_eq!(made.borrow().iter().filter(|text| text.is_empty()).count(), 1);
         assert!(made.borrow().len() <= MAX_TEXTS + 2);
         assert_eq!(count("a", 1), 3);
+        count(&"long".repeat(100), 1);
+        assert_eq!(made.borrow().iter().filter(|text| text.is_empty()).count(), 1);
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use dhow_blocks::binding::{BindingEvent, BindingRequest};
 use dhow_blocks::events::{Handler, Metadata, Outcome, value};
 use dhow_blocks::invoke::{Body, EventOf, Trigger};
-use dhow_blocks::policy::Policy;
+use dhow_blocks::policy::{Code, Policy};
 use dhow_blocks::scope::{Meter, Scope};
 use dhow_blocks::state::Set;
 use dhow_blocks::trace::TraceContext;
@@ -56,15 +56,21 @@ struct StateItem {
 }
 
 /// Whether an app wants the events of a binding: it answers OPTIONS at their path with 2xx or 405.
-pub(super) async fn wants(target: &Target, path: &str, limit: Duration) -> bool {
+pub(super) async fn wants(target: &Target, path: &str, limit: Duration) -> Result<bool, String> {
     let mut request = Request::new(Body::Empty);
     *request.method_mut() = Method::OPTIONS;
-    let Ok(uri) = path.parse() else { return false };
+    let Ok(uri) = path.parse() else { return Ok(false) };
     *request.uri_mut() = uri;
     let reply = target.invoke(request, Trigger::Host, TraceContext::new());
     match tokio::time::timeout(limit, reply).await {
-        Ok(Ok(reply)) => reply.status().is_success() || reply.status() == StatusCode::METHOD_NOT_ALLOWED,
-        Ok(Err(_)) | Err(_) => false,
+        Ok(Ok(reply)) => match reply.status() {
+            status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+                Err(format!("it answered OPTIONS {path} with {status}"))
+            }
+            status => Ok(status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED),
+        },
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it did not answer OPTIONS {path} within {limit:?}")),
     }
 }
 
@@ -102,13 +108,10 @@ impl Events {
         request.extensions_mut().insert(EventOf { component: self.name.clone(), name: String::new() });
         let reply = self.target.invoke(request, Trigger::Binding, trace).await;
         let reply = reply.map_err(NotTaken::from)?;
-        let status = reply.status();
+        let (status, code) = (reply.status(), Code::of(&reply));
         let body = delivery::answer(reply).await.map_err(retry)?;
         if !matches!(delivery::taken(status), Taken::Yes) {
-            return Err(NotTaken::Retry {
-                reason: format!("it answered {status}"),
-                code: Some(status.as_u16()),
-            });
+            return Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(code) });
         }
         // An answer of any other form is none.
         match serde_json::from_slice::<Answer>(&body) {

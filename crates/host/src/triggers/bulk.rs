@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use dhow_blocks::cloud_event::{BULK_TYPE, CONTENT_TYPE, uuid};
 use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::{Body, EventOf, Trigger};
+use dhow_blocks::policy::Code;
 use dhow_blocks::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -163,13 +164,11 @@ async fn send(
     request.extensions_mut().insert(EventOf { component: pubsub.to_owned(), name: topic.to_owned() });
     let trace = group.first().map_or_else(TraceContext::new, |waiting| waiting.event.trace);
     let reply = target.invoke(request, Trigger::Topic, trace).await.map_err(NotTaken::from)?;
-    let status = reply.status();
+    let (status, code) = (reply.status(), Code::of(&reply));
     let body = delivery::answer(reply).await.map_err(retry)?;
     match delivery::taken(status) {
         Taken::Unknown => Err(NotTaken::Drop),
-        Taken::No => {
-            Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(status.as_u16()) })
-        }
+        Taken::No => Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(code) }),
         // Whatever has no status is tried again.
         Taken::Yes => match serde_json::from_slice::<Answers>(&body) {
             Ok(answers) => {

@@ -55,7 +55,7 @@ pub enum NotTaken {
         /// What it said.
         reason: String,
         /// Its status code, where it gave one.
-        code: Option<u16>,
+        code: Option<Code>,
     },
 }
 
@@ -193,7 +193,7 @@ impl Sink for ToApp {
         request.extensions_mut().insert(event.of);
         let reply = self.0.invoke(request, Trigger::Topic, event.trace).await;
         let reply = reply.map_err(NotTaken::from)?;
-        let status = reply.status();
+        let (status, code) = (reply.status(), Code::of(&reply));
         let body = answer(reply).await;
         match (taken(status), body) {
             (Taken::Yes, Ok(body)) => match serde_json::from_slice::<Answer>(&body) {
@@ -203,7 +203,7 @@ impl Sink for ToApp {
             (Taken::Yes, Err(reason)) => Err(NotTaken::Retry { reason, code: None }),
             (Taken::Unknown, _) => Err(NotTaken::Drop),
             (Taken::No, _) => {
-                Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(status.as_u16()) })
+                Err(NotTaken::Retry { reason: format!("it answered {status}"), code: Some(code) })
             }
         }
     }
@@ -290,7 +290,7 @@ impl Resilient for NotTaken {
 
     fn code(&self) -> Option<Code> {
         match self {
-            NotTaken::Retry { code, .. } => code.map(Code::Http),
+            NotTaken::Retry { code, .. } => *code,
             NotTaken::Drop => None,
         }
     }

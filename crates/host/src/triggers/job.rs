@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use dhow_blocks::events::{Handler, Metadata, Outcome};
-use dhow_blocks::invoke::{EventOf, Trigger};
+use dhow_blocks::invoke::{EventOf, Trigger, path_segment};
 use dhow_blocks::jobs::Due;
 use dhow_blocks::trace::TraceContext;
 use std::sync::Weak;
@@ -57,16 +57,4 @@ async fn deliver(target: &Target, due: Due) -> Result<(), String> {
         Taken::Yes | Taken::Unknown => Ok(()),
         Taken::No => Err(format!("it answered {}", reply.status())),
     }
-}
-
-/// A name as one segment of a path (RFC 3986 section 3.3).
-fn path_segment(name: &str) -> String {
-    let mut segment = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => segment.push(byte.into()),
-            _ => segment.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    segment
 }

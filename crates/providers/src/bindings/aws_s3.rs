@@ -31,6 +31,7 @@ use url::Url;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.aws.s3",
+    aliases: &[],
     versions: &["v1"],
     fields: &[
         "bucket",

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.cron",
+    aliases: &[],
     versions: &["v1"],
     fields: &["schedule"],
     open: Open::Binding(|component, _| Box::pin(async move { open(&component) })),

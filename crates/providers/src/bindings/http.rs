@@ -27,6 +27,7 @@ use url::Url;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.http",
+    aliases: &[],
     versions: &["v1"],
     fields: &[
         "url",

@@ -24,6 +24,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.localstorage",
+    aliases: &[],
     versions: &["v1"],
     fields: &["rootPath"],
     open: Open::Binding(|component, _| {

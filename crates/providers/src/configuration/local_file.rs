@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, watch};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "configuration.local.file",
+    aliases: &[],
     versions: &["v1"],
     fields: &["configurationFile"],
     open: Open::Configuration(|component, _| Box::pin(open(component))),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "lock.in-memory",
+    aliases: &[],
     versions: &["v1"],
     fields: &[],
     open: Open::Lock(|_, _| Box::pin(async { Ok(Arc::new(InMemory::new()) as Arc<_>) })),

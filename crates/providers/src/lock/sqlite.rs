@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "lock.sqlite",
+    aliases: &[],
     versions: &["v1"],
     fields: &["connectionString", "url", "busyTimeout", "disableWAL"],
     open: Open::Lock(|component, context| {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "pubsub.mqtt3",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::PubSub(|component, _| {

@@ -9,12 +9,12 @@ use super::row;
 use super::state::limits;
 use crate::metadata::ComponentSpec;
 use crate::registry::{Open, OpenError, Provider};
-use crate::sql::{MAX_ANSWER, OPERATIONS, Request, Statement, Stopwatch, too_much};
+use crate::sql::{Answer, MAX_ANSWER, Server, Sql, Statement, Wanted, keeps_the_session, too_much};
 use async_trait::async_trait;
-use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
+use dhow_blocks::binding::Binding;
 use dhow_blocks::error::BlockError;
 use mysql_async::prelude::{Protocol, Queryable};
-use mysql_async::{Conn, Params, QueryResult, Value};
+use mysql_async::{Conn, Params, QueryResult, ServerError, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout_at;
@@ -22,8 +22,9 @@ use tokio::time::timeout_at;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.mysql",
+    aliases: &[],
     versions: &["v1"],
-    fields: &["url", "pemPath", "maxIdleConns", "maxOpenConns", "connMaxLifetime", "connMaxIdleTime"],
+    fields: &["url", "pemPath", "maxOpenConns", "connMaxIdleTime"],
     open: Open::Binding(|component, _| Box::pin(async move { open(&component).await })),
 };
 
@@ -34,10 +35,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 const DEFAULT_CONNECTIONS: usize = 16;
 
-/// Any statement of MySQL or MariaDB.
-struct Sql {
-    database: Database,
-}
+/// The error of a statement that cannot be prepared.
+const NOT_PREPARED: u16 = 1295;
 
 async fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> {
     let failed = |reason: String| OpenError::Backend { component: component.name.clone(), reason };
@@ -45,49 +44,56 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> 
     let text = component.field(URL).ok_or_else(|| component.invalid(URL, expected))?;
     let wrong = |reason: String| failed(format!("metadata field url: {reason}"));
     let dsn = Dsn::read(text).map_err(wrong)?;
-    let options = dsn.options(component.field(&["pemPath"])).map_err(wrong)?.into();
-    let connector = Connector { options, server: dsn.server(), setup: Vec::new() };
+    let options = dsn.options(component.field(&["pemPath"])).map_err(wrong)?;
+    let connector = Connector::new(&dsn, options, Vec::new());
     let database = Database::new(connector, limits(component, DEFAULT_CONNECTIONS)?, TIMEOUT);
     database.query("SELECT 1", ()).await.map_err(|error| failed(error.to_string()))?;
-    Ok(Arc::new(Sql { database }))
+    Ok(Arc::new(Sql(database)))
 }
 
-#[derive(Clone, Copy)]
-enum Wanted {
-    Number,
-    Rows,
-}
+// === impl Database ===
 
-enum Answer {
-    Affected(u64),
-    Rows(String),
-}
-
-// === impl Sql ===
-
-impl Sql {
+#[async_trait]
+impl Server for Database {
     async fn run(&self, statement: &Statement, wanted: Wanted) -> Result<Answer, BlockError> {
-        let deadline = self.database.deadline();
-        let mut lease = self.database.pool.lend(deadline).await.map_err(Error::from)?;
+        let deadline = self.deadline();
+        let mut lease = self.pool.lend(deadline).await.map_err(Error::from)?;
         match timeout_at(deadline, run(&mut lease, statement, wanted)).await {
             // Rows may still be on their way: the connection is not used again.
             Ok(Ok(Err(refusal))) => Err(refusal),
+            Ok(answer) if !keeps_the_session(&statement.sql) => {
+                lease.retire();
+                answer.map_err(Error::from)?
+            }
             answer => settle(lease, answer)?,
         }
     }
+
+    async fn ping(&self) -> Result<(), BlockError> {
+        self.query("SELECT 1", ()).await?;
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.pool.close();
+    }
 }
 
+/// A statement is prepared also without parameters: the server takes a text for as many statements as it holds.
 async fn run(
     connection: &mut Conn,
     statement: &Statement,
     wanted: Wanted,
 ) -> mysql_async::Result<Result<Answer, BlockError>> {
-    // Not every statement can be prepared, and one without parameters need not be.
-    if statement.params.is_empty() {
-        read(connection.query_iter(statement.sql.as_str()).await?, wanted).await
-    } else {
-        let params = Params::Positional(statement.params.iter().map(param).collect());
-        read(connection.exec_iter(statement.sql.as_str(), params).await?, wanted).await
+    let params: Vec<Value> = statement.params.iter().map(param).collect();
+    let params = if params.is_empty() { Params::Empty } else { Params::Positional(params) };
+    let is_plain = statement.params.is_empty();
+    match connection.prep(statement.sql.as_str()).await {
+        // Of a text with several statements the server says that it is wrong, before it says this.
+        Err(mysql_async::Error::Server(ServerError { code: NOT_PREPARED, .. })) if is_plain => {
+            read(connection.query_iter(statement.sql.as_str()).await?, wanted).await
+        }
+        prepared => read(connection.exec_iter(prepared?, params).await?, wanted).await,
     }
 }
 
@@ -128,37 +134,5 @@ fn param(value: &serde_json::Value) -> Value {
         },
         Json::String(text) => text.into(),
         other => other.to_string().into(),
-    }
-}
-
-#[async_trait]
-impl Binding for Sql {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
-    }
-
-    async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {
-        let (statement, wanted) = match Request::read(&request)? {
-            Request::Close => {
-                self.close().await;
-                return Ok(BindingResponse::default());
-            }
-            Request::Exec(statement) => (statement, Wanted::Number),
-            Request::Query(statement) => (statement, Wanted::Rows),
-        };
-        let stopwatch = Stopwatch::start(&request.operation, &statement.sql);
-        Ok(match self.run(&statement, wanted).await? {
-            Answer::Affected(rows) => stopwatch.affected(rows),
-            Answer::Rows(rows) => stopwatch.rows(rows),
-        })
-    }
-
-    async fn ping(&self) -> Result<(), BlockError> {
-        self.database.query("SELECT 1", ()).await?;
-        Ok(())
-    }
-
-    async fn close(&self) {
-        self.database.pool.close();
     }
 }

@@ -1,9 +1,10 @@
 //! Statements and transactions on pooled connections, each with a deadline.
 
+use super::dsn::Dsn;
 use super::error::{Error, explain};
 use crate::pool::{Connect, Lease, Limits, Pool};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, Params, Row};
+use mysql_async::{Conn, DriverError, Opts, OptsBuilder, Params, Row};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -13,15 +14,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// of its end before it uses it.
 const TRUSTED: Duration = Duration::from_secs(2);
 
-const PING_DEADLINE: Duration = Duration::from_secs(5);
+/// A statement that nobody waits for any more is told to end; telling may take this long, and saying goodbye, too.
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Makes connections to one server.
 pub(super) struct Connector {
-    pub(super) options: Opts,
+    options: Opts,
+    /// For a server without TLS, where it need not have it.
+    plain: Option<Opts>,
     /// The server, for messages.
-    pub(super) server: String,
+    server: String,
     /// Statements that every connection begins with.
-    pub(super) setup: Vec<String>,
+    setup: Vec<String>,
 }
 
 /// A server, with a limit to how long it may take.
@@ -38,12 +42,30 @@ pub(super) struct Transaction {
 
 // === impl Connector ===
 
+impl Connector {
+    /// `options` are those of the data source name, perhaps with another database.
+    pub(super) fn new(dsn: &Dsn, options: OptsBuilder, setup: Vec<String>) -> Connector {
+        let plain = dsn.prefers_tls().then(|| options.clone().ssl_opts(None).into());
+        Connector { options: options.into(), plain, server: dsn.server(), setup }
+    }
+}
+
+/// A connection as it comes. `plain` are the options for a server without TLS.
+async fn dial(options: Opts, plain: Option<Opts>) -> mysql_async::Result<Conn> {
+    match (Conn::new(options).await, plain) {
+        (Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plain)) => {
+            Conn::new(plain).await
+        }
+        (opened, _) => opened,
+    }
+}
+
 impl Connect for Connector {
     type Connection = Conn;
 
     async fn connect(&self) -> Result<Conn, String> {
         let connect = async {
-            let mut connection = Conn::new(self.options.clone()).await?;
+            let mut connection = dial(self.options.clone(), self.plain.clone()).await?;
             for statement in &self.setup {
                 connection.query_drop(statement).await?;
             }
@@ -54,14 +76,23 @@ impl Connect for Connector {
     }
 
     async fn works(&self, connection: &mut Conn, idle: Duration) -> bool {
-        idle < TRUSTED || matches!(timeout(PING_DEADLINE, connection.ping()).await, Ok(Ok(())))
+        idle < TRUSTED || connection.ping().await.is_ok()
     }
 
     fn abandon(&self, connection: Conn) {
-        // Says goodbye in a task of its own.
+        let (options, plain) = (self.options.clone(), self.plain.clone());
         if let Ok(runtime) = Handle::try_current() {
-            let _guard = runtime.enter();
-            drop(connection);
+            runtime.spawn(async move {
+                // Otherwise the server would go on, and perhaps hold locks until it is done.
+                let kill = async {
+                    let mut other = dial(options, plain).await?;
+                    other.query_drop(format!("KILL {}", connection.id())).await?;
+                    other.disconnect().await
+                };
+                let _ = timeout(END_DEADLINE, kill).await;
+                // Reads all that is still to come; when the time is up, the connection is closed as it is.
+                let _ = timeout(END_DEADLINE, connection.disconnect()).await;
+            });
         }
     }
 }

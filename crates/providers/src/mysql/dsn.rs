@@ -11,8 +11,8 @@ const PORT: u16 = 3306;
 /// Notices a server that is gone without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// What a data source name says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a data source name says. Its `Debug` leaves the password out.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Dsn {
     user: String,
     password: String,
@@ -36,6 +36,8 @@ enum Tls {
     On,
     /// The server is not verified.
     Unverified,
+    /// The server is not verified, and need not have TLS.
+    Preferred,
     /// The server is verified by the authorities in the component's `pemPath`.
     Own,
 }
@@ -68,9 +70,11 @@ impl Dsn {
                 ("tls", "false") => {}
                 ("tls", "true") => dsn.tls = Tls::On,
                 ("tls", "skip-verify") => dsn.tls = Tls::Unverified,
+                ("tls", "preferred") => dsn.tls = Tls::Preferred,
                 ("tls", "custom") => dsn.tls = Tls::Own,
                 ("tls", _) => {
-                    return Err("its parameter tls must be true, false, skip-verify or custom".to_owned());
+                    let expected = "true, false, skip-verify, preferred or custom";
+                    return Err(format!("its parameter tls must be {expected}"));
                 }
                 ("allowCleartextPasswords", value) => dsn.cleartext = value == "true",
                 // Matters of Go's driver, or the same here in any case.
@@ -98,7 +102,7 @@ impl Dsn {
     pub(super) fn options(&self, pem: Option<&str>) -> Result<OptsBuilder, String> {
         let tls = match (self.tls, pem) {
             (Tls::Off, _) => None,
-            (Tls::Unverified, _) => Some(
+            (Tls::Unverified | Tls::Preferred, _) => Some(
                 SslOpts::default()
                     .with_danger_accept_invalid_certs(true)
                     .with_danger_skip_domain_validation(true),
@@ -125,12 +129,30 @@ impl Dsn {
         })
     }
 
+    /// Whether a server without TLS will do, although there are options for TLS.
+    pub(super) fn prefers_tls(&self) -> bool {
+        self.tls == Tls::Preferred
+    }
+
     /// The server, for messages.
     pub(super) fn server(&self) -> String {
         match &self.address {
             Address::Tcp(host, port) => format!("MySQL at {host}:{port}"),
             Address::Unix(path) => format!("MySQL at {path}"),
         }
+    }
+}
+
+impl std::fmt::Debug for Dsn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Dsn { user, password: _, address, tls, cleartext, database } = self;
+        f.debug_struct("Dsn")
+            .field("user", user)
+            .field("address", address)
+            .field("tls", tls)
+            .field("cleartext", cleartext)
+            .field("database", database)
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,6 +182,7 @@ mod tests {
             ("u@tcp([::1]:7)/d?tls=skip-verify", "u", "", tcp("::1", 7), "d", Tls::Unverified),
             ("u:p@unix(/run/my.sock)/d", "u", "p", Address::Unix("/run/my.sock".to_owned()), "d", Tls::Off),
             ("/", "", "", tcp("127.0.0.1", 3306), "", Tls::Off),
+            ("u@/d?tls=preferred", "u", "", tcp("127.0.0.1", 3306), "d", Tls::Preferred),
             ("u@/d?tls=custom", "u", "", tcp("127.0.0.1", 3306), "d", Tls::Own),
         ] {
             let (user, password, database) = (user.to_owned(), password.to_owned(), database.to_owned());
@@ -181,5 +204,7 @@ mod tests {
             assert!(error.contains(expected) && !error.contains("hunter2"), "{text}: {error}");
         }
         assert!(Dsn::read("/?tls=custom").unwrap().options(None).is_err());
+        let debug = format!("{:?}", Dsn::read("u:hunter2@tcp(h:1)/d").unwrap());
+        assert!(debug.contains("\"u\"") && !debug.contains("hunter2"), "{debug}");
     }
 }

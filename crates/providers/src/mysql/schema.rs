@@ -1,9 +1,10 @@
 //! The database and tables of the state store, created as Dapr creates them.
 
 use super::database::{Connector, Database};
+use super::dsn::Dsn;
 use super::error::Error;
 use crate::pool::Limits;
-use mysql_async::{Opts, OptsBuilder, Params};
+use mysql_async::{OptsBuilder, Params};
 use std::time::Duration;
 
 /// What the state store works on.
@@ -26,12 +27,11 @@ impl Schema<'_> {
     /// byte in all respects.
     pub(super) async fn prepare(
         &self,
+        dsn: &Dsn,
         options: OptsBuilder,
-        server: &str,
         timeout: Duration,
     ) -> Result<bool, Error> {
-        let options: Opts = options.db_name(None::<String>).into();
-        let connector = Connector { options, server: server.to_owned(), setup: Vec::new() };
+        let connector = Connector::new(dsn, options.db_name(None::<String>), Vec::new());
         let limits = Limits { connections: 1, idle: timeout };
         let database = Database::new(connector, limits, timeout);
         let prepared = self.prepare_on(&database).await;

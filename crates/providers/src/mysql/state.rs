@@ -12,6 +12,7 @@ use crate::metadata::ComponentSpec;
 use crate::pool::Limits;
 use crate::registry::{Open, OpenError, Provider};
 use crate::shutdown::Shutdown;
+use crate::state::sql::{self, CLEANUP_DEADLINE, CLOSE_DEADLINE, microseconds};
 use crate::state::{after_prefix, closed, sum};
 use crate::uuid;
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dhow_blocks::state::{
-    Capability, Concurrency, Delete, Item, KeyPage, Operation, Set, StateError, StateStore, Ttl,
+    Capability, Concurrency, Delete, Item, KeyPage, Operation, Set, StateError, StateStore,
 };
 use mysql_async::prelude::FromValue;
 use mysql_async::{Params, Row, Value, params};
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.mysql",
+    aliases: &[],
     versions: &["v1"],
     fields: &[
         "connectionString",
@@ -53,7 +55,6 @@ const CONNECTION_STRING: &[&str] = &["connectionString"];
 const MAX_KEY_LENGTH: usize = 255;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
-const DEFAULT_CLEANUP: Duration = Duration::from_secs(3600);
 
 /// Shorter than servers and what stands before them usually wait.
 const DEFAULT_IDLE: Duration = Duration::from_secs(5 * 60);
@@ -62,17 +63,8 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_CONNECTIONS: usize = 16;
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Removing the expired rows of a large table takes time.
-const CLEANUP_DEADLINE: Duration = Duration::from_secs(600);
-
-/// Longer times to live never end: the column's type ends in 2038.
-const LONGEST_TTL: Duration = Duration::from_secs(250_000_000_000);
-
 /// A transaction that others are in the way of is tried this often.
 const ATTEMPTS: u32 = 20;
-
-/// How long `close` waits for the cleanup to notice.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Keys of one statement.
 const KEYS_AT_ONCE: usize = 1000;
@@ -85,10 +77,7 @@ struct Store {
 }
 
 /// A write that its conditions allow, or not.
-enum Stop {
-    Refused(StateError),
-    Failed(Error),
-}
+type Stop = sql::Stop<Error>;
 
 async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenError> {
     let failed = |reason: String| OpenError::Backend { component: component.name.clone(), reason };
@@ -111,10 +100,10 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenErro
     let (table, metadata_table) = (name("tableName", "state")?, name("metadataTableName", "dapr_metadata")?);
     let timeout = component.duration(&["timeoutInSeconds"])?.filter(|timeout| !timeout.is_zero());
     let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT).max(Duration::from_secs(1));
-    let cleanup = cleanup_interval(component)?;
+    let cleanup = sql::cleanup_interval(component, &["cleanupInterval"])?;
     let limits = limits(component, DEFAULT_CONNECTIONS)?;
     let schema = Schema { database, table, metadata_table };
-    let exact = schema.prepare(options.clone(), &dsn.server(), timeout).await;
+    let exact = schema.prepare(&dsn, options.clone(), timeout).await;
     let exact = exact.map_err(|error| failed(error.to_string()))?;
     let setup = vec![
         format!(
@@ -125,8 +114,7 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenErro
         // Locks rows, not the gaps between them.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
     ];
-    let options = options.db_name(Some(database)).into();
-    let connector = Connector { options, server: dsn.server(), setup };
+    let connector = Connector::new(&dsn, options.db_name(Some(database)), setup);
     let store = Store {
         database: Arc::new(Database::new(connector, limits, timeout)),
         statements: Statements::new(table, metadata_table, exact),
@@ -137,16 +125,6 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenErro
         store.clean_every(interval);
     }
     Ok(Arc::new(store))
-}
-
-/// Dapr takes nothing positive for never.
-fn cleanup_interval(component: &ComponentSpec) -> Result<Option<Duration>, OpenError> {
-    let fields = ["cleanupInterval"];
-    if component.field(&fields).is_some_and(|text| text.trim().starts_with('-')) {
-        return Ok(None);
-    }
-    let interval = component.duration(&fields)?.unwrap_or(DEFAULT_CLEANUP);
-    Ok(Some(interval).filter(|interval| !interval.is_zero()))
 }
 
 /// How many connections a component may have.
@@ -166,29 +144,16 @@ pub(super) fn limits(component: &ComponentSpec, default: usize) -> Result<Limits
 impl Store {
     /// Removes expired rows now and then, unless another host or sidecar did so within the interval.
     fn clean_every(&self, interval: Duration) {
-        let Ok(mut alive) = self.shutdown.alive() else { return };
         let (database, statements) = (Arc::clone(&self.database), &self.statements);
-        let (claim, clean) = (statements.claim.clone(), statements.clean.clone());
-        let patience = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX / 1000).saturating_sub(100);
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = sleep(interval) => {}
-                    () = alive.ended() => return,
+        let (claim, clean) = (Arc::<str>::from(&*statements.claim), Arc::<str>::from(&*statements.clean));
+        sql::clean_every(&self.shutdown, interval, move |patience| {
+            let (database, claim, clean) = (Arc::clone(&database), Arc::clone(&claim), Arc::clone(&clean));
+            async move {
+                if database.execute(&claim, params! { "patience" => patience }).await? > 0 {
+                    let deadline = Instant::now() + CLEANUP_DEADLINE;
+                    database.execute_until(deadline, &clean, Params::Empty).await?;
                 }
-                let cleaning = async {
-                    if database.execute(&claim, params! { "patience" => patience }).await? > 0 {
-                        let deadline = Instant::now() + CLEANUP_DEADLINE;
-                        database.execute_until(deadline, &clean, Params::Empty).await?;
-                    }
-                    Ok::<_, Error>(())
-                };
-                tokio::select! {
-                    cleaned = cleaning => if let Err(error) = cleaned {
-                        tracing::warn!("expired state was not removed, and stays invisible: {error}");
-                    },
-                    () = alive.ended() => return,
-                }
+                Ok::<_, Error>(())
             }
         });
     }
@@ -433,13 +398,6 @@ fn encode(value: &Bytes, json: bool) -> (String, bool) {
     }
 }
 
-fn microseconds(ttl: Ttl) -> Option<i64> {
-    match ttl {
-        Ttl::Forever => None,
-        Ttl::After(time) => Some(i64::try_from(time.min(LONGEST_TTL).as_micros()).unwrap_or(i64::MAX)),
-    }
-}
-
 fn check_key(key: &str) -> Result<(), StateError> {
     let length = key.chars().count();
     if length > MAX_KEY_LENGTH {
@@ -455,16 +413,5 @@ fn collision(key: &str) -> StateError {
             "the table holds a key that it takes for {key:?}; give its column id the collation \
              utf8mb4_0900_bin (MySQL) or utf8mb4_nopad_bin (MariaDB)"
         ),
-    }
-}
-
-// === impl Stop ===
-
-impl From<Stop> for StateError {
-    fn from(stop: Stop) -> StateError {
-        match stop {
-            Stop::Refused(error) => error,
-            Stop::Failed(error) => error.into(),
-        }
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.nats",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::Binding(|component, _| {
@@ -80,10 +81,10 @@ impl Nats {
     }
 
     async fn publish(&self, subject: String, data: Bytes) -> Result<BindingResponse, BlockError> {
-        let client = &self.connection.client;
+        let (client, session) = (&self.connection.client, self.connection.session());
         let sent = tokio::time::timeout(REQUEST_TIMEOUT, client.publish(subject, data)).await;
         sent.map_err(|_| super::late())?.map_err(|error| BlockError::invalid(format!("NATS: {error}")))?;
-        self.connection.flush().await?;
+        self.connection.flush(&session).await?;
         Ok(BindingResponse::default())
     }
 
@@ -135,20 +136,20 @@ impl Binding for Nats {
         let subject = self.subject.clone();
         let subject =
             subject.ok_or_else(|| BlockError::invalid("the component names no subject to receive from"))?;
-        let client = &self.connection.client;
+        let (client, session) = (&self.connection.client, self.connection.session());
         let subscriber = match &self.group {
             Some(group) => client.queue_subscribe(subject, group.clone()).await,
             None => client.subscribe(subject).await,
         };
         let subscriber = subscriber.map_err(|error| BlockError::invalid(format!("NATS: {error}")))?;
-        self.connection.flush().await?;
+        self.connection.flush(&session).await?;
         let deliveries = Deliveries::new(Arc::new(Persistent(handler)), self.limit);
         Ok(Box::new(Task::spawn(|stop| receive(subscriber, deliveries, stop, alive))))
     }
 
     async fn ping(&self) -> Result<(), BlockError> {
         self.connection.check()?;
-        self.connection.flush().await
+        self.connection.flush(&self.connection.session()).await
     }
 
     async fn close(&self) {

@@ -253,7 +253,7 @@ pub(super) async fn receive(
         start.tell(&message, AckKind::Nak(None)).await;
     }
     if connection.client.connection_state() == State::Connected {
-        let _ = connection.flush().await;
+        let _ = connection.flush(&connection.session()).await;
     }
 }
 

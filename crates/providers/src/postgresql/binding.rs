@@ -7,10 +7,10 @@ use super::error::Error;
 use super::options::{FIELDS, database, failed};
 use super::row;
 use crate::registry::{Open, Provider};
-use crate::sql::{MAX_ANSWER, OPERATIONS, Request, Statement, Stopwatch, too_much};
+use crate::sql::{Answer, MAX_ANSWER, Server, Sql, Statement, Wanted, keeps_the_session, too_much};
 use async_trait::async_trait;
 use bytes::BytesMut;
-use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
+use dhow_blocks::binding::Binding;
 use dhow_blocks::error::BlockError;
 use futures::TryStreamExt;
 use serde_json::Value;
@@ -24,50 +24,49 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.postgresql",
+    aliases: &["bindings.postgres"],
     versions: &["v1"],
     fields: &FIELDS,
     open: Open::Binding(|component, _| {
         Box::pin(async move {
             let database = database(&component)?;
             database.query("SELECT 1", &[]).await.map_err(|error| failed(&component, error))?;
-            Ok(Arc::new(Sql { database }) as Arc<dyn Binding>)
+            Ok(Arc::new(Sql(database)) as Arc<dyn Binding>)
         })
     }),
 };
-
-/// Any statement of PostgreSQL.
-struct Sql {
-    database: Database,
-}
 
 /// A parameter of whatever type the statement has in its place: the server reads it from its text.
 #[derive(Debug)]
 struct Text(Option<String>);
 
-// === impl Sql ===
+// === impl Database ===
 
-impl Sql {
+#[async_trait]
+impl Server for Database {
     async fn run(&self, statement: &Statement, wanted: Wanted) -> Result<Answer, BlockError> {
-        let deadline = self.database.deadline();
-        let lease = self.database.pool.lend(deadline).await.map_err(Error::from)?;
+        let deadline = self.deadline();
+        let lease = self.pool.lend(deadline).await.map_err(Error::from)?;
         let answer = timeout_at(deadline, run(&lease, statement, wanted)).await;
         match answer {
             // Rows may still be on their way: the connection is not used again.
             Ok(Ok(Err(refusal))) => Err(refusal),
+            Ok(answer) if !keeps_the_session(&statement.sql) => {
+                lease.retire();
+                answer.map_err(Error::from)?
+            }
             answer => settle(lease, answer)?,
         }
     }
-}
 
-#[derive(Clone, Copy)]
-enum Wanted {
-    Number,
-    Rows,
-}
+    async fn ping(&self) -> Result<(), BlockError> {
+        self.query("SELECT 1", &[]).await?;
+        Ok(())
+    }
 
-enum Answer {
-    Affected(u64),
-    Rows(String),
+    fn close(&self) {
+        self.pool.close();
+    }
 }
 
 async fn run(
@@ -102,38 +101,6 @@ async fn run(
     }
     json.push(']');
     Ok(Ok(Answer::Rows(json)))
-}
-
-#[async_trait]
-impl Binding for Sql {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
-    }
-
-    async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {
-        let (statement, wanted) = match Request::read(&request)? {
-            Request::Close => {
-                self.close().await;
-                return Ok(BindingResponse::default());
-            }
-            Request::Exec(statement) => (statement, Wanted::Number),
-            Request::Query(statement) => (statement, Wanted::Rows),
-        };
-        let stopwatch = Stopwatch::start(&request.operation, &statement.sql);
-        Ok(match self.run(&statement, wanted).await? {
-            Answer::Affected(rows) => stopwatch.affected(rows),
-            Answer::Rows(rows) => stopwatch.rows(rows),
-        })
-    }
-
-    async fn ping(&self) -> Result<(), BlockError> {
-        self.database.query("SELECT 1", &[]).await?;
-        Ok(())
-    }
-
-    async fn close(&self) {
-        self.database.pool.close();
-    }
 }
 
 // === impl Text ===

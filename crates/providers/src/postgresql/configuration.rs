@@ -29,6 +29,7 @@ use tokio_postgres::{Client, Notification, Row};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "configuration.postgresql",
+    aliases: &["configuration.postgres"],
     versions: &["v1"],
     fields: &CONFIGURATION_FIELDS,
     open: Open::Configuration(|component, _| Box::pin(async move { open(&component).await })),

@@ -40,9 +40,6 @@ impl Connector {
             Host::Unix(path) => path.display().to_string(),
         });
         let mut hosts: Vec<String> = hosts.collect();
-        if hosts.is_empty() {
-            hosts = config.get_hostaddrs().iter().map(ToString::to_string).collect();
-        }
         for (number, host) in hosts.iter_mut().enumerate() {
             let ports = config.get_ports();
             let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 use tokio_postgres::Config;
-use tokio_postgres::config::{LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 
 /// The server's port where none is given.
 const PORT: u16 = 5432;
@@ -168,8 +168,15 @@ fn settings(pairs: &[(String, String)]) -> Result<Settings, String> {
     if !options.is_empty() {
         config.options(options);
     }
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        config.host("localhost");
+    if config.get_hosts().is_empty() {
+        // Certificates may be for addresses, too.
+        let addresses: Vec<String> = config.get_hostaddrs().iter().map(ToString::to_string).collect();
+        for address in &addresses {
+            config.host(address);
+        }
+        if addresses.is_empty() {
+            config.host("localhost");
+        }
     }
     if config.get_user().is_none() {
         return Err("it names no user".to_owned());
@@ -192,7 +199,10 @@ fn settings(pairs: &[(String, String)]) -> Result<Settings, String> {
             return Err(format!("its keyword sslmode must be {expected}"));
         }
     };
-    config.ssl_mode(mode);
+    // As libpq: a socket is private without TLS.
+    let sockets = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
+        && config.get_hostaddrs().is_empty();
+    config.ssl_mode(if sockets { SslMode::Disable } else { mode });
     let tls = TlsSettings { verify, root_certificates, certificate, key };
     Ok(Settings { config, tls, connections })
 }
@@ -296,7 +306,6 @@ fn decode(text: &str) -> Result<Cow<'_, str>, String> {
 mod tests {
     use super::*;
     use std::path::PathBuf;
-    use tokio_postgres::config::Host;
 
     fn read(text: &str) -> Settings {
         super::read(text, Vec::new()).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -326,6 +335,8 @@ mod tests {
             ("user=a host=x,y port=1,", vec![host("x"), host("y")], vec![1, 5432]),
             ("postgres://a@[::1]:7,y/", vec![host("::1"), host("y")], vec![7, 5432]),
             ("user=a host=/run", vec![Host::Unix(PathBuf::from("/run"))], vec![]),
+            ("user=a hostaddr=::1,127.0.0.1", vec![host("::1"), host("127.0.0.1")], vec![]),
+            ("user=a hostaddr=::1 host=x", vec![host("x")], vec![]),
         ] {
             let config = read(text).config;
             assert_eq!((config.get_hosts(), config.get_ports()), (&hosts[..], &ports[..]), "{text}");
@@ -356,6 +367,9 @@ mod tests {
             ("sslmode=require", SslMode::Require, Verify::Nothing),
             ("sslmode=require sslrootcert=ca.pem", SslMode::Require, Verify::Authority),
             ("sslmode=verify-ca", SslMode::Require, Verify::Authority),
+            ("sslmode=require host=/run", SslMode::Disable, Verify::Nothing),
+            ("sslmode=require host=/run,x", SslMode::Require, Verify::Nothing),
+            ("sslmode=require host=/run hostaddr=::1", SslMode::Require, Verify::Nothing),
         ] {
             let settings = read(&format!("user=a {text}"));
             assert_eq!((settings.config.get_ssl_mode(), settings.tls.verify), (mode, verify), "{text}");

@@ -8,12 +8,13 @@ use super::{query, table, version1, version2};
 use crate::metadata::ComponentSpec;
 use crate::registry::{Open, OpenError, Provider};
 use crate::shutdown::Shutdown;
+use crate::state::sql::{self, CLEANUP_DEADLINE, CLOSE_DEADLINE, microseconds};
 use crate::state::{after_prefix, closed, sum};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dhow_blocks::state::{
     Capability, Concurrency, Delete, Item, KeyPage, MAX_KEY_BYTES, Operation, Query, QueryPage, Set,
-    StateError, StateStore, Ttl,
+    StateError, StateStore,
 };
 use std::collections::HashMap;
 use std::error;
@@ -26,9 +27,22 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.postgresql",
+    aliases: &["state.postgres"],
     versions: &["v1", "v2"],
     fields: &STATE_FIELDS,
     open: Open::State(|component, _| Box::pin(async move { open(&component).await })),
+};
+
+/// YugabyteDB speaks as PostgreSQL does; its type has only the second form.
+pub(crate) const YUGABYTEDB: Provider = Provider {
+    component_type: "state.yugabytedb",
+    aliases: &["state.yugabyte"],
+    versions: &["v2"],
+    fields: &STATE_FIELDS,
+    open: Open::State(|mut component, _| {
+        "v2".clone_into(&mut component.version);
+        Box::pin(async move { open(&component).await })
+    }),
 };
 
 const OWN_FIELDS: [&str; 7] = [
@@ -52,19 +66,8 @@ const STATE_FIELDS: [&str; FIELDS.len() + OWN_FIELDS.len()] = {
     fields
 };
 
-const DEFAULT_CLEANUP: Duration = Duration::from_secs(3600);
-
-/// Removing the expired rows of a large table takes time.
-const CLEANUP_DEADLINE: Duration = Duration::from_secs(600);
-
-/// Longer times to live end there: about the year 9900.
-const LONGEST_TTL: Duration = Duration::from_secs(250_000_000_000);
-
 /// A transaction that others are in the way of is tried this often.
 const ATTEMPTS: u32 = 10;
-
-/// How long `close` waits for the cleanup to notice.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Which of Dapr's two forms a table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +118,7 @@ struct Store {
 }
 
 /// A write that its conditions allow, or not.
-enum Stop {
-    Refused(StateError),
-    Failed(Error),
-}
+type Stop = sql::Stop<Error>;
 
 async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenError> {
     let version = if component.version.eq_ignore_ascii_case("v2") { Version::Two } else { Version::One };
@@ -149,21 +149,11 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn StateStore>, OpenErro
     };
     migration.run(&database).await.map_err(|error| failed(component, error))?;
     let store = Store { version, database, statements, shutdown: Shutdown::new() };
-    let interval = cleanup_interval(component)?;
+    let interval = sql::cleanup_interval(component, &["cleanupInterval", "cleanupIntervalInSeconds"])?;
     if let Some(interval) = interval {
         store.clean_every(interval, &migration.metadata_table, cleanup_key);
     }
     Ok(Arc::new(store))
-}
-
-/// Dapr takes nothing positive for never.
-fn cleanup_interval(component: &ComponentSpec) -> Result<Option<Duration>, OpenError> {
-    let fields = ["cleanupInterval", "cleanupIntervalInSeconds"];
-    if component.field(&fields).is_some_and(|text| text.trim().starts_with('-')) {
-        return Ok(None);
-    }
-    let interval = component.duration(&fields)?.unwrap_or(DEFAULT_CLEANUP);
-    Ok(Some(interval).filter(|interval| !interval.is_zero()))
 }
 
 // === impl Store ===
@@ -171,34 +161,21 @@ fn cleanup_interval(component: &ComponentSpec) -> Result<Option<Duration>, OpenE
 impl Store {
     /// Removes expired rows now and then, unless another host or sidecar did so within the interval.
     fn clean_every(&self, interval: Duration, metadata_table: &str, key: String) {
-        let Ok(mut alive) = self.shutdown.alive() else { return };
-        let (database, clean) = (Arc::clone(&self.database), self.statements.clean.clone());
         let claim = format!(
             "INSERT INTO {metadata_table} AS t (key, value) VALUES ($1, now()::text) ON CONFLICT (key)
              DO UPDATE SET value = now()::text
              WHERE (extract(epoch FROM now() - t.value::timestamp with time zone) * 1000)::bigint > $2"
         );
-        let patience = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).saturating_sub(100);
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = sleep(interval) => {}
-                    () = alive.ended() => return,
+        let (database, statements) =
+            (Arc::clone(&self.database), Arc::new((claim, self.statements.clean.clone(), key)));
+        sql::clean_every(&self.shutdown, interval, move |patience| {
+            let (database, statements) = (Arc::clone(&database), Arc::clone(&statements));
+            async move {
+                let (claim, clean, key) = &*statements;
+                if database.execute(claim, &[(key, Type::TEXT), (&patience, Type::INT8)]).await? > 0 {
+                    database.execute_until(Instant::now() + CLEANUP_DEADLINE, clean, &[]).await?;
                 }
-                let cleaning = async {
-                    let claimed =
-                        database.execute(&claim, &[(&key, Type::TEXT), (&patience, Type::INT8)]).await?;
-                    if claimed > 0 {
-                        database.execute_until(Instant::now() + CLEANUP_DEADLINE, &clean, &[]).await?;
-                    }
-                    Ok::<_, Error>(())
-                };
-                tokio::select! {
-                    cleaned = cleaning => if let Err(error) = cleaned {
-                        tracing::warn!("expired state was not removed, and stays invisible: {error}");
-                    },
-                    () = alive.ended() => return,
-                }
+                Ok::<_, Error>(())
             }
         });
     }
@@ -384,12 +361,12 @@ impl StateStore for Store {
 
     async fn set(&self, set: Set) -> Result<(), StateError> {
         let operation = Operation::Set(set);
-        self.apply(&operation, None).await.map_err(|stop| stop.about(operation.key()))
+        self.apply(&operation, None).await.map_err(|stop| about(stop, operation.key()))
     }
 
     async fn delete(&self, delete: Delete) -> Result<(), StateError> {
         let operation = Operation::Delete(delete);
-        self.apply(&operation, None).await.map_err(|stop| stop.about(operation.key()))
+        self.apply(&operation, None).await.map_err(|stop| about(stop, operation.key()))
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), StateError> {
@@ -398,14 +375,14 @@ impl StateStore for Store {
         let deadline = self.database.deadline();
         match ordered[..] {
             [] => return self.shutdown.check().map_err(|_| closed()),
-            [one] => return self.apply(one, None).await.map_err(|stop| stop.about(one.key())),
+            [one] => return self.apply(one, None).await.map_err(|stop| about(stop, one.key())),
             _ => {}
         }
         let mut attempt = 1;
         loop {
             match self.apply_all(&ordered, deadline).await {
                 Err(Stop::Failed(error)) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
-                answer => return answer.map_err(|stop| stop.about("")),
+                answer => return answer.map_err(|stop| about(stop, "")),
             }
             sleep(Duration::from_millis(fastrand::u64(1..50))).await;
         }
@@ -442,7 +419,7 @@ impl StateStore for Store {
                 Ok(None) if Instant::now() < deadline => {}
                 Ok(None) => return Err(Error::Late.into()),
                 Err(Stop::Failed(error)) if error.is_conflict() && attempt < ATTEMPTS => {}
-                Err(stop) => return Err(stop.about(key)),
+                Err(stop) => return Err(about(stop, key)),
             }
             sleep(Duration::from_millis(fastrand::u64(1..10))).await;
         }
@@ -470,21 +447,11 @@ impl StateStore for Store {
     }
 }
 
-fn microseconds(ttl: Ttl) -> Option<i64> {
-    match ttl {
-        Ttl::Forever => None,
-        Ttl::After(time) => Some(i64::try_from(time.min(LONGEST_TTL).as_micros()).unwrap_or(i64::MAX)),
-    }
-}
-
-// === impl Stop ===
-
-impl Stop {
-    fn about(self, key: &str) -> StateError {
-        match self {
-            Stop::Refused(error) => error,
-            Stop::Failed(error) => error.about(key),
-        }
+/// What a write's end means for the state under that key.
+fn about(stop: Stop, key: &str) -> StateError {
+    match stop {
+        Stop::Refused(error) => error,
+        Stop::Failed(error) => error.about(key),
     }
 }
 

@@ -23,7 +23,8 @@ pub(super) struct Tls(TlsConnector);
 /// TLS with one host.
 pub(super) struct TlsToHost {
     connector: TlsConnector,
-    host: ServerName<'static>,
+    /// None: no certificate can have the host's name. The client asks for TLS to every host, also to a socket.
+    host: Option<ServerName<'static>>,
 }
 
 /// A private connection.
@@ -107,9 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, host: &str) -> io::Result<TlsToHost> {
-        let host = ServerName::try_from(host.to_owned())
-            .map_err(|_| io::Error::other("the host is no name that a certificate can have"))?;
-        Ok(TlsToHost { connector: self.0.clone(), host })
+        Ok(TlsToHost { connector: self.0.clone(), host: ServerName::try_from(host.to_owned()).ok() })
     }
 }
 
@@ -121,7 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for TlsTo
     type Future = Pin<Box<dyn Future<Output = io::Result<Stream<S>>> + Send>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Box::pin(async move { Ok(Stream(self.connector.connect(self.host, stream).await?)) })
+        Box::pin(async move {
+            let no_name = || io::Error::other("the host is no name that a certificate can have");
+            Ok(Stream(self.connector.connect(self.host.ok_or_else(no_name)?, stream).await?))
+        })
     }
 }
 

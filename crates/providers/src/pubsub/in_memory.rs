@@ -29,6 +29,7 @@ use tokio::time::Instant;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "pubsub.in-memory",
+    aliases: &[],
     versions: &["v1"],
     fields: &[],
     open: Open::PubSub(|_, _| Box::pin(async { Ok(Arc::new(InMemory::new()) as Arc<_>) })),

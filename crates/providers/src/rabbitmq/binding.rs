@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.rabbitmq",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::Binding(|component, _| {

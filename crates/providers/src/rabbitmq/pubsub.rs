@@ -24,6 +24,7 @@ use std::time::Duration;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "pubsub.rabbitmq",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::PubSub(|component, _| {

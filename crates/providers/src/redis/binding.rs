@@ -12,6 +12,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "bindings.redis",
+    aliases: &[],
     versions: &["v1"],
     fields: super::fields![],
     open: Open::Binding(|component, _| {

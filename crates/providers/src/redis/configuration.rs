@@ -17,6 +17,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "configuration.redis",
+    aliases: &[],
     versions: &["v1"],
     fields: super::fields![],
     open: Open::Configuration(|component, _| {

@@ -12,6 +12,7 @@ use std::time::Duration;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "lock.redis",
+    aliases: &[],
     versions: &["v1"],
     fields: super::fields!["redeliverInterval", "processingTimeout"],
     open: Open::Lock(|component, _| {

@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "pubsub.redis",
+    aliases: &[],
     versions: &["v1"],
     fields: super::fields![
         "processingTimeout",

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.redis",
+    aliases: &[],
     versions: &["v1"],
     fields: super::fields!["ttlInSeconds", "queryIndexes", "redeliverInterval", "processingTimeout"],
     open: Open::State(|component, _| {

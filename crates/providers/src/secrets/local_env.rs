@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "secretstores.local.env",
+    aliases: &[],
     versions: &["v1"],
     fields: &["prefix"],
     open: Open::Secrets(|component, _| {

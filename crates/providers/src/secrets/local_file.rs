@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "secretstores.local.file",
+    aliases: &[],
     versions: &["v1"],
     fields: &["secretsFile", "nestedSeparator", "multiValued"],
     open: Open::Secrets(|component, _| Box::pin(open(component))),

@@ -28,6 +28,7 @@ use std::time::SystemTime;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.in-memory",
+    aliases: &[],
     versions: &["v1"],
     fields: &[],
     open: Open::State(|_, _| Box::pin(async { Ok(Arc::new(InMemory::new()) as Arc<_>) })),

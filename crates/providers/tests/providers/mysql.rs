@@ -326,7 +326,7 @@ async fn statements(server: &Process) {
     let described = component("bindings.mysql", &[("url", &url)]);
     let open = || open_binding(&described);
     binding::suite("bindings.mysql", TOKIO, binding::Traits::default(), open).await.assert_passed();
-    let binding = open().await;
+    let (binding, mut client) = (open().await, admin(server).await);
     let create = "CREATE TABLE foo (id bigint AUTO_INCREMENT PRIMARY KEY, b boolean, v1 varchar(20) CHARACTER SET utf8mb4, \
                   ts timestamp(3) NULL, d date, t time, f double, n decimal(12,3), bytes blob, u bigint unsigned)";
     invoke(&binding, "exec", create, None).await.unwrap();
@@ -377,6 +377,46 @@ async fn statements(server: &Process) {
         assert!(error.contains(expected), "{sql}: {error}");
     }
     assert_eq!(rows(&binding, "SELECT 1 AS one", None).await, json!([{"one": 1}]), "works after all of that");
+    // No statement changes the connection of the next one.
+    let changes = [
+        "START TRANSACTION",
+        "SET autocommit = 0",
+        "USE mysql",
+        "LOCK TABLES foo READ",
+        "CREATE TEMPORARY TABLE foo (a int)",
+        "SELECT @a := 1",
+        "SELECT GET_LOCK('a', 1)",
+    ];
+    for (number, sql) in changes.into_iter().enumerate() {
+        invoke(&binding, "exec", sql, None).await.unwrap();
+        let update = "UPDATE foo SET v1 = ? WHERE id = 2";
+        let updated = invoke(&binding, "exec", update, Some(json!([number.to_string()]))).await;
+        updated.unwrap_or_else(|error| panic!("after {sql}: {error}"));
+        let state = "SELECT @@autocommit AS auto, DATABASE() AS db, @a AS a, IS_USED_LOCK('a') AS held, \
+                     (SELECT v1 FROM foo WHERE id = 2) AS v1";
+        let found = json!([{"auto": 1, "db": "ours", "v1": number.to_string()}]);
+        let is = async || (rows(&binding, state, None).await == found).then_some(());
+        eventually("connection without a past", is).await;
+        // Another connection sees it: it is no part of a transaction that is still open.
+        let committed =
+            client.query_first::<String, _>("SELECT v1 FROM ours.foo WHERE id = 2").await.unwrap();
+        assert_eq!(committed, Some(number.to_string()), "after {sql}");
+    }
+    // One request is one statement.
+    for sql in [
+        "DELETE FROM foo; DELETE FROM foo",
+        "SELECT 1; DROP TABLE foo",
+        "LOCK TABLES foo READ; DROP TABLE foo",
+    ] {
+        let error = invoke(&binding, "exec", sql, None).await.expect_err(sql).to_string();
+        assert!(error.contains("error 1064"), "{sql}: {error}");
+    }
+    assert_eq!(rows(&binding, "SELECT COUNT(*) AS n FROM foo", None).await, json!([{"n": 2}]));
+    // What cannot be prepared is run as it is.
+    invoke(&binding, "exec", "LOCK TABLES foo READ", None).await.unwrap();
+    // A server without TLS will do where TLS is only preferred.
+    let preferred = component("bindings.mysql", &[("url", &format!("{url}?tls=preferred"))]);
+    open_binding(&preferred).await.close().await;
     binding.ping().await.unwrap();
     let close = BindingRequest { operation: "close".to_owned(), ..BindingRequest::default() };
     assert_eq!(binding.invoke(close).await, Ok(BindingResponse::default()));
@@ -423,7 +463,16 @@ async fn hanging(server: &Process) {
         "{answers:?}"
     );
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // Nobody waits for the lock any more, so nothing is written when it is released.
+    let waiting =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'hanging' AND command <> 'Sleep'";
+    eventually("end of what nobody waits for", async || {
+        (client.query_first::<i64, _>(waiting).await.unwrap() == Some(0)).then_some(())
+    })
+    .await;
     client.query_drop("UNLOCK TABLES").await.unwrap();
+    let found = eventually("value", async || store.get("a").await.ok()).await;
+    assert_eq!(found.unwrap().value, "1");
     eventually("write", async || store.set(set("a", "3")).await.ok()).await;
     store.close().await;
 }

@@ -7,6 +7,7 @@ use dhow_blocks::error::BlockError;
 use dhow_blocks::pubsub::PubSub;
 use dhow_providers::registry::OpenError;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nats() {
@@ -31,6 +32,28 @@ async fn nats_with_tls() {
     let server = tokio::task::block_in_place(dhow_servers::nats_with_tls).unwrap();
     let url = format!("tls://{}", server.process.address());
     brokers::tls("pubsub.jetstream", ("natsURL", url), &server.certificates).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_not_ask_for_answers_publishes_without_delay() {
+    let server = tokio::task::block_in_place(dhow_servers::nats_with_narrow_user).unwrap();
+    let binding_of = async |login: &str| {
+        let url = format!("nats://{login}{}", server.address());
+        let binding = Broker { component_type: "bindings.nats", metadata: vec![("natsURL", url)] };
+        binding.binding(&[("subject", "open.letters")]).await
+    };
+    let (reader, writer) = (binding_of("").await, binding_of("narrow:secret@").await);
+    let (handler, mut seen) = shows_events(0);
+    let running = reader.read(handler).await.unwrap();
+    let start = Instant::now();
+    for letter in ["first", "second"] {
+        writer.invoke(request("create", letter, &[])).await.unwrap();
+        assert_eq!(next(&mut seen).await.data, letter);
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    running.stop().await;
+    reader.close().await;
+    writer.close().await;
 }
 
 async fn wildcards(broker: &Broker) {

@@ -576,7 +576,7 @@ async fn rows(binding: &Arc<dyn Binding>, sql: &str, params: Option<Value>) -> V
 }
 
 async fn statements(server: &Process) {
-    create_database(server, "binding").await;
+    let client = create_database(server, "binding").await;
     let metadata = [("connectionString", &*at(server, "binding")), ("timeout", "2s")];
     let binding = open_binding(&component("bindings.postgresql", "v1", &metadata)).await;
     assert_eq!(binding.operations(), ["exec", "query", "close"]);
@@ -673,6 +673,26 @@ async fn statements(server: &Process) {
         assert!(start.elapsed() < Duration::from_secs(20), "{sql}");
     }
     assert_eq!(rows(&binding, "SELECT 1", None).await, json!([[1]]), "works after all of that");
+    // No statement changes the connection of the next one.
+    for sql in [
+        "BEGIN",
+        "SET search_path = nowhere",
+        "LISTEN something",
+        "CREATE TEMPORARY TABLE foo (a int)",
+        "SELECT set_config('search_path', 'nowhere', false)",
+        "SELECT pg_advisory_lock(7)",
+    ] {
+        invoke(&binding, "exec", sql, None).await.unwrap();
+        let state = "SELECT current_setting('search_path') <> 'nowhere', \
+                     (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM foo), \
+                     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())";
+        assert_eq!(rows(&binding, state, None).await, json!([[true, 0, 3, 0]]), "after {sql}");
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        eventually("end of the transaction", async || {
+            (client.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+    }
     binding.ping().await.unwrap();
     let close = BindingRequest { operation: "close".to_owned(), ..BindingRequest::default() };
     assert_eq!(binding.invoke(close.clone()).await, Ok(BindingResponse::default()));
@@ -718,6 +738,18 @@ async fn mistakes(server: &Process) {
     let store = open_state(&component("state.postgresql", "v2", &fields)).await;
     assert!(store.get("app||theirs").await.unwrap().is_some());
     store.close().await;
+    // So can a socket, and an address without a name; types have other names.
+    let folder = server.folder().join("data").display().to_string();
+    for (component_type, version, field, host) in [
+        ("state.postgres", "v2", "host", &*folder),
+        ("state.yugabytedb", "v2", "hostaddr", "127.0.0.1"),
+        ("state.yugabyte", "", "hostaddr", "127.0.0.1"),
+    ] {
+        let fields = [&[(field, host)], &fields[1..]].concat();
+        let store = open_state(&component(component_type, version, &fields)).await;
+        assert!(store.get("app||theirs").await.unwrap().is_some(), "{component_type} {version} {host}");
+        store.close().await;
+    }
 }
 
 /// A server that does not answer costs a caller the timeout and nobody a lock.

@@ -1,6 +1,8 @@
 //! Components are opened by type; mistakes in them are named.
 
-use dhow_providers::registry::{ComponentSpec, OpenContext, OpenError, Opened, open, unknown_fields};
+use dhow_providers::registry::{
+    ComponentSpec, OpenContext, OpenError, Opened, open, provider, unknown_fields,
+};
 use std::path::Path;
 
 fn component(component_type: &str, version: &str, metadata: &[(&str, &str)]) -> ComponentSpec {
@@ -36,6 +38,20 @@ async fn an_unknown_type_names_the_nearest() {
             }
             other => panic!("{component_type}: {other}"),
         }
+    }
+}
+
+#[cfg(feature = "postgresql")]
+#[test]
+fn types_have_other_names() {
+    for (component_type, version, expected) in [
+        ("state.postgres", "v2", "state.postgresql"),
+        ("bindings.postgres", "v1", "bindings.postgresql"),
+        ("Configuration.Postgres", "", "configuration.postgresql"),
+        ("state.yugabyte", "", "state.yugabytedb"),
+    ] {
+        let found = provider(&component(component_type, version, &[])).unwrap();
+        assert_eq!(found.component_type, expected);
     }
 }
 

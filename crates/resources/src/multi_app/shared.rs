@@ -107,7 +107,12 @@ pub(super) fn read(findings: &mut Findings, table: &mut Table<'_>, place: Place<
         app_log: table.optional(findings, "appLogDestination", word(DESTINATIONS)),
         unused: Vec::new(),
     };
-    unused(table, &["placementHostAddress", "schedulerHostAddress", "enableProfiling"], &mut shared.unused);
+    let no_use = ["placementHostAddress", "schedulerHostAddress", "enableProfiling", "logLevel"];
+    unused(table, &no_use, &mut shared.unused);
+    // All hosts log to the console, whoever asks for it or not.
+    if shared.host_log.is_some_and(|destination| destination != LogDestination::Console) {
+        unused(table, &["daprdLogDestination"], &mut shared.unused);
+    }
     shared
 }
 

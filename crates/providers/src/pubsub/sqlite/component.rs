@@ -12,6 +12,7 @@ use std::time::Duration;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "pubsub.sqlite",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::PubSub(|component, context| {

@@ -13,6 +13,7 @@ use std::time::Duration;
 /// The line in the registry.
 pub(crate) const PROVIDER: Provider = Provider {
     component_type: "state.sqlite",
+    aliases: &[],
     versions: &["v1"],
     fields: FIELDS,
     open: Open::State(|component, context| {
