@@ -13,9 +13,9 @@ use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::{Cache, Engine, Image, Program};
-use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio};
-use std::sync::Arc;
+use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio, Vms};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, Semaphore, TryAcquireError};
 
@@ -30,6 +30,8 @@ pub struct Shared {
     pub compiling: parking_lot::Mutex<()>,
     /// Imports, resolved once.
     pub linkers: Linkers,
+    /// What proxy-wasm guests share.
+    pub vms: Vms,
     /// Which traces are recorded.
     pub tracer: Arc<Tracer>,
     /// Invocations under way in all apps; shutting down waits for them.
@@ -95,6 +97,8 @@ pub struct Wasm {
     pub(crate) setup: Arc<Setup>,
     pub(crate) guest: ArcSwapOption<Guest>,
     pub(crate) loading: Mutex<()>,
+    /// The id that a function made for Layotto tells; known once the app is prepared.
+    pub(crate) layotto_id: OnceLock<String>,
 }
 
 /// Follows one invocation from admission to the last byte of its response.
@@ -161,6 +165,11 @@ impl App {
             Kind::Wasm(module) => Some(module),
             Kind::Native(_) => None,
         }
+    }
+
+    /// The id under which it wants to be called, if it is a function made for Layotto.
+    pub fn layotto_id(&self) -> Option<&str> {
+        self.module()?.layotto_id.get().map(String::as_str)
     }
 
     /// Whether it is a program outside that speaks gRPC.

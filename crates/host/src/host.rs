@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
 use dhow_engine::{Cache, Engine};
-use dhow_guest::{HttpClient, Linkers, Output};
+use dhow_guest::{HttpClient, Linkers, Output, Vms};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -79,6 +79,7 @@ impl Host {
                 cache: options.cache,
                 compiling: parking_lot::Mutex::new(()),
                 linkers: Linkers::default(),
+                vms: Vms::default(),
                 under_way: UnderWay::default(),
             }),
             table: ArcSwap::default(),

@@ -11,11 +11,11 @@ use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
 use dhow_engine::{Limits, Program};
-use dhow_guest::{Bounds, Directory, Setup};
+use dhow_guest::{Bounds, Directory, Guest, Setup};
 use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -38,8 +38,8 @@ pub struct AppSpec {
     pub config: BTreeMap<String, String>,
     /// Folders.
     pub dirs: Vec<Directory>,
-    /// Invocations that an instance may serve.
-    pub reuse: u32,
+    /// Invocations that an instance may serve; none: as the ABI has it.
+    pub reuse: Option<u32>,
     /// What is allowed.
     pub grants: Grants,
     /// How much.
@@ -92,7 +92,7 @@ impl AppSpec {
             env: BTreeMap::new(),
             config: BTreeMap::new(),
             dirs: Vec::new(),
-            reuse: 1,
+            reuse: None,
             grants: Grants::default(),
             bounds: Bounds::default(),
             admission: DEFAULT_ADMISSION,
@@ -186,7 +186,15 @@ impl Host {
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
         let prepared = tokio::task::spawn_blocking(move || host.compile(spec, components, &module, version));
-        prepared.await.unwrap_or_else(|panicked| Err(unusable(app_id, file, panicked.to_string())))
+        let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
+        let (app, guest) = prepared.await.unwrap_or_else(|panicked| Err(broken(panicked.to_string())))?;
+        if let (Some(guest), Some(wasm)) = (guest, app.module()) {
+            let id = guest.layotto_id().await.map_err(|failure| broken(failure.to_string()))?;
+            if let Some(id) = id {
+                let _ = wasm.layotto_id.set(id);
+            }
+        }
+        Ok(app)
     }
 
     fn compile(
@@ -195,19 +203,18 @@ impl Host {
         components: Providers,
         module: &Module,
         version: u64,
-    ) -> Result<Arc<App>, PrepareError> {
+    ) -> Result<(Arc<App>, Option<Arc<Guest>>), PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let shared = self.shared();
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
         let image = shared.image(module).map_err(broken)?;
         let app = self.assemble(spec, components, Arc::clone(&module.program), version);
-        if let Kind::Wasm(wasm) = &app.kind {
-            let guest = wasm.link(&shared, &image).map_err(broken)?;
-            if shared.cache.is_none() || self.keeps_loaded() {
-                wasm.guest.store(Some(Arc::new(guest)));
-            }
+        let Kind::Wasm(wasm) = &app.kind else { return Ok((app, None)) };
+        let guest = Arc::new(wasm.link(&shared, &image).map_err(broken)?);
+        if shared.cache.is_none() || self.keeps_loaded() {
+            wasm.guest.store(Some(Arc::clone(&guest)));
         }
-        Ok(app)
+        Ok((app, Some(guest)))
     }
 
     fn assemble(
@@ -228,6 +235,9 @@ impl Host {
             }
         }
         env.extend(spec.env);
+        let shared = self.shared();
+        // An app shares with others only where its configuration says so.
+        let vm_id = spec.config.get("vm_id").cloned().unwrap_or_else(|| spec.app_id.clone());
         let scope = Arc::new(Scope {
             app_id: Arc::clone(&app_id),
             components,
@@ -245,6 +255,8 @@ impl Host {
             bounds: spec.bounds,
             reuse: spec.reuse,
             output: self.output(),
+            meters: self.metrics().guests(&app_id),
+            vm: shared.vms.vm(&vm_id),
             runtime_api: api,
             client: self.client(),
         };
@@ -255,6 +267,7 @@ impl Host {
             setup: Arc::new(setup),
             guest: ArcSwapOption::empty(),
             loading: Mutex::new(()),
+            layotto_id: OnceLock::new(),
         };
         Arc::new(App {
             metrics: self.metrics().app(&app_id),
@@ -266,7 +279,7 @@ impl Host {
             admission: spec.admission,
             scope,
             deadline,
-            shared: self.shared(),
+            shared,
             turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
             waiting: AtomicUsize::new(0),
             last_used: AtomicU64::new(0),

@@ -69,8 +69,8 @@ pub struct AppConfig {
     pub config: BTreeMap<String, String>,
     /// Folders of the machine that the app sees.
     pub dirs: Vec<DirConfig>,
-    /// Invocations that one instance may serve; 1, the default, is a fresh instance each time.
-    pub reuse: u32,
+    /// Invocations that one instance may serve; 1 is a fresh instance each time. None: as the module's ABI has it.
+    pub reuse: Option<u32>,
     /// `[apps.<id>.grants]`: what the app may reach. Nothing by default.
     pub grants: Grants,
     /// `[apps.<id>.limits]`, without the defaults: see [`Manifest::limits`].

@@ -62,7 +62,7 @@ pub(super) fn read(
     let env = table.read(findings, "env", fields::env).unwrap_or_default();
     let config = table.read(findings, "config", fields::values).unwrap_or_default();
     let dirs = table.read(findings, "dirs", |findings, node, path| Some(dirs(findings, node, path, dir)));
-    let reuse = table.read(findings, "reuse", limits::count).unwrap_or(1);
+    let reuse = table.read(findings, "reuse", limits::count);
     let grants = table.read(findings, "grants", grants).unwrap_or_default();
     let limits = table.read(findings, "limits", limits::read).unwrap_or_default();
     let build = table.read(findings, "build", |findings, node, path| build(findings, node, path, dir));
