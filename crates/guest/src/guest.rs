@@ -6,7 +6,7 @@ use crate::failure::{Failure, LoadError};
 use crate::http2::Http2;
 use crate::http3::Http3;
 use crate::linker::{self, Linkers};
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, Passed, Proxy};
 use crate::run::InFlight;
 use crate::setup::{Setup, Stdio};
 use crate::{cgi, ending};
@@ -101,6 +101,22 @@ impl Guest {
             Room::Command(room) => ending::reply(cgi::invoke(room, invocation).await, flight, limit),
             Room::Proxy(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Events => Ok(events::unhandled()),
+        }
+    }
+
+    /// Lets a request pass on its way to another app; `None` if this is no filter.
+    pub async fn pass(&self, invocation: Invocation) -> Option<Result<Passed, Failure>> {
+        match &self.room {
+            Room::Proxy(room) => Some(room.pass(invocation).await),
+            _ => None,
+        }
+    }
+
+    /// Calls a guest that wants to be called by itself (ticks, queues of proxy-wasm), until it does not any more; for
+    /// others ends at once.
+    pub async fn tend(&self) {
+        if let Room::Proxy(room) = &self.room {
+            Arc::clone(room).tend().await;
         }
     }
 

@@ -54,4 +54,5 @@ pub use guest::{Guest, Invoked};
 pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
 pub use proxy::shared::{Vm, Vms};
+pub use proxy::{Passed, Passing};
 pub use setup::{Bounds, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream};

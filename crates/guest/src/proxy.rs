@@ -14,6 +14,8 @@
 //! | `stream` | one request on its way through a guest |
 //! | `headers`, `buffer` | maps and bodies as a guest sees them |
 //! | `calls`, `grpc` | requests of a guest, whose answers come as callbacks |
+//! | `filter` | a guest before another app |
+//! | `root` | what a guest does without a request: ticks, queues |
 //! | `shared` | values and queues that guests share |
 //!
 //! Instances are kept and used again, for that is the contract: a guest sees one long life, with a root context that
@@ -24,14 +26,17 @@ mod abi;
 mod buffer;
 mod callbacks;
 mod calls;
+mod filter;
 mod grpc;
 mod headers;
 mod imports;
 mod instance;
+mod root;
 pub(crate) mod shared;
 mod state;
 mod stream;
 
+pub use filter::{Passed, Passing};
 pub(crate) use imports::{add_to_linker, is_provided, pre};
 pub(crate) use state::ProxyState;
 

@@ -124,6 +124,10 @@ impl Host {
             }
             table.apps.insert(Arc::clone(&app.app_id), app);
         }
+        for app in table.apps.values() {
+            app.filters.resolve(&table.apps);
+            app.tend();
+        }
         self.table.store(Arc::new(table));
         self.ready.store(true, Ordering::Release);
         if let Some(host) = self.this.upgrade() {

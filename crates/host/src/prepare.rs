@@ -2,9 +2,9 @@
 
 use crate::app::{Admission, App, Kind, Wasm};
 use crate::components::ComponentError;
+use crate::filters::Filters;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
-use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
 use dhow_blocks::invoke::Channel;
@@ -14,10 +14,10 @@ use dhow_engine::{Limits, Program};
 use dhow_guest::{Bounds, Directory, Guest, Setup};
 use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 /// What an app is to be; comes from a manifest or a command line.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct AppSpec {
     pub dirs: Vec<Directory>,
     /// Invocations that an instance may serve; none: as the ABI has it.
     pub reuse: Option<u32>,
+    /// Apps that requests pass on their way to it, in this order; all speak proxy-wasm.
+    pub filters: Vec<String>,
     /// What is allowed.
     pub grants: Grants,
     /// How much.
@@ -93,6 +95,7 @@ impl AppSpec {
             config: BTreeMap::new(),
             dirs: Vec::new(),
             reuse: None,
+            filters: Vec::new(),
             grants: Grants::default(),
             bounds: Bounds::default(),
             admission: DEFAULT_ADMISSION,
@@ -118,6 +121,7 @@ impl AppSpec {
             config: app.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             dirs: app.dirs.iter().map(directory).collect(),
             reuse: app.reuse,
+            filters: app.filters.iter().map(|filter| filter.app_id.clone()).collect(),
             grants: app.grants.clone(),
             bounds: bounds(limits),
             admission: admission(limits),
@@ -261,14 +265,7 @@ impl Host {
             client: self.client(),
         };
         let deadline = spec.bounds.deadline;
-        let wasm = Wasm {
-            source: spec.source,
-            program,
-            setup: Arc::new(setup),
-            guest: ArcSwapOption::empty(),
-            loading: Mutex::new(()),
-            layotto_id: OnceLock::new(),
-        };
+        let wasm = Wasm::new(spec.source, program, Arc::new(setup));
         Arc::new(App {
             metrics: self.metrics().app(&app_id),
             app_id,
@@ -278,6 +275,7 @@ impl Host {
             hosts: spec.hosts,
             admission: spec.admission,
             scope,
+            filters: Filters::new(spec.filters),
             deadline,
             shared,
             turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
@@ -307,6 +305,7 @@ impl Host {
             hosts: Vec::new(),
             admission: Admission { running, queued: UNLIMITED },
             scope,
+            filters: Filters::default(),
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),
             turns: Semaphore::new(running),

@@ -7,6 +7,7 @@ use super::abi::Status;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
@@ -59,6 +60,7 @@ struct Queue {
 pub(super) struct Wake {
     ready: Mutex<BTreeMap<u32, u32>>,
     notify: Notify,
+    used: AtomicBool,
 }
 
 // === impl Vms ===
@@ -139,6 +141,9 @@ impl Vm {
             listeners: Vec::new(),
         });
         queue.listeners.retain(|listener| listener.strong_count() > 0);
+        if let Some(wake) = wake {
+            wake.used.store(true, Ordering::Relaxed);
+        }
         if let Some(wake) = wake
             && !queue.listeners.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(wake)))
         {
@@ -237,6 +242,11 @@ impl Wake {
     fn tell(&self, queue: u32) {
         *self.ready.lock().entry(queue).or_default() += 1;
         self.notify.notify_one();
+    }
+
+    /// Whether there is a queue to hear of.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Waits for a queue that got something; once for each thing.

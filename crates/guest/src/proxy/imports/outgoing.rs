@@ -1,7 +1,6 @@
 //! Host functions that send requests: HTTP calls, gRPC calls and streams.
 
 use super::{ENV, put, writable};
-use crate::memory::Place;
 use crate::proxy::abi::{Status, code};
 use crate::proxy::calls::http_call;
 use crate::proxy::grpc::{self, Ask};
@@ -29,11 +28,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
             let call = || -> Result<u32, Status> {
                 writable(&mut caller, id_at)?;
                 let (memory, state) = of(&mut caller)?;
-                let upstream = text(memory.bytes((upstream, upstream_len))?)?;
-                let pairs = parsed(memory.bytes((headers, headers_len))?)?;
-                let body = memory.bytes((body, body_len))?;
+                // All of them before any is understood: a wrong address is told as one.
+                let (upstream, headers) =
+                    (memory.bytes((upstream, upstream_len))?, memory.bytes((headers, headers_len))?);
+                let (body, trailers) =
+                    (memory.bytes((body, body_len))?, memory.bytes((trailers, trailers_len))?);
+                let (upstream, pairs) = (text(upstream)?, parsed(headers)?);
                 let mut trailing = HeaderMap::new();
-                for (name, value) in parsed(memory.bytes((trailers, trailers_len))?)? {
+                for (name, value) in parsed(trailers)? {
                     Map::Plain(&mut trailing).add(name, value)?;
                 }
                 if body.len() as u64 > state.setup.bounds.request_body {
@@ -131,19 +133,23 @@ fn ask(
 ) -> Result<u32, Status> {
     writable(caller, id_at)?;
     let (memory, state) = of(caller)?;
-    let [upstream, service, method, metadata] = asked.map(Place::from);
-    let metadata = parsed(memory.bytes(metadata)?).map_err(|_| Status::ParseFailure)?;
+    let mut pieces = [&[][..]; 4];
+    for (piece, place) in pieces.iter_mut().zip(asked) {
+        *piece = memory.bytes(place)?;
+    }
+    let message = message.map(|message| memory.bytes(message)).transpose()?;
+    let [upstream, service, method, metadata] = pieces;
     let unparsed = |_| Status::ParseFailure;
+    let metadata = parsed(metadata).map_err(unparsed)?;
     let ask = Ask {
-        upstream: text(memory.bytes(upstream)?).map_err(unparsed)?,
-        service: text(memory.bytes(service)?).map_err(unparsed)?,
-        method: text(memory.bytes(method)?).map_err(unparsed)?,
+        upstream: text(upstream).map_err(unparsed)?,
+        service: text(service).map_err(unparsed)?,
+        method: text(method).map_err(unparsed)?,
         metadata: &metadata,
     };
     match message {
         None => grpc::stream(state, &ask),
         Some(message) => {
-            let message = memory.bytes(message)?;
             if message.len() as u64 > state.setup.bounds.request_body {
                 return Err(Status::InternalFailure);
             }

@@ -55,7 +55,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
         ENV,
         "proxy_resolve_shared_queue",
         |mut caller: Caller<'_, ProxyState>, vm: u32, vm_len: u32, name: u32, name_len: u32, id_at: u32| {
-            let id = resolve(&mut caller, Some((vm, vm_len)), (name, name_len));
+            let id = resolve(&mut caller, Some((vm, vm_len)), (name, name_len), id_at);
             put(&mut caller, id, id_at)
         },
     )?;
@@ -98,7 +98,7 @@ pub(super) fn resolve_own_queue(linker: &mut Linker<ProxyState>) -> wasmtime::Re
         ENV,
         "proxy_resolve_shared_queue",
         |mut caller: Caller<'_, ProxyState>, name: u32, name_len: u32, id_at: u32| {
-            let id = resolve(&mut caller, None, (name, name_len));
+            let id = resolve(&mut caller, None, (name, name_len), id_at);
             put(&mut caller, id, id_at)
         },
     )?;
@@ -109,7 +109,9 @@ fn resolve(
     caller: &mut Caller<'_, ProxyState>,
     vm: Option<(u32, u32)>,
     name: (u32, u32),
+    id_at: u32,
 ) -> Result<u32, Status> {
+    writable(caller, id_at)?;
     let (memory, state) = of(caller)?;
     let vm = vm.map_or(Ok(""), |vm| memory.text(vm))?;
     let scope = &state.setup.scope;
