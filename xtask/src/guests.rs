@@ -122,6 +122,15 @@ fn script(folder: &Path) -> Option<PathBuf> {
     files.filter(|file| file.extension().is_some_and(|e| e == "js")).min()
 }
 
+/// Which system a Rust guest is for.
+fn rust_target(package: &str) -> &'static str {
+    match package {
+        package if package.starts_with("proxy-core") => "wasm32-unknown-unknown",
+        package if package.starts_with("p1-") || package.starts_with("proxy-") => "wasm32-wasip1",
+        _ => "wasm32-wasip2",
+    }
+}
+
 fn build(guests: &[Guest], env: &Env) -> Result<(), String> {
     let has = |language| guests.iter().any(|g| g.language == language);
     if has(Language::Rust) {
@@ -230,8 +239,9 @@ impl Guest {
 
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
-        for (target, p1) in [("wasm32-wasip1", true), ("wasm32-wasip2", false)] {
-            let of_target: Vec<_> = modules.iter().filter(|(_, p)| p.starts_with("p1-") == p1).collect();
+        for target in setup::RUST_TARGETS {
+            let of_target: Vec<_> =
+                modules.iter().filter(|(_, package)| rust_target(package) == target).collect();
             if of_target.is_empty() {
                 continue;
             }

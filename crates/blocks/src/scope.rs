@@ -235,10 +235,11 @@ impl Scope {
         self.grants.check(Ask::Http { scheme, host, port })
     }
 
-    /// A target that is a URL needs the grant for its host, every other one that for its name.
-    fn may_invoke(&self, target: &str) -> bool {
+    /// Whether the app may invoke another one, or itself. A target that is a URL needs the grant for its host, every
+    /// other one that for its name.
+    pub fn may_invoke(&self, target: &str) -> bool {
         if !target.contains("://") {
-            return self.grants.check(Ask::Invoke(target)).is_ok();
+            return target == &*self.app_id || self.grants.check(Ask::Invoke(target)).is_ok();
         }
         let uri = target.parse::<http::Uri>().ok();
         uri.is_some_and(|uri| {
@@ -250,7 +251,7 @@ impl Scope {
 
     /// Invokes another app, or this one, under the resiliency policy of the target.
     pub async fn invoke(&self, app_id: &str, mut invocation: Invocation) -> Result<Reply, InvokeError> {
-        if app_id != &*self.app_id && !self.may_invoke(app_id) {
+        if !self.may_invoke(app_id) {
             return Err(InvokeError::Denied { caller: self.app_id.to_string(), app_id: app_id.to_owned() });
         }
         if invocation.depth >= MAX_INVOKE_DEPTH {

@@ -68,7 +68,6 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
         return Run::Command(line);
     }
     Run::Cannot(match abi {
-        Abi::ProxyWasm => "it speaks the proxy-wasm ABI, which this version of dhow does not run",
         Abi::Wapc => "it speaks the waPC ABI, which this version of dhow does not run",
         _ => {
             "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler, wasi:cli/run \

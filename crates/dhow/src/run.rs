@@ -75,9 +75,9 @@ pub(crate) struct Run {
     /// Requests at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Option<u32>,
-    /// Requests that one instance serves before it is thrown away
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    reuse: u32,
+    /// Requests that one instance serves before it is thrown away; default 1, for proxy-wasm modules as many as come
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    reuse: Option<u32>,
     /// Folders with Dapr resource files (repeatable); default: resources/ if it is there
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,

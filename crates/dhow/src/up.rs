@@ -219,6 +219,18 @@ impl Fleet {
             }
         }
         progress.finish_and_clear();
+        for (app_id, app) in &manifest.apps {
+            for filter in &app.filters {
+                if next.get(&filter.app_id).is_some_and(|(_, filter)| !filter.is_filter()) {
+                    let (file, line, name) = (manifest.file.display(), filter.line, &filter.app_id);
+                    failures.push(format!(
+                        "{file}:{line}:{}: apps.{app_id}.filters: app {name:?} is no filter: its module does not \
+                         speak proxy-wasm",
+                        filter.column
+                    ));
+                }
+            }
+        }
         if !failures.is_empty() {
             failures.sort();
             return Err(Error::new(failures.join("\n")));

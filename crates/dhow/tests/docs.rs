@@ -73,6 +73,7 @@ pages! {
     manifest: "docs/manifest.md",
     many_apps: "docs/many-apps.md",
     observe_with_opentelemetry: "docs/observe-with-opentelemetry.md",
+    proxy_wasm: "docs/proxy-wasm.md",
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
     schedule_work: "docs/schedule-work.md",

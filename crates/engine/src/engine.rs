@@ -142,7 +142,8 @@ fn pooling(options: &EngineOptions) -> PoolingAllocationConfig {
     // A component made of several core modules (JavaScript: main, shims, adapter) takes one component
     // instance and several of the rest.
     pool.total_component_instances(instances)
-        .total_stacks(instances)
+        // A core module whose host functions call it back needs a second one for that time.
+        .total_stacks(instances.saturating_mul(2))
         .total_core_instances(instances.saturating_mul(8))
         .total_memories(instances.saturating_mul(2))
         .total_tables(instances.saturating_mul(4))

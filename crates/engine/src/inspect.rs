@@ -30,7 +30,7 @@ pub enum Abi {
     Events,
     /// Core module with `_start` and WASI preview 1 (or no) imports.
     Preview1,
-    /// Core module for a proxy-wasm host.
+    /// Core module for a proxy-wasm host, or a function made for Layotto.
     ProxyWasm,
     /// Core module for a waPC host.
     Wapc,
@@ -134,7 +134,7 @@ impl Abi {
 
     /// The guest waits for what arrives: requests or events.
     pub fn is_service(self) -> bool {
-        self.is_http() || self == Abi::Events
+        self.is_http() || matches!(self, Abi::Events | Abi::ProxyWasm)
     }
 
     /// The guest runs like a program: arguments in, exit code out.
@@ -187,7 +187,9 @@ fn abi(found: &Inspection) -> Abi {
         Kind::Component if exports("wasi:cli/run@0.3") => Abi::Cli3,
         Kind::Component if EVENT_HANDLERS.iter().any(|handler| exports(handler)) => Abi::Events,
         Kind::Component => Abi::Unknown,
-        Kind::Module if exports("proxy_abi_version_") || exports("proxy_on_") => Abi::ProxyWasm,
+        Kind::Module if exports("proxy_abi_version_") || exports("proxy_on_") || exports("proxy_get_id") => {
+            Abi::ProxyWasm
+        }
         Kind::Module if exports("__guest_call") => Abi::Wapc,
         Kind::Module if found.exports.iter().any(|name| name == "_start") => Abi::Preview1,
         Kind::Module => Abi::Unknown,
@@ -214,6 +216,8 @@ mod tests {
         let cases = [
             ("(module (func (export \"_start\")))", Kind::Module, Abi::Preview1),
             ("(module (func (export \"proxy_abi_version_0_2_1\")))", Kind::Module, Abi::ProxyWasm),
+            ("(module (func (export \"proxy_on_log\")))", Kind::Module, Abi::ProxyWasm),
+            ("(module (func (export \"proxy_get_id\")))", Kind::Module, Abi::ProxyWasm),
             ("(module (func (export \"__guest_call\")))", Kind::Module, Abi::Wapc),
             ("(module)", Kind::Module, Abi::Unknown),
             ("(component)", Kind::Component, Abi::Unknown),

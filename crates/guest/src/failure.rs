@@ -24,6 +24,9 @@ pub enum Failure {
     /// It answered with an error of its own interface instead of a response.
     #[error("it answered with an error: {0}")]
     ErrorAnswer(String),
+    /// It paused a stream, and nothing that could let it go on is under way.
+    #[error("it paused the request and waits for nothing that could let it go on")]
+    Paused,
     /// It did not finish in time.
     #[error("it did not finish within {0:?}")]
     Deadline(std::time::Duration),

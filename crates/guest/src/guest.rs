@@ -6,6 +6,7 @@ use crate::failure::{Failure, LoadError};
 use crate::http2::Http2;
 use crate::http3::Http3;
 use crate::linker::{self, Linkers};
+use crate::proxy::{self, Passed, Proxy};
 use crate::run::InFlight;
 use crate::setup::{Setup, Stdio};
 use crate::{cgi, ending};
@@ -28,6 +29,7 @@ enum Room {
     Http2(Arc<Http2>),
     Http3(Arc<Http3>),
     Command(Arc<Command>),
+    Proxy(Arc<Proxy>),
     /// Nothing but handlers of events.
     Events,
 }
@@ -68,6 +70,10 @@ impl Guest {
                     };
                     (room, events)
                 }
+                (Code::Module(module), Abi::ProxyWasm) => {
+                    let pre = proxy::pre(linkers.proxy(engine)?, module)?;
+                    (Room::Proxy(Arc::new(Proxy::new(engine, pre, setup)?)), None)
+                }
                 (Code::Module(module), _) => {
                     let pre = linkers.module(engine)?.instantiate_pre(module)?;
                     (Room::Command(Arc::new(Command::new(CommandKind::Module(pre), setup))), None)
@@ -93,7 +99,33 @@ impl Guest {
             Room::Http2(room) => ending::reply(room.invoke(invocation, &mut flight).await, flight, limit),
             Room::Http3(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Command(room) => ending::reply(cgi::invoke(room, invocation).await, flight, limit),
+            Room::Proxy(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Events => Ok(events::unhandled()),
+        }
+    }
+
+    /// Lets a request pass on its way to another app; `None` if this is no filter.
+    pub async fn pass(&self, invocation: Invocation) -> Option<Result<Passed, Failure>> {
+        match &self.room {
+            Room::Proxy(room) => Some(room.pass(invocation).await),
+            _ => None,
+        }
+    }
+
+    /// Calls a guest that wants to be called by itself (ticks, queues of proxy-wasm), until it does not any more; for
+    /// others ends at once.
+    pub async fn tend(&self) {
+        if let Room::Proxy(room) = &self.room {
+            Arc::clone(room).tend().await;
+        }
+    }
+
+    /// The id under which a function made for Layotto wants to be called: what its `proxy_get_id` tells. None if it is
+    /// no such function. Runs the module's start and that export, once, under the app's deadline.
+    pub async fn layotto_id(&self) -> Result<Option<String>, Failure> {
+        match &self.room {
+            Room::Proxy(room) => room.layotto_id().await,
+            _ => Ok(None),
         }
     }
 
@@ -106,8 +138,10 @@ impl Guest {
 
     /// Lets go of instances that are kept for reuse and have been idle.
     pub fn sweep(&self) {
-        if let Room::Http2(room) = &self.room {
-            room.sweep();
+        match &self.room {
+            Room::Http2(room) => room.sweep(),
+            Room::Proxy(room) => room.sweep(),
+            _ => {}
         }
     }
 }

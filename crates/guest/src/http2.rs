@@ -111,7 +111,7 @@ impl Http2 {
         };
         called.await.map_err(|error| Failure::of(&error, store.data().limiter.refused()))?;
         instance.served += 1;
-        if instance.served < self.setup.reuse {
+        if instance.served < self.setup.reuse.unwrap_or(1) {
             instance.idle_since = Instant::now();
             self.idle.lock().push(instance);
         }
@@ -119,7 +119,7 @@ impl Http2 {
     }
 
     async fn instance(&self, origin: Origin) -> Result<Instance, Failure> {
-        if self.setup.reuse > 1
+        if self.setup.reuse.unwrap_or(1) > 1
             && let Some(mut instance) = self.idle.lock().pop()
         {
             instance.store.data_mut().serve_again(origin);

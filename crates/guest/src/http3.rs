@@ -99,7 +99,7 @@ impl WorkerState for Worker {
     type RequestData = Origin;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.setup.reuse as usize {
+        if total >= self.setup.reuse.unwrap_or(1) as usize {
             ShouldAccept::Never
         } else if concurrent < CONCURRENT {
             ShouldAccept::Yes

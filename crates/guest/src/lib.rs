@@ -19,6 +19,7 @@
 //! | `keyvalue`, `config`, `logging` | the WASI interfaces of the same names |
 //! | `messaging` | `wasi:messaging`, `wasmcloud:messaging` |
 //! | `runtime` | `dhow:runtime`: every block as plain calls |
+//! | `proxy` | proxy-wasm modules, as apps and as filters; Layotto's functions |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
 //!
@@ -42,6 +43,7 @@ mod memory;
 mod messaging;
 mod outbound;
 mod output;
+mod proxy;
 mod run;
 mod runtime;
 pub mod setup;
@@ -51,4 +53,6 @@ pub use failure::{Failure, LoadError};
 pub use guest::{Guest, Invoked};
 pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
-pub use setup::{Bounds, Directory, Level, Output, Setup, Stdio, Stream};
+pub use proxy::shared::{Vm, Vms};
+pub use proxy::{Passed, Passing};
+pub use setup::{Bounds, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream};

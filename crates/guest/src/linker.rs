@@ -4,8 +4,9 @@
 
 use crate::command::ModuleState;
 use crate::failure::LoadError;
+use crate::proxy::ProxyState;
 use crate::store::GuestState;
-use crate::{api, config, keyvalue, logging, messaging, runtime};
+use crate::{api, config, keyvalue, logging, messaging, proxy, runtime};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -16,6 +17,7 @@ pub struct Linkers {
     plain: OnceLock<component::Linker<GuestState>>,
     concurrent: OnceLock<component::Linker<GuestState>>,
     module: OnceLock<wasmtime::Linker<ModuleState>>,
+    proxy: OnceLock<wasmtime::Linker<ProxyState>>,
 }
 
 /// What components may import: whole packages, ending in a slash, all versions that begin so, ending in a dot, and
@@ -56,7 +58,7 @@ const PROVIDED: [&str; 32] = [
 ];
 
 /// The only socket calls of WASI preview 1; other systems have added more under the same module name.
-const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
+pub(crate) const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
 
 /// What would provide imports that dhow does not, by their beginning.
 const HINTS: [(&str, &str); 16] = [
@@ -126,6 +128,15 @@ impl Linkers {
         api::add_to_linker(&mut made)?;
         Ok(self.module.get_or_init(|| made))
     }
+
+    pub(crate) fn proxy(&self, engine: &Engine) -> wasmtime::Result<&wasmtime::Linker<ProxyState>> {
+        if let Some(linker) = self.proxy.get() {
+            return Ok(linker);
+        }
+        let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
+        proxy::add_to_linker(&mut made)?;
+        Ok(self.proxy.get_or_init(|| made))
+    }
 }
 
 /// Turns a linking error into one that names the import and what would provide it.
@@ -140,6 +151,9 @@ pub(crate) fn explain(inspection: &Inspection, error: &wasmtime::Error) -> LoadE
 /// Whether a module of this kind gets this import from dhow.
 pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
     match inspection.kind {
+        Kind::Module if inspection.abi == Abi::ProxyWasm => {
+            import.split_once("::").is_some_and(|(module, function)| proxy::is_provided(module, function))
+        }
         Kind::Module => match import.split_once("::") {
             Some(("wasi_snapshot_preview1", function)) => {
                 !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)
@@ -166,7 +180,6 @@ fn hint(import: &str) -> &'static str {
 /// Why a module of this ABI cannot be run, if so.
 pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
     let what = match (inspection.abi, inspection.kind) {
-        (Abi::ProxyWasm, _) => "it speaks the proxy-wasm ABI, which is not part of this version of dhow",
         (Abi::Wapc, _) => "it speaks the waPC ABI, which is not part of this version of dhow",
         (Abi::Unknown, Kind::Module) => {
             "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \

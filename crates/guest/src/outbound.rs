@@ -6,6 +6,7 @@
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
+use dhow_blocks::grants::Denied;
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use dhow_blocks::trace::TraceContext;
 use http::uri::Scheme;
@@ -42,6 +43,8 @@ type Sent =
 #[derive(Default)]
 pub struct HttpClient {
     client: OnceLock<Client<HttpsConnector<HttpConnector>, WasiBody>>,
+    /// For gRPC, which is HTTP/2 where nothing was negotiated, too.
+    grpc: OnceLock<Client<HttpsConnector<HttpConnector>, WasiBody>>,
 }
 
 /// The way out of one guest.
@@ -62,6 +65,25 @@ impl Outbound {
     fn slot(&mut self) -> Option<OwnedSemaphorePermit> {
         let slots = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(self.setup.bounds.host_calls)));
         Arc::clone(slots).try_acquire_owned().ok()
+    }
+
+    /// Whether a request to that URI may leave, or is for the runtime itself.
+    pub(crate) fn may_send(&self, uri: &Uri) -> bool {
+        if self.setup.runtime_api.is_some() && self.is_runtime(uri) {
+            return true;
+        }
+        let allowed = self.check(uri);
+        if let Err(denied) = &allowed {
+            tracing::warn!(app_id = &*self.setup.scope.app_id, "{denied}");
+        }
+        allowed.is_ok()
+    }
+
+    fn check(&self, uri: &Uri) -> Result<(), Denied> {
+        let scheme = uri.scheme_str().unwrap_or("https");
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+        self.setup.scope.check_http(scheme, host, port)
     }
 
     fn is_runtime(&self, uri: &Uri) -> bool {
@@ -105,11 +127,7 @@ impl WasiHttpHooks for Outbound {
         {
             request.headers_mut().insert(traceparent, value);
         }
-        let uri = request.uri();
-        let scheme = uri.scheme_str().unwrap_or("https");
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
-        if let Err(denied) = setup.scope.check_http(scheme, host, port) {
+        if let Err(denied) = self.check(request.uri()) {
             tracing::warn!(
                 app_id = &*setup.scope.app_id,
                 trace_id = format!("{:032x}", trace.trace_id),
@@ -122,7 +140,7 @@ impl WasiHttpHooks for Outbound {
         let connect = wait(options.and_then(|o| o.connect_timeout));
         let between_bytes = wait(options.and_then(|o| o.between_bytes_timeout));
         Box::new(async move {
-            let response = setup.client.get().request(request);
+            let response = setup.client.get(request.version() == http::Version::HTTP_2).request(request);
             let response = tokio::time::timeout(connect.saturating_add(first_byte), response).await;
             let response =
                 response.map_err(|_| Error::HttpResponseTimeout)?.map_err(|error| client_error(&error))?;
@@ -197,8 +215,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 // === impl HttpClient ===
 
 impl HttpClient {
-    fn get(&self) -> &Client<HttpsConnector<HttpConnector>, WasiBody> {
-        self.client.get_or_init(|| {
+    fn get(&self, is_grpc: bool) -> &Client<HttpsConnector<HttpConnector>, WasiBody> {
+        let client = if is_grpc { &self.grpc } else { &self.client };
+        client.get_or_init(|| {
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
@@ -215,6 +234,7 @@ impl HttpClient {
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(Duration::from_secs(30))
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .http2_only(is_grpc)
                 .build(https)
         })
     }

@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-type Execution = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+type Execution<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
 /// A guest on its way.
-pub(crate) struct Run {
-    execution: Execution,
+pub(crate) struct Run<T = ()> {
+    execution: Execution<T>,
     started: Instant,
     limit: Duration,
     /// Made at the first pending poll: a guest that answers at once never costs a timer.
@@ -41,16 +41,16 @@ struct Watch<W> {
 
 // === impl Run ===
 
-impl Run {
-    pub(crate) fn new(execution: Execution, limit: Duration) -> Run {
+impl<T> Run<T> {
+    pub(crate) fn new(execution: Execution<T>, limit: Duration) -> Run<T> {
         Run { execution, started: Instant::now(), limit, alarm: None }
     }
 }
 
-impl Future for Run {
-    type Output = Result<(), Failure>;
+impl<T> Future for Run<T> {
+    type Output = Result<T, Failure>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         if let Poll::Ready(result) = self.execution.as_mut().poll(cx) {
             return Poll::Ready(result);
         }

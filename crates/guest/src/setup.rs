@@ -1,5 +1,6 @@
 //! What an app is given when it runs.
 
+use crate::proxy::shared::Vm;
 use dhow_blocks::invoke::RuntimeApi;
 use dhow_blocks::scope::Scope;
 use std::path::PathBuf;
@@ -18,10 +19,15 @@ pub struct Setup {
     pub dirs: Vec<Directory>,
     /// How much of everything.
     pub bounds: Bounds,
-    /// Invocations that one instance may serve; 1 means a fresh instance each time.
-    pub reuse: u32,
+    /// Invocations that one instance may serve; 1 means a fresh instance each time. None: as the ABI has it, which is 1
+    /// for all but proxy-wasm, whose instances live long.
+    pub reuse: Option<u32>,
     /// Where lines go that the guest prints or logs.
     pub output: Arc<dyn Output>,
+    /// Numbers that the guests keep by themselves.
+    pub meters: Arc<dyn Meters>,
+    /// What proxy-wasm guests share with others of their VM.
+    pub vm: Arc<Vm>,
     /// What answers at the app's own Dapr endpoint.
     pub runtime_api: Option<Arc<dyn RuntimeApi>>,
     /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
@@ -107,6 +113,41 @@ pub enum Stream {
 pub trait Output: Send + Sync + 'static {
     /// One line, without its end.
     fn line(&self, app_id: &str, stream: Stream, line: &str);
+}
+
+/// Keeps the numbers that one app's guests define themselves, bounded in how many.
+pub trait Meters: Send + Sync + 'static {
+    /// The metric of that name, made if it is not there; none if there are too many, or it is of another kind.
+    fn define(&self, kind: MeterKind, name: &str) -> Option<u32>;
+
+    /// Adds to a counter, sets a gauge, or observes a value.
+    fn record(&self, id: u32, value: u64) -> Result<(), MeterError>;
+
+    /// Adds to a counter or a gauge; a counter only grows.
+    fn increment(&self, id: u32, by: i64) -> Result<(), MeterError>;
+
+    /// The value of a counter or a gauge.
+    fn value(&self, id: u32) -> Result<u64, MeterError>;
+}
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeterKind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How values are spread.
+    Histogram,
+}
+
+/// Why a metric was not changed or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeterError {
+    /// There is none of that number.
+    Unknown,
+    /// A metric of that kind cannot do this.
+    Kind,
 }
 
 /// Where the standard streams of a command lead.

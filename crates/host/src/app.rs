@@ -3,6 +3,7 @@
 //! Registered means known; loaded means its code is mapped and its imports are linked. An app is loaded
 //! by its first invocation and let go when it has been idle, so a thousand registered apps cost little.
 
+use crate::filters::Filters;
 use crate::metrics::AppMetrics;
 use crate::module::Module;
 use crate::observed::Observed;
@@ -13,11 +14,12 @@ use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::{Cache, Engine, Image, Program};
-use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio};
-use std::sync::Arc;
+use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio, Vms};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, Semaphore, TryAcquireError};
+use tokio::task::JoinHandle;
 
 /// Everything that apps of a host share.
 pub struct Shared {
@@ -30,6 +32,8 @@ pub struct Shared {
     pub compiling: parking_lot::Mutex<()>,
     /// Imports, resolved once.
     pub linkers: Linkers,
+    /// What proxy-wasm guests share.
+    pub vms: Vms,
     /// Which traces are recorded.
     pub tracer: Arc<Tracer>,
     /// Invocations under way in all apps; shutting down waits for them.
@@ -67,6 +71,8 @@ pub struct App {
     /// How many invocations at once.
     pub admission: Admission,
     pub(crate) scope: Arc<Scope>,
+    /// What requests pass on their way to it.
+    pub(crate) filters: Filters,
     /// From the beginning of an invocation to its end; of a program outside, to the head of its answer.
     pub(crate) deadline: Duration,
     pub(crate) shared: Arc<Shared>,
@@ -95,10 +101,17 @@ pub struct Wasm {
     pub(crate) setup: Arc<Setup>,
     pub(crate) guest: ArcSwapOption<Guest>,
     pub(crate) loading: Mutex<()>,
+    /// The id that a function made for Layotto tells; known once the app is prepared.
+    pub(crate) layotto_id: OnceLock<String>,
+    /// Calls a guest that wants to be called by itself; ends with the app.
+    tended: OnceLock<Tended>,
 }
 
+/// A task that ends when it is dropped.
+struct Tended(JoinHandle<()>);
+
 /// Follows one invocation from admission to the last byte of its response.
-struct Admitted {
+pub(crate) struct Admitted {
     app: Arc<App>,
     trace: TraceContext,
     since: Instant,
@@ -124,6 +137,9 @@ impl App {
             Kind::Wasm(module) => {
                 let guest = self.guest(module).await?;
                 self.metrics.invocations.inc();
+                if self.filters.concern(invocation.trigger) {
+                    return self.invoke_filtered(&guest, invocation, admitted).await;
+                }
                 match guest.invoke(invocation, admitted).await {
                     Ok(reply) => Ok(reply),
                     Err(failure) => Err(self.error(failure)),
@@ -161,6 +177,11 @@ impl App {
             Kind::Wasm(module) => Some(module),
             Kind::Native(_) => None,
         }
+    }
+
+    /// The id under which it wants to be called, if it is a function made for Layotto.
+    pub fn layotto_id(&self) -> Option<&str> {
+        self.module()?.layotto_id.get().map(String::as_str)
     }
 
     /// Whether it is a program outside that speaks gRPC.
@@ -202,8 +223,28 @@ impl App {
         }
     }
 
+    /// Begins to call a guest that wants to be called by itself. It is not kept alive by that.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        let Some(module) = self.module().filter(|_| self.is_filter()) else { return };
+        module.tended.get_or_init(|| {
+            let app = Arc::downgrade(self);
+            Tended(tokio::spawn(async move {
+                let guest = match app.upgrade() {
+                    Some(app) => match &app.kind {
+                        Kind::Wasm(module) => app.guest(module).await.ok(),
+                        Kind::Native(_) => None,
+                    },
+                    None => None,
+                };
+                if let Some(guest) = guest {
+                    guest.tend().await;
+                }
+            }))
+        });
+    }
+
     /// The loaded guest; loads it if it is not.
-    async fn guest(&self, module: &Wasm) -> Result<Arc<Guest>, InvokeError> {
+    pub(crate) async fn guest(&self, module: &Wasm) -> Result<Arc<Guest>, InvokeError> {
         if let Some(guest) = module.guest.load_full() {
             return Ok(guest);
         }
@@ -245,12 +286,12 @@ impl App {
         InvokeError::Overloaded { app_id: self.app_id.to_string(), running, queued }
     }
 
-    fn not_loadable(&self, reason: String) -> InvokeError {
+    pub(crate) fn not_loadable(&self, reason: String) -> InvokeError {
         tracing::error!(app_id = &*self.app_id, "cannot be loaded: {reason}");
         InvokeError::NotLoadable { app_id: self.app_id.to_string(), reason }
     }
 
-    fn error(&self, failure: Failure) -> InvokeError {
+    pub(crate) fn error(&self, failure: Failure) -> InvokeError {
         let app_id = self.app_id.to_string();
         match failure {
             Failure::Deadline(limit) => {
@@ -280,9 +321,27 @@ impl App {
     }
 }
 
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 // === impl Wasm ===
 
 impl Wasm {
+    pub(crate) fn new(source: Source, program: Arc<Program>, setup: Arc<Setup>) -> Wasm {
+        Wasm {
+            source,
+            program,
+            setup,
+            guest: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
+            layotto_id: OnceLock::new(),
+            tended: OnceLock::new(),
+        }
+    }
+
     async fn load(&self, shared: &Arc<Shared>) -> Result<Guest, String> {
         if let Some(image) = shared.cached(&self.program)? {
             return self.link(shared, &image);

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
 use dhow_engine::{Cache, Engine};
-use dhow_guest::{HttpClient, Linkers, Output};
+use dhow_guest::{HttpClient, Linkers, Output, Vms};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -80,6 +80,7 @@ impl Host {
                 cache: options.cache,
                 compiling: parking_lot::Mutex::new(()),
                 linkers: Linkers::default(),
+                vms: Vms::default(),
                 under_way: UnderWay::default(),
             }),
             table: ArcSwap::default(),
@@ -123,6 +124,10 @@ impl Host {
                 }
             }
             table.apps.insert(Arc::clone(&app.app_id), app);
+        }
+        for app in table.apps.values() {
+            app.filters.resolve(&table.apps);
+            app.tend();
         }
         self.table.store(Arc::new(table));
         self.ready.store(true, Ordering::Release);

@@ -23,6 +23,7 @@ mod access;
 pub mod app;
 pub mod components;
 mod expression;
+mod filters;
 pub mod host;
 pub mod log;
 pub mod metrics;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`calls`] | calls of the API and of apps |
 //! | `component` | what components do |
+//! | `guests` | what guests count themselves |
 //! | `invocation` | calls between apps, access control |
 //! | `resiliency` | what policies do |
 //! | `paths` | which path and method stand in labels |
@@ -13,6 +14,7 @@
 pub mod calls;
 mod component;
 mod family;
+mod guests;
 mod invocation;
 mod paths;
 mod resiliency;
@@ -22,8 +24,10 @@ use calls::{GrpcFamilies, GrpcMeter, HttpFamilies, HttpMeter, Side};
 use component::Components;
 use dhow_blocks::policy::Watch;
 use dhow_blocks::scope::Meter;
+use dhow_guest::Meters;
 use dhow_resources::configuration::telemetry;
 use family::Families;
+use guests::GuestFamilies;
 use invocation::{Access, InvocationFamilies};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -53,6 +57,7 @@ pub struct Metrics {
     running: IntGaugeVec,
     duration: HistogramVec,
     spans: IntCounterVec,
+    guests: GuestFamilies,
     /// None where the configuration switches metrics off.
     dapr: Option<Arc<Dapr>>,
 }
@@ -132,11 +137,12 @@ impl Metrics {
         let duration = HistogramVec::new(opts.buckets(BUCKETS.to_vec()), app)?;
         registry.register(Box::new(duration.clone()))?;
         let spans = families.counter("dhow_spans_total", "Spans by what became of them.", &["end"])?;
+        let guests = GuestFamilies::new(&families)?;
         let dapr = match settings.enabled.unwrap_or(true) {
             true => Some(Arc::new(Dapr::new(&families, settings, namespace)?)),
             false => None,
         };
-        Ok(Metrics { registry, invocations, failures, refused, running, duration, spans, dapr })
+        Ok(Metrics { registry, invocations, failures, refused, running, duration, spans, guests, dapr })
     }
 
     /// Whether the configuration lets them be collected and shown.
@@ -156,6 +162,11 @@ impl Metrics {
             http: self.dapr.as_ref().map(|dapr| dapr.http_client.app(app_id, HttpMeter::new)),
             calls: self.invocations(app_id),
         }
+    }
+
+    /// Keeps what this app's guests count themselves.
+    pub(crate) fn guests(&self, app_id: &str) -> Arc<dyn Meters> {
+        Arc::new(self.guests.app(app_id))
     }
 
     /// Takes the measurements of one component as one app uses it. `block` is its name in Dapr's metrics.

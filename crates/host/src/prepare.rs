@@ -2,22 +2,22 @@
 
 use crate::app::{Admission, App, Kind, Wasm};
 use crate::components::ComponentError;
+use crate::filters::Filters;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
-use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
 use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
 use dhow_engine::{Limits, Program};
-use dhow_guest::{Bounds, Directory, Setup};
+use dhow_guest::{Bounds, Directory, Guest, Setup};
 use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 /// What an app is to be; comes from a manifest or a command line.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +38,10 @@ pub struct AppSpec {
     pub config: BTreeMap<String, String>,
     /// Folders.
     pub dirs: Vec<Directory>,
-    /// Invocations that an instance may serve.
-    pub reuse: u32,
+    /// Invocations that an instance may serve; none: as the ABI has it.
+    pub reuse: Option<u32>,
+    /// Apps that requests pass on their way to it, in this order; all speak proxy-wasm.
+    pub filters: Vec<String>,
     /// What is allowed.
     pub grants: Grants,
     /// How much.
@@ -92,7 +94,8 @@ impl AppSpec {
             env: BTreeMap::new(),
             config: BTreeMap::new(),
             dirs: Vec::new(),
-            reuse: 1,
+            reuse: None,
+            filters: Vec::new(),
             grants: Grants::default(),
             bounds: Bounds::default(),
             admission: DEFAULT_ADMISSION,
@@ -118,6 +121,7 @@ impl AppSpec {
             config: app.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             dirs: app.dirs.iter().map(directory).collect(),
             reuse: app.reuse,
+            filters: app.filters.iter().map(|filter| filter.app_id.clone()).collect(),
             grants: app.grants.clone(),
             bounds: bounds(limits),
             admission: admission(limits),
@@ -186,7 +190,15 @@ impl Host {
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
         let prepared = tokio::task::spawn_blocking(move || host.compile(spec, components, &module, version));
-        prepared.await.unwrap_or_else(|panicked| Err(unusable(app_id, file, panicked.to_string())))
+        let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
+        let (app, guest) = prepared.await.unwrap_or_else(|panicked| Err(broken(panicked.to_string())))?;
+        if let (Some(guest), Some(wasm)) = (guest, app.module()) {
+            let id = guest.layotto_id().await.map_err(|failure| broken(failure.to_string()))?;
+            if let Some(id) = id {
+                let _ = wasm.layotto_id.set(id);
+            }
+        }
+        Ok(app)
     }
 
     fn compile(
@@ -195,19 +207,18 @@ impl Host {
         components: Providers,
         module: &Module,
         version: u64,
-    ) -> Result<Arc<App>, PrepareError> {
+    ) -> Result<(Arc<App>, Option<Arc<Guest>>), PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let shared = self.shared();
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
         let image = shared.image(module).map_err(broken)?;
         let app = self.assemble(spec, components, Arc::clone(&module.program), version);
-        if let Kind::Wasm(wasm) = &app.kind {
-            let guest = wasm.link(&shared, &image).map_err(broken)?;
-            if shared.cache.is_none() || self.keeps_loaded() {
-                wasm.guest.store(Some(Arc::new(guest)));
-            }
+        let Kind::Wasm(wasm) = &app.kind else { return Ok((app, None)) };
+        let guest = Arc::new(wasm.link(&shared, &image).map_err(broken)?);
+        if shared.cache.is_none() || self.keeps_loaded() {
+            wasm.guest.store(Some(Arc::clone(&guest)));
         }
-        Ok(app)
+        Ok((app, Some(guest)))
     }
 
     fn assemble(
@@ -228,6 +239,9 @@ impl Host {
             }
         }
         env.extend(spec.env);
+        let shared = self.shared();
+        // An app shares with others only where its configuration says so.
+        let vm_id = spec.config.get("vm_id").cloned().unwrap_or_else(|| spec.app_id.clone());
         let scope = Arc::new(Scope {
             app_id: Arc::clone(&app_id),
             namespace: self.components().namespace().into(),
@@ -246,17 +260,13 @@ impl Host {
             bounds: spec.bounds,
             reuse: spec.reuse,
             output: self.output(),
+            meters: self.metrics().guests(&app_id),
+            vm: shared.vms.vm(&vm_id),
             runtime_api: api,
             client: self.client(),
         };
         let deadline = spec.bounds.deadline;
-        let wasm = Wasm {
-            source: spec.source,
-            program,
-            setup: Arc::new(setup),
-            guest: ArcSwapOption::empty(),
-            loading: Mutex::new(()),
-        };
+        let wasm = Wasm::new(spec.source, program, Arc::new(setup));
         Arc::new(App {
             metrics: self.metrics().app(&app_id),
             app_id,
@@ -266,8 +276,9 @@ impl Host {
             hosts: spec.hosts,
             admission: spec.admission,
             scope,
+            filters: Filters::new(spec.filters),
             deadline,
-            shared: self.shared(),
+            shared,
             turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
             waiting: AtomicUsize::new(0),
             last_used: AtomicU64::new(0),
@@ -295,6 +306,7 @@ impl Host {
             hosts: Vec::new(),
             admission: Admission { running, queued: UNLIMITED },
             scope,
+            filters: Filters::default(),
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),
             turns: Semaphore::new(running),

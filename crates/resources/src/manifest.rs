@@ -69,14 +69,27 @@ pub struct AppConfig {
     pub config: BTreeMap<String, String>,
     /// Folders of the machine that the app sees.
     pub dirs: Vec<DirConfig>,
-    /// Invocations that one instance may serve; 1, the default, is a fresh instance each time.
-    pub reuse: u32,
+    /// Invocations that one instance may serve; 1 is a fresh instance each time. None: as the module's ABI has it.
+    pub reuse: Option<u32>,
+    /// Apps that stand before this one, in the order of a request.
+    pub filters: Vec<FilterConfig>,
     /// `[apps.<id>.grants]`: what the app may reach. Nothing by default.
     pub grants: Grants,
     /// `[apps.<id>.limits]`, without the defaults: see [`Manifest::limits`].
     pub limits: LimitsConfig,
     /// `[apps.<id>.build]`: how the module is made from its source.
     pub build: Option<BuildConfig>,
+}
+
+/// A filter before an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterConfig {
+    /// An app of the same manifest; it must speak proxy-wasm, which only its module shows.
+    pub app_id: String,
+    /// Line of the name in the manifest.
+    pub line: usize,
+    /// Column of the name in the manifest.
+    pub column: usize,
 }
 
 /// Where a module comes from.
@@ -186,6 +199,10 @@ impl Manifest {
             }
             top.finish(&mut findings);
         }
+        // An app with a mistake is not among them, and would be missed.
+        if findings.count() == 0 {
+            check_filters(&mut findings, &manifest.apps);
+        }
         find_double_claims(&mut findings, claims);
         ResourceErrors::check(findings.into_vec())?;
         Ok(manifest)
@@ -206,6 +223,37 @@ impl Manifest {
             None => {
                 let usual = self.file.parent().unwrap_or(Path::new("")).join("resources");
                 if usual.is_dir() { vec![usual] } else { Vec::new() }
+            }
+        }
+    }
+}
+
+/// Filters that are not there, or that have filters themselves: a request passes one chain, without a circle.
+fn check_filters(findings: &mut Findings, apps: &BTreeMap<String, AppConfig>) {
+    for (app_id, app) in apps {
+        for filter in &app.filters {
+            let at = Position { line: filter.line, column: filter.column };
+            let path = format!("apps.{app_id}.filters");
+            let name = quote(&filter.app_id);
+            match apps.get(&filter.app_id) {
+                _ if filter.app_id == *app_id => {
+                    findings.add(at, &path, "an app cannot be its own filter", "expected another app");
+                }
+                None => {
+                    let known: Vec<&str> = apps.keys().map(String::as_str).collect();
+                    let hint = match crate::error::nearest(&filter.app_id, &known) {
+                        Some(nearest) => format!("did you mean {}?", quote(nearest)),
+                        None => "expected the id of another app of this manifest".to_owned(),
+                    };
+                    findings.add(at, &path, format!("there is no app {name}"), hint);
+                }
+                Some(found) if !found.filters.is_empty() => findings.add(
+                    at,
+                    &path,
+                    format!("app {name} has filters itself"),
+                    "expected an app without filters: name all of them here, in their order",
+                ),
+                Some(_) => {}
             }
         }
     }
@@ -284,6 +332,7 @@ impl fmt::Debug for AppConfig {
             .field("config", &self.config.keys().collect::<Vec<_>>())
             .field("dirs", &self.dirs)
             .field("reuse", &self.reuse)
+            .field("filters", &self.filters)
             .field("grants", &self.grants)
             .field("limits", &self.limits)
             .field("build", &self.build)

@@ -10,6 +10,7 @@
 //! | [`sdk`] | the SDKs: one app in four languages that uses every block |
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
 //! | [`outbox`] | events of what transactions write |
+//! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
@@ -43,6 +44,7 @@ mod durability;
 mod messaging;
 mod outbox;
 mod programs;
+mod proxy_wasm;
 mod reload;
 mod reuse;
 mod runtime;

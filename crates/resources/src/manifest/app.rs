@@ -1,6 +1,6 @@
 //! `[apps.<id>]`: one app of a manifest.
 
-use super::{AppConfig, BuildConfig, Claim, DirConfig, ModuleSource, fields, limits};
+use super::{AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, fields, limits};
 use crate::error::quote;
 use crate::tree::{Entry, Findings, Node, Position};
 use dhow_blocks::grants::Grants;
@@ -62,7 +62,9 @@ pub(super) fn read(
     let env = table.read(findings, "env", fields::env).unwrap_or_default();
     let config = table.read(findings, "config", fields::values).unwrap_or_default();
     let dirs = table.read(findings, "dirs", |findings, node, path| Some(dirs(findings, node, path, dir)));
-    let reuse = table.read(findings, "reuse", limits::count).unwrap_or(1);
+    let reuse = table.read(findings, "reuse", limits::count);
+    let filters = table.read(findings, "filters", |findings, node, path| Some(findings.texts(node, path)));
+    let filters = filters.unwrap_or_default().into_iter();
     let grants = table.read(findings, "grants", grants).unwrap_or_default();
     let limits = table.read(findings, "limits", limits::read).unwrap_or_default();
     let build = table.read(findings, "build", |findings, node, path| build(findings, node, path, dir));
@@ -77,6 +79,9 @@ pub(super) fn read(
         config,
         dirs: dirs.unwrap_or_default(),
         reuse,
+        filters: filters
+            .map(|(app_id, at)| FilterConfig { app_id, line: at.line, column: at.column })
+            .collect(),
         grants,
         limits,
         build,

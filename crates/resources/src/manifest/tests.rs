@@ -23,7 +23,7 @@ fn an_empty_manifest_has_the_defaults() {
     assert_eq!(manifest.host.data_dir, Path::new("site/.dhow"));
     let manifest = parse("[apps.a]\nmodule = 'a.wasm'").unwrap();
     let app = &manifest.apps["a"];
-    assert_eq!((app.reuse, &app.grants, &app.limits), (1, &Grants::default(), &LimitsConfig::default()));
+    assert_eq!((app.reuse, &app.grants, &app.limits), (None, &Grants::default(), &LimitsConfig::default()));
     assert_eq!((app.routes.len(), app.line), (0, 1));
 }
 
@@ -46,7 +46,7 @@ fn every_field_is_read() {
     let config: Vec<_> = front.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(config, [("debug", "true"), ("greeting", "hello"), ("mask", "255"), ("ratio", "1.5")]);
     assert_eq!(front.dirs, [DirConfig { host: "site/data".into(), guest: "/data".into(), write: true }]);
-    assert_eq!(front.reuse, 100);
+    assert_eq!(front.reuse, Some(100));
     let allowed = [
         Ask::State("statestore"),
         Ask::Invoke("recommend"),

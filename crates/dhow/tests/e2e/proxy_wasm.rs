@@ -1,0 +1,120 @@
+//! proxy-wasm modules made with the SDK, as apps and as filters.
+
+use crate::support::{Setting, eventually, guest};
+
+const SDK: &str = r#"
+    [apps.sdk]
+    module = `proxy-sdk`
+    routes = ["/"]
+    grants = { invoke = ["ticking", "echo"] }
+    [apps.ticking]
+    module = `proxy-sdk`
+    routes = ["/ticking", "/ticks", "/job"]
+    config = { plugin = "tick" }
+    [apps.echo]
+    module = `http-echo`
+"#;
+
+#[test]
+fn a_module_made_with_the_sdk_answers() {
+    let host = Setting::with_manifest(SDK).up(&[]);
+    // Twice: by a fresh instance, and by one that was used before.
+    for _ in 0..2 {
+        for (target, expected) in [
+            ("/", "hello"),
+            ("/shared", r#"Ok(()) Err(CasMismatch) one"#),
+            ("/property?plugin_name", r#"Some("sdk")"#),
+            ("/property?request.method", r#"Some("GET")"#),
+            ("/property?request.headers.x-one", r#"Some("1")"#),
+            ("/property?own", r#"Some("mine")"#),
+            ("/property?nothing", "None"),
+            ("/foreign", "Err(NotFound)"),
+            ("/absent", "0 [true, true] None"),
+            ("/call?echo", "true 200 0 "),
+            ("/call?sdk", ":path=/headers"),
+            ("/call?", "refused"),
+            ("/runtime", "true 204 0 "),
+            ("/grpc?somewhere", "refused ParseFailure"),
+            ("/grpc?127.0.0.1:1", "refused InternalFailure"),
+        ] {
+            let answer = host.send("GET", target, &[("x-one", "1")], b"");
+            assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+            assert!(answer.text().contains(expected), "{target}: {}", answer.text());
+        }
+    }
+    let answer = host.send("PUT", "/headers?q", &[("x-bad", "\u{ff}")], b"");
+    for line in [":method=PUT", ":path=/headers?q", ":scheme=http", ":authority=127.0.0.1", "x-bad="] {
+        assert!(answer.text().contains(line), "{line}: {}", answer.text());
+    }
+    assert_eq!(host.send("POST", "/body", &[], b"some text").text(), "9 some text");
+    let answer = host.get("/status");
+    assert_eq!((answer.status, answer.header("x-one"), answer.text().as_str()), (202, Some("1"), "written"));
+    assert!(host.get("/metric").text().starts_with("Ok(2) Err("));
+    assert_eq!(host.get("/metric").text().split(' ').next(), Some("Ok(4)"));
+    assert_eq!(host.get("/nothing").status, 404);
+    for (target, status) in [("/panic", 500), ("/pause", 500), ("/close", 500), ("/", 200)] {
+        assert_eq!(host.get(target).status, status, "{target}");
+    }
+    eventually("a second tick", || host.get("/ticks").text().contains(r"\x02").then_some(()));
+    assert_eq!(host.get("/enqueue?ticking").text(), "Ok(())");
+    assert_eq!(host.get("/enqueue?elsewhere").text(), "no queue");
+    eventually("the job", || host.get("/job").text().contains("work").then_some(()));
+    host.stop();
+}
+
+#[test]
+fn a_module_without_a_system_answers() {
+    let host = Setting::new().serve(&guest("proxy-core"), &[]);
+    let answer = host.get("/some/path");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello\n"));
+    assert_eq!(answer.header("x-path"), Some("/some/path"));
+    host.stop();
+}
+
+#[test]
+fn filters_stand_before_an_app_of_another_abi() {
+    let setting = Setting::with_manifest(
+        r#"
+        [apps.echo]
+        module = `http-echo`
+        routes = ["/"]
+        filters = ["one", "two"]
+        [apps.one]
+        module = `proxy-sdk`
+        config = { plugin = "filter one" }
+        [apps.two]
+        module = `proxy-sdk`
+        config = { plugin = "filter two" }
+        "#,
+    );
+    let host = setting.up(&[]);
+    let returned = |target: &str, body: &[u8]| {
+        let answer = host.send("POST", target, &[], body);
+        let marks = answer.headers.iter().filter(|(name, _)| name == "x-returned");
+        (answer.status, marks.map(|(_, value)| value.clone()).collect::<Vec<_>>().join(" "), answer.text())
+    };
+    for _ in 0..3 {
+        assert_eq!(returned("/echo", b"text"), (200, "two one".to_owned(), "text".to_owned()));
+        assert_eq!(returned("/echo?change", b"text").2, "[CHANGED BY A FILTER]");
+        assert_eq!(returned("/denied-by-two", b""), (403, "one".to_owned(), "denied\n".to_owned()));
+        assert_eq!(returned("/denied-by-one", b""), (403, String::new(), "denied\n".to_owned()));
+        assert_eq!(returned("/teapot", b"").0, 418);
+        // Waits for its own request to the runtime before it lets the request through.
+        assert_eq!(returned("/echo?ask", b"text").2, "text");
+    }
+    host.stop();
+}
+
+#[test]
+fn filters_that_are_none_are_told_with_their_place() {
+    let apps = "[apps.echo]\nmodule = `http-echo`\n[apps.b]\nmodule = `http-echo`\nfilters = [FILTERS]\n";
+    for (filters, expected) in [
+        ("\"ecko\"", "dhow.toml:5:12: apps.b.filters: there is no app `ecko`; did you mean `echo`?"),
+        ("\"b\"", "dhow.toml:5:12: apps.b.filters: an app cannot be its own filter"),
+        ("\"echo\"", "dhow.toml:5:12: apps.b.filters: app \"echo\" is no filter"),
+    ] {
+        let ended = Setting::with_manifest(&apps.replace("FILTERS", filters)).up_fails(&[]);
+        assert!(ended.err.contains(expected), "{}", ended.err);
+        assert_ne!(ended.code, Some(0));
+    }
+}
