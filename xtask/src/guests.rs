@@ -242,7 +242,8 @@ impl Guest {
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
         for (target, p1) in [("wasm32-wasip1", true), ("wasm32-wasip2", false)] {
-            let of_target: Vec<_> = modules.iter().filter(|(_, p)| p.starts_with("p1-") == p1).collect();
+            let is_p1 = |package: &str| package.starts_with("p1-") || self.says_preview1();
+            let of_target: Vec<_> = modules.iter().filter(|(_, p)| is_p1(p) == p1).collect();
             if of_target.is_empty() {
                 continue;
             }
@@ -267,6 +268,12 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    /// Whether cargo would build the folder for WASI preview 1 if it were not told another target.
+    fn says_preview1(&self) -> bool {
+        let config = fs::read_to_string(self.folder.join(".cargo/config.toml"));
+        config.is_ok_and(|config| config.contains("target = \"wasm32-wasip1\""))
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {
