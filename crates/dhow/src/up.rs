@@ -33,6 +33,7 @@ EXAMPLES
   dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
   dhow up --addr 0.0.0.0:80        serve them to the network
   dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API beside it
+  dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 
 A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
 pub(crate) struct Up {
@@ -82,6 +83,9 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
             Some(file) => crate::run::run_all(file, up.data_dir.as_deref()).await,
+            None if crate::layotto::is_configuration(&up.manifest) => {
+                crate::layotto::start(up.manifest, up.data_dir).await
+            }
             None => up.start().await,
         }
     })

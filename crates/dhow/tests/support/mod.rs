@@ -138,9 +138,15 @@ impl Setting {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for name in
-            ["DHOW_ADDR", "DHOW_DATA_DIR", "DHOW_LOG", "DHOW_LOG_FORMAT", "RUST_LOG", "DAPR_API_TOKEN"]
-        {
+        for name in [
+            "DHOW_ADDR",
+            "DHOW_DATA_DIR",
+            "DHOW_FUNCTIONS_TOKEN",
+            "DHOW_LOG",
+            "DHOW_LOG_FORMAT",
+            "RUST_LOG",
+            "DAPR_API_TOKEN",
+        ] {
             command.env_remove(name);
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -174,6 +180,13 @@ impl Setting {
         let mut host = Host::start(self.dhow(&args));
         host.api = Some(host.printed("Dapr API: http://"));
         host.management = Some(host.printed("metrics: http://"));
+        host
+    }
+
+    /// `dhow layotto` with a configuration that has functions and their management, ready to be asked.
+    pub(crate) fn layotto(&self, args: &[&str]) -> Host {
+        let mut host = Host::start(self.dhow(&[&["layotto"], args].concat()));
+        host.management = Some(host.printed("management: http://"));
         host
     }
 
