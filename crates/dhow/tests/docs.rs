@@ -75,6 +75,7 @@ pages! {
     observe_with_opentelemetry: "docs/observe-with-opentelemetry.md",
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
+    run_services: "docs/run-services.md",
     schedule_work: "docs/schedule-work.md",
     use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",

@@ -19,6 +19,7 @@
 //! | `keyvalue`, `config`, `logging` | the WASI interfaces of the same names |
 //! | `messaging` | `wasi:messaging`, `wasmcloud:messaging` |
 //! | `runtime` | `dhow:runtime`: every block as plain calls |
+//! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
 //!
@@ -45,10 +46,12 @@ mod output;
 mod run;
 mod runtime;
 pub mod setup;
+mod sockets;
 mod store;
 
 pub use failure::{Failure, LoadError};
 pub use guest::{Guest, Invoked};
 pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
+pub use sockets::Ports;
 pub use setup::{Bounds, Directory, Level, Output, Setup, Stdio, Stream};

@@ -51,6 +51,8 @@ pub struct Metrics {
     refused: IntCounterVec,
     running: IntGaugeVec,
     duration: HistogramVec,
+    restarts: IntCounterVec,
+    services: IntGaugeVec,
     spans: IntCounterVec,
     /// None where the configuration switches metrics off.
     dapr: Option<Arc<Dapr>>,
@@ -92,6 +94,15 @@ pub struct AppMetrics {
     pub calls: Option<Arc<InvocationMeter>>,
 }
 
+/// The numbers of one service.
+#[derive(Clone)]
+pub struct ServiceMetrics {
+    /// Times that it ended and was started again.
+    pub restarts: IntCounter,
+    /// 1 while it runs.
+    pub running: IntGauge,
+}
+
 /// What became of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanEnd {
@@ -124,6 +135,9 @@ impl Metrics {
             app,
         )?;
         let running = families.gauge("dhow_invocations_running", "Invocations under way.", app)?;
+        let restarts =
+            families.counter("dhow_service_restarts_total", "Times that a service was started again.", app)?;
+        let services = families.gauge("dhow_service_running", "1 while a service runs.", app)?;
         let opts = HistogramOpts::new(
             "dhow_invocation_duration_seconds",
             "Time from admission to the end of the response.",
@@ -135,7 +149,18 @@ impl Metrics {
             true => Some(Arc::new(Dapr::new(&families, settings, namespace)?)),
             false => None,
         };
-        Ok(Metrics { registry, invocations, failures, refused, running, duration, spans, dapr })
+        Ok(Metrics {
+            registry,
+            invocations,
+            failures,
+            refused,
+            running,
+            duration,
+            restarts,
+            services,
+            spans,
+            dapr,
+        })
     }
 
     /// Whether the configuration lets them be collected and shown.
@@ -154,6 +179,14 @@ impl Metrics {
             duration: self.duration.with_label_values(app),
             http: self.dapr.as_ref().map(|dapr| dapr.http_client.app(app_id, HttpMeter::new)),
             calls: self.invocations(app_id),
+        }
+    }
+
+    /// The numbers of this service.
+    pub fn service(&self, app_id: &str) -> ServiceMetrics {
+        ServiceMetrics {
+            restarts: self.restarts.with_label_values(&[app_id]),
+            running: self.services.with_label_values(&[app_id]),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::app::{Admission, App, Kind, Wasm};
 use crate::components::ComponentError;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
+use crate::service::Service;
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
@@ -249,6 +250,7 @@ impl Host {
             client: self.client(),
         };
         let deadline = spec.bounds.deadline;
+        let is_service = program.inspection.abi.is_command() && !scope.grants.listen.is_empty();
         let wasm = Wasm {
             source: spec.source,
             program,
@@ -264,6 +266,7 @@ impl Host {
             routes: spec.routes,
             hosts: spec.hosts,
             admission: spec.admission,
+            service: is_service.then(|| Service::new(self.metrics().service(&spec.app_id))),
             scope,
             deadline,
             shared: self.shared(),
@@ -293,6 +296,7 @@ impl Host {
             routes: Vec::new(),
             hosts: Vec::new(),
             admission: Admission { running, queued: UNLIMITED },
+            service: None,
             scope,
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`serving`] | HTTP components: requests, streams, protocols, languages |
 //! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
+//! | [`sockets`] | sockets of core modules: every function, grants, bad arguments |
+//! | [`services`] | programs that listen, from their start to their last connection |
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
 //! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
@@ -47,7 +49,9 @@ mod reuse;
 mod runtime;
 mod sdk;
 mod server_loss;
+mod services;
 mod serving;
+mod sockets;
 mod state;
 mod stopping;
 mod up;
