@@ -179,7 +179,7 @@ async fn connection(sockets: &Sockets, fd: u32) -> Result<socket2::Socket, Errno
     let listener = sockets.get(fd)?;
     loop {
         let accepted = listener.attempt(Interest::READABLE, |raw| raw.accept()).await;
-        let is_closed = listener.listening.is_some() && sockets.ports.is_closed();
+        let is_closed = sockets.is_closed(fd);
         match accepted {
             Ok((raw, _)) => return Ok(raw),
             Err(_) if is_closed && listener.nonblocking => return Err(Errno::AGAIN),

@@ -6,7 +6,8 @@
 //! made to forget that after the system said so, never before, so that no news between the two is lost.
 //!
 //! Whatever state a socket is in, its event has no error: a hang-up or a failed connection is readiness, with a flag.
-//! Programs take an error in an event for a failure of the whole call.
+//! Programs take an error in an event for a failure of the whole call. Of a listener that the host closed they hear
+//! nothing any more: a hang-up there makes tokio accept again and again.
 
 use super::errno::{Errno, code};
 use super::table::Sockets;
@@ -78,8 +79,6 @@ enum What {
     Clock(Duration),
     /// A socket, with its place among those that the system is asked about.
     Socket { fd: u32, place: usize },
-    /// A listener that the host closed: nothing is to be expected of it.
-    Never,
     /// Another descriptor: left to preview 1.
     Other,
     /// It cannot be waited for.
@@ -197,14 +196,10 @@ impl Scratch {
     }
 
     fn subscribe(&mut self, sockets: &mut Sockets, fd: u32, tag: u8) -> What {
-        let is_closed = sockets.ports.is_closed();
         let Ok(socket) = sockets.get_mut(fd) else { return What::Wrong(Errno::BADF) };
         let seen = if tag == READ { &mut socket.told.read_in } else { &mut socket.told.write_in };
         if std::mem::replace(seen, self.call) == self.call {
             return What::Wrong(Errno::EXIST);
-        }
-        if socket.listening.is_some() && is_closed {
-            return What::Never;
         }
         let events = if tag == READ { libc::POLLIN } else { libc::POLLOUT };
         self.fds.push(libc::pollfd { fd: socket.raw_fd(), events, revents: 0 });
@@ -259,7 +254,6 @@ impl Scratch {
         });
         // The executor would make a task that waits for more than a hundred sockets ask again and again.
         unconstrained(waiting).await;
-        os::poll(&mut self.fds);
         self.gather(sockets, trigger, begun);
         self.events.extend(other_events.transpose()?.unwrap_or_default());
         Ok(())
@@ -272,6 +266,9 @@ impl Scratch {
             for subscription in &self.subscriptions {
                 let What::Socket { fd, .. } = subscription.what else { continue };
                 let Some(watched) = sockets.get(fd).ok().and_then(|socket| socket.watched()) else { continue };
+                if sockets.is_closed(fd) {
+                    continue;
+                }
                 let ready = match subscription.tag {
                     READ => watched.poll_read_ready(cx),
                     _ => watched.poll_write_ready(cx),
@@ -301,7 +298,7 @@ impl Scratch {
     fn ready(&self, subscription: &Subscription, sockets: &Sockets, trigger: Trigger) -> Option<u16> {
         let What::Socket { fd, place } = subscription.what else { return None };
         let found = self.fds[place].revents;
-        if found == 0 {
+        if found == 0 || sockets.is_closed(fd) {
             return None;
         }
         let told = match trigger {
