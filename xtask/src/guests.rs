@@ -149,7 +149,7 @@ fn build(guests: &[Guest], env: &Env) -> Result<(), String> {
     if has(Language::Python) || has(Language::Go) && env.which("go").is_none() {
         setup::python_and_go(env)?;
     }
-    if has(Language::C) {
+    if guests.iter().any(Guest::needs_c) {
         setup::c(env)?;
     }
     fs::create_dir_all(env.guests()).map_err(|e| format!("{}: {e}", env.guests().display()))?;
@@ -251,8 +251,10 @@ impl Guest {
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
         for target in setup::RUST_TARGETS {
-            let target_of = |package: &str| if self.says_preview1() { "wasm32-wasip1" } else { rust_target(package) };
-            let of_target: Vec<_> = modules.iter().filter(|(_, package)| target_of(package) == target).collect();
+            let is_preview1 = self.is_configured("target = \"wasm32-wasip1\"");
+            let target_of = |package: &str| if is_preview1 { "wasm32-wasip1" } else { rust_target(package) };
+            let of_target: Vec<_> =
+                modules.iter().filter(|(_, package)| target_of(package) == target).collect();
             if of_target.is_empty() {
                 continue;
             }
@@ -279,10 +281,15 @@ impl Guest {
         Ok(())
     }
 
-    /// Whether cargo would build the folder for WASI preview 1 if it were not told another target.
-    fn says_preview1(&self) -> bool {
-        let config = fs::read_to_string(self.folder.join(".cargo/config.toml"));
-        config.is_ok_and(|config| config.contains("target = \"wasm32-wasip1\""))
+    /// Whether its own configuration of cargo says so: what whoever builds it by hand gets, too.
+    fn is_configured(&self, says: &str) -> bool {
+        let configuration = fs::read_to_string(self.folder.join(".cargo/config.toml")).unwrap_or_default();
+        configuration.lines().any(|line| line.trim() == says)
+    }
+
+    /// C, or Rust with C in it.
+    fn needs_c(&self) -> bool {
+        self.language == Language::C || self.is_configured("CC_wasm32_wasip1 = \"clang\"")
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {

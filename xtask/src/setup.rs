@@ -32,7 +32,7 @@ pub const AS_PACKAGES: [&str; 4] = [
 pub const AS_2021_PACKAGES: [&str; 3] =
     ["assemblyscript@0.18.32", "as-wasi@0.4.4", "assemblyscript-json@1.1.0"];
 
-const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14-dev-wasm32"];
+const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
 /// Servers that tests start, each with a program by which it is known and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
@@ -130,9 +130,12 @@ pub fn c(env: &Env) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", probe.display()))?;
     let compiles = || {
         let mut clang = command(env, "clang");
-        process::succeeds(
-            clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
-        )
+        // C code in Rust guests is packed with it.
+        let packs = env.which("llvm-ar").is_some();
+        packs
+            && process::succeeds(
+                clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
+            )
     };
     if compiles() {
         return skipped("C");

@@ -9,6 +9,7 @@ use dhow_blocks::scope::Event;
 use dhow_blocks::trace::TraceContext;
 use dhow_host::Host;
 use dhow_host::log::Line;
+use dhow_host::service::State;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode, Uri};
 use http_body::Frame;
@@ -63,6 +64,15 @@ impl Control {
                 "hosts": app.hosts,
                 "loaded": app.is_loaded(),
                 "running": app.running(),
+                "service": app.service().map(|service| json!({
+                    "state": service.state().to_string(),
+                    "lastExit": match service.state() {
+                        State::Restarting { last_exit } => Some(last_exit),
+                        _ => None,
+                    },
+                    "address": service.address(),
+                    "connections": service.connections(),
+                })),
             })
         });
         json!({

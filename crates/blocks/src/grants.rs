@@ -87,6 +87,8 @@ pub enum Ask<'a> {
         /// Port.
         port: u16,
     },
+    /// Learn the addresses of a host name, in order to open a socket to one.
+    Resolve(&'a str),
     /// Bind a socket to an address.
     Listen {
         /// Address.
@@ -149,6 +151,7 @@ impl Grants {
             Ask::Job(name) => named(&self.jobs, name),
             Ask::Http { scheme, host, port } => self.http.iter().any(|p| p.matches(Some(scheme), host, port)),
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
+            Ask::Resolve(host) => self.connect.iter().any(|p| p.matches_host(host)),
             Ask::Listen { host, port } => self.listen.iter().any(|p| p.matches(None, host, port)),
         };
         if allowed { Ok(()) } else { Err(ask.denied()) }
@@ -206,6 +209,7 @@ impl Ask<'_> {
             Ask::Job(name) => ("jobs", name.to_owned()),
             Ask::Http { scheme, host, port } => ("http", format!("{scheme}://{}", with_port(host, port))),
             Ask::Connect { host, port } => ("connect", with_port(host, port)),
+            Ask::Resolve(host) => ("connect", host.to_owned()),
             Ask::Listen { host, port } => ("listen", with_port(host, port)),
         };
         Denied { kind, name }
@@ -269,8 +273,18 @@ impl HostPattern {
     }
 
     fn matches(&self, scheme: Option<&str>, host: &str, port: u16) -> bool {
+        let scheme_matches = match (&self.scheme, scheme) {
+            (Some(wanted), Some(scheme)) => wanted.eq_ignore_ascii_case(scheme),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        scheme_matches && self.port.is_none_or(|wanted| wanted == port) && self.matches_host(host)
+    }
+
+    /// Whether some port of the host is meant.
+    fn matches_host(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
-        let host_matches = match self.host.strip_prefix("*.") {
+        match self.host.strip_prefix("*.") {
             _ if self.host == "*" => true,
             // `*.example.com` allows a.example.com and not example.com, as certificates do.
             Some(parent) => host
@@ -279,13 +293,7 @@ impl HostPattern {
                 .filter(|at| *at > 0 && host.is_char_boundary(*at))
                 .is_some_and(|at| host.as_bytes()[at] == b'.' && host[at + 1..].eq_ignore_ascii_case(parent)),
             None => self.host.eq_ignore_ascii_case(host),
-        };
-        let scheme_matches = match (&self.scheme, scheme) {
-            (Some(wanted), Some(scheme)) => wanted.eq_ignore_ascii_case(scheme),
-            (Some(_), None) => false,
-            (None, _) => true,
-        };
-        host_matches && scheme_matches && self.port.is_none_or(|wanted| wanted == port)
+        }
     }
 }
 
@@ -366,6 +374,7 @@ mod tests {
             Ask::Http { scheme: "http", host: "localhost", port: 80 },
             Ask::Connect { host: "127.0.0.1", port: 80 },
             Ask::Listen { host: "127.0.0.1", port: 0 },
+            Ask::Resolve("db.example.com"),
         ];
         for ask in asks {
             let denied = Grants::default().check(ask).unwrap_err();
@@ -380,6 +389,23 @@ mod tests {
         assert_eq!(denied.name, "https://[::1]:443");
         let grants = Grants { http: vec![denied.name.parse().unwrap()], ..Grants::default() };
         assert_eq!(grants.check(ask), Ok(()));
+    }
+
+    #[test]
+    fn names_are_resolved_when_some_port_of_theirs_is_granted() {
+        let grants = Grants {
+            connect: ["db.example.com:3306", "*.internal"].map(|p| p.parse().unwrap()).to_vec(),
+            ..Grants::default()
+        };
+        let cases = [
+            ("db.example.com", true),
+            ("DB.example.com.", true),
+            ("example.com", false),
+            ("a.internal", true),
+        ];
+        for (name, allowed) in cases {
+            assert_eq!(grants.check(Ask::Resolve(name)).is_ok(), allowed, "{name}");
+        }
     }
 
     #[test]

@@ -235,6 +235,21 @@ impl Scope {
         self.grants.check(Ask::Http { scheme, host, port })
     }
 
+    /// Allows or refuses a socket that connects or sends to this host, be it a name or an address.
+    pub fn check_connect(&self, host: &str, port: u16) -> Result<(), Denied> {
+        self.grants.check(Ask::Connect { host, port })
+    }
+
+    /// Allows or refuses a socket that is bound to this address.
+    pub fn check_listen(&self, host: &str, port: u16) -> Result<(), Denied> {
+        self.grants.check(Ask::Listen { host, port })
+    }
+
+    /// Allows or refuses to look up the addresses of a name.
+    pub fn check_resolve(&self, host: &str) -> Result<(), Denied> {
+        self.grants.check(Ask::Resolve(host))
+    }
+
     /// Whether the app may invoke another one, or itself. A target that is a URL needs the grant for its host, every
     /// other one that for its name.
     pub fn may_invoke(&self, target: &str) -> bool {

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -50,6 +51,22 @@ pub(crate) struct AppInfo {
     pub(crate) loaded: bool,
     /// Invocations under way.
     pub(crate) running: u64,
+    /// Its life, if it is a service.
+    pub(crate) service: Option<ServiceInfo>,
+}
+
+/// A service of a host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceInfo {
+    /// `running`, `restarting`, …
+    pub(crate) state: String,
+    /// How it ended, while it is not started again yet.
+    pub(crate) last_exit: Option<String>,
+    /// Where it listens.
+    pub(crate) address: Option<SocketAddr>,
+    /// Connections that are open.
+    pub(crate) connections: u64,
 }
 
 /// A small runtime for a command that speaks with hosts.

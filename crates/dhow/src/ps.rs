@@ -13,7 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 /// List the running hosts of this user and their apps
 #[derive(Args)]
 #[command(after_help = "\
-STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next request.
+STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next request; of a service
+it is `running`, `restarting` or `draining`, and --json tells where it listens and how it ended last.
 RUNNING counts requests under way.")]
 pub(crate) struct Ps {
     /// Print JSON
@@ -67,7 +68,11 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
         }
         Ok(apps) => {
             let rows = apps.apps.iter().map(|app| {
-                let state = if app.loaded { "loaded" } else { "idle" };
+                let state = match &app.service {
+                    Some(service) => service.state.as_str(),
+                    None if app.loaded => "loaded",
+                    None => "idle",
+                };
                 let routes = if app.routes.is_empty() { none() } else { app.routes.join(",") };
                 let rest =
                     [app.app_id.clone(), state.to_owned(), app.running.to_string(), routes, app.abi.clone()];

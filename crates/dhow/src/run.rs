@@ -8,7 +8,9 @@ use crate::watch::Changes;
 use crate::{Error, Global};
 use dhow_artifacts::Source;
 use dhow_blocks::grants::{HostPattern, NamePattern};
-use dhow_guest::{Directory, Stdio};
+use dhow_blocks::invoke::InvokeError;
+use dhow_guest::{Directory, Ports, Stdio};
+use dhow_host::service::DRAIN;
 use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
 use dhow_resources::multi_app::{self, MultiApp};
 use dhow_resources::units::{parse_duration, parse_size};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Run one module, or a program with Dapr's API beside it
 #[derive(clap::Args, Debug)]
@@ -175,7 +178,7 @@ impl Run {
                     "--watch is for services; this module is a program that ends by itself",
                 ));
             }
-            let code = app.run(&self.args, Stdio::Inherit).await;
+            let code = run_program(&app, &self.args).await;
             host.shut_down(serve::GRACE).await;
             return match code {
                 Some(Ok(code)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
@@ -292,6 +295,33 @@ impl Run {
             spec.admission.running = concurrency as usize;
         }
         Ok(spec)
+    }
+}
+
+/// Runs a program to its end. One that listens is drained at the first Ctrl-C: its ports close, and connections under
+/// way end.
+async fn run_program(app: &Arc<App>, args: &[String]) -> Option<Result<i32, InvokeError>> {
+    let ports = Ports::new();
+    let stopped = async {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return std::future::pending().await;
+        };
+        let mut next = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
+        next().await;
+        ports.close();
+        tokio::select! {
+            _ = tokio::time::timeout(DRAIN, ports.quiet()) => {}
+            () = next() => {}
+        }
+    };
+    if app.service().is_none() {
+        return app.run(args, Stdio::Inherit, &ports).await;
+    }
+    tokio::select! {
+        code = app.run(args, Stdio::Inherit, &ports) => code,
+        () = stopped => Some(Ok(0)),
     }
 }
 

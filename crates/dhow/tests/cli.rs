@@ -131,7 +131,7 @@ fn inspect_tells_what_a_module_is() {
         home.path().join("tool.wat"),
         r#"(module
              (import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-             (import "wasi_snapshot_preview1" "sock_open" (func))
+             (import "wasi_snapshot_preview1" "sock_fly" (func))
              (func (export "_start")))"#,
     )
     .unwrap();
@@ -142,7 +142,7 @@ fn inspect_tells_what_a_module_is() {
         "wasi preview 1 command",
         "blake3:",
         "--dir",
-        "does not provide\n  wasi_snapshot_preview1::sock_open",
+        "does not provide\n  wasi_snapshot_preview1::sock_fly",
     ] {
         assert!(text.out.contains(expected), "{expected}: {}", text.out);
     }
@@ -151,7 +151,7 @@ fn inspect_tells_what_a_module_is() {
     assert_eq!(found["exports"], serde_json::json!(["_start"]));
     assert_eq!(found["runs"], "command");
     assert_eq!(found["grants"][0]["kind"], "dirs");
-    assert_eq!(found["notProvided"], serde_json::json!(["wasi_snapshot_preview1::sock_open"]));
+    assert_eq!(found["notProvided"], serde_json::json!(["wasi_snapshot_preview1::sock_fly"]));
 
     let component = run_with_input(&home, &["inspect", "-", "--json"], b"(component)");
     assert_eq!(json(&component.out)["runs"], "never", "{component:?}");

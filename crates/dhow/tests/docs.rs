@@ -84,6 +84,7 @@ pages! {
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
     run_layotto_functions: "docs/run-layotto-functions.md",
+    run_services: "docs/run-services.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     use_an_sdk: "docs/use-an-sdk.md",

@@ -9,6 +9,7 @@ use crate::counted::whole;
 use crate::failure::Failure;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stream};
+use crate::sockets::Ports;
 use crate::store::{Origin, system};
 use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Reply};
@@ -26,13 +27,14 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     let origin = Origin { trace: invocation.trace, depth: invocation.depth };
     let (head, body) = invocation.request.into_parts();
     let body = whole(&head.headers, body, setup.bounds.request_body).await?;
-    let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup))
+    let ports = Ports::new();
+    let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup), &ports)
         .map_err(|error| Failure::Host(format!("{error:#}")))?;
     let room = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX);
     let stdout = MemoryOutputPipe::new(room);
     builder.stdin(MemoryInputPipe::new(body)).stdout(stdout.clone());
     builder.stderr(LineStream::new(setup, Stream::Stderr));
-    let code = command.execute(builder, origin, setup.bounds.deadline).await;
+    let code = command.execute(builder, origin, setup.bounds.deadline, ports).await;
     let output = stdout.contents();
     match code {
         Ok(0) => response(output),

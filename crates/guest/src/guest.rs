@@ -9,10 +9,12 @@ use crate::linker::{self, Linkers};
 use crate::proxy::{self, Passed, Proxy};
 use crate::run::InFlight;
 use crate::setup::{Setup, Stdio};
+use crate::sockets::Ports;
 use crate::{cgi, ending};
 use dhow_blocks::invoke::{Invocation, Reply};
 use dhow_engine::{Abi, Code, Engine, Image, Inspection};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A program, linked and ready to be instantiated for each invocation. Cheap to clone.
 #[derive(Clone)]
@@ -75,8 +77,8 @@ impl Guest {
                     (Room::Proxy(Arc::new(Proxy::new(engine, pre, setup)?)), None)
                 }
                 (Code::Module(module), _) => {
-                    let pre = linkers.module(engine)?.instantiate_pre(module)?;
-                    (Room::Command(Arc::new(Command::new(CommandKind::Module(pre), setup))), None)
+                    let kind = CommandKind::module(linkers.module(engine)?, module, &setup)?;
+                    (Room::Command(Arc::new(Command::new(kind, setup))), None)
                 }
             })
         };
@@ -129,11 +131,18 @@ impl Guest {
         }
     }
 
-    /// Runs a command to its end; the answer is its exit code. `None` if the guest is no command.
-    pub async fn run(&self, args: &[String], stdio: Stdio) -> Option<Result<i32, Failure>> {
+    /// Runs a command to its end, within `deadline`; `ports` shows where it listens. The answer is its exit code. `None`
+    /// if the guest is no command.
+    pub async fn run(
+        &self,
+        args: &[String],
+        stdio: Stdio,
+        ports: Arc<Ports>,
+        deadline: Duration,
+    ) -> Option<Result<i32, Failure>> {
         let Room::Command(room) = &self.room else { return None };
         let _running = self.engine.running();
-        Some(room.run(args, stdio).await)
+        Some(room.run(args, stdio, ports, deadline).await)
     }
 
     /// Lets go of instances that are kept for reuse and have been idle.

@@ -21,6 +21,7 @@
 //! | `messaging` | `wasi:messaging`, `wasmcloud:messaging` |
 //! | `runtime` | `dhow:runtime`: every block as plain calls |
 //! | `proxy` | proxy-wasm modules, as apps and as filters; Layotto's functions |
+//! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
 //!
@@ -49,6 +50,7 @@ mod proxy;
 mod run;
 mod runtime;
 pub mod setup;
+mod sockets;
 mod store;
 
 pub use failure::{Failure, LoadError};
@@ -58,3 +60,4 @@ pub use outbound::HttpClient;
 pub use proxy::shared::{Vm, Vms};
 pub use proxy::{Passed, Passing};
 pub use setup::{Bounds, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream};
+pub use sockets::Ports;

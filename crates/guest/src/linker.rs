@@ -6,7 +6,7 @@ use crate::command::ModuleState;
 use crate::failure::LoadError;
 use crate::proxy::ProxyState;
 use crate::store::GuestState;
-use crate::{api, config, experimental_http, keyvalue, logging, messaging, proxy, runtime};
+use crate::{api, config, experimental_http, keyvalue, logging, messaging, proxy, runtime, sockets};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -57,7 +57,7 @@ const PROVIDED: [&str; 32] = [
     "wasmcloud:messaging/types@0.2.",
 ];
 
-/// The only socket calls of WASI preview 1; other systems have added more under the same module name.
+/// The only socket calls of WASI preview 1, which proxy-wasm modules may import.
 pub(crate) const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
 
 /// What would provide imports that dhow does not, by their beginning.
@@ -81,7 +81,7 @@ const HINTS: [(&str, &str); 15] = [
     ("wasi_ephemeral_nn", "is machine-learning inference and not part of this version of dhow"),
     (
         "wasi_snapshot_preview1::sock_",
-        "is a socket call of the WasmEdge ABI and not part of this version of dhow",
+        "is no socket call of WASI preview 1 nor of WasmEdge's extension of it",
     ),
     ("wasi_unstable", "is WASI of 2019; compile with a current toolchain for wasi_snapshot_preview1"),
 ];
@@ -124,6 +124,7 @@ impl Linkers {
         }
         let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
         wasmtime_wasi::p1::add_to_linker_async(&mut made, |state: &mut ModuleState| &mut state.wasi)?;
+        sockets::add_to_linker(&mut made)?;
         api::add_to_linker(&mut made)?;
         experimental_http::add_to_linker(&mut made)?;
         Ok(self.module.get_or_init(|| made))
@@ -156,7 +157,7 @@ pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
         }
         Kind::Module => match import.split_once("::") {
             Some(("wasi_snapshot_preview1", function)) => {
-                !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)
+                !function.starts_with("sock_") || sockets::FUNCTIONS.contains(&function)
             }
             Some((api::NAME, function)) => api::FUNCTIONS.contains(&function),
             Some((experimental_http::NAME, function)) => experimental_http::FUNCTIONS.contains(&function),

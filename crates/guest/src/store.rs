@@ -4,6 +4,7 @@ use crate::messaging::wasi::OpenMessages;
 use crate::outbound::Outbound;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stdio, Stream};
+use crate::sockets::Ports;
 use dhow_blocks::grants::Ask;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::Limiter;
@@ -74,7 +75,7 @@ pub(crate) fn undisturbed<T>(store: &mut Store<T>) {
 
 /// The system interface of a service: output by lines, no input.
 pub(crate) fn service(setup: &Arc<Setup>) -> Result<WasiCtx, wasmtime::Error> {
-    let mut builder = system(setup, &setup.args, &[])?;
+    let mut builder = system(setup, &setup.args, &[], &Ports::new())?;
     lines(&mut builder, setup);
     Ok(builder.build())
 }
@@ -84,8 +85,9 @@ pub(crate) fn command(
     setup: &Arc<Setup>,
     args: &[String],
     stdio: Stdio,
+    ports: &Arc<Ports>,
 ) -> Result<WasiCtxBuilder, wasmtime::Error> {
-    let mut builder = system(setup, args, &[])?;
+    let mut builder = system(setup, args, &[], ports)?;
     match stdio {
         Stdio::Inherit => {
             builder.inherit_stdio();
@@ -100,6 +102,7 @@ pub(crate) fn system(
     setup: &Arc<Setup>,
     args: &[String],
     more_env: &[(String, String)],
+    ports: &Arc<Ports>,
 ) -> Result<WasiCtxBuilder, wasmtime::Error> {
     let mut builder = WasiCtxBuilder::new();
     if !args.is_empty() {
@@ -116,7 +119,7 @@ pub(crate) fn system(
     }
     let grants = &setup.scope.grants;
     if !grants.connect.is_empty() || !grants.listen.is_empty() {
-        sockets(&mut builder, setup);
+        sockets(&mut builder, setup, ports);
     }
     Ok(builder)
 }
@@ -126,9 +129,9 @@ fn lines(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
     builder.stderr(LineStream::new(setup, Stream::Stderr));
 }
 
-fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
+fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>) {
     builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(!setup.scope.grants.connect.is_empty());
-    let scope = Arc::clone(&setup.scope);
+    let (scope, ports) = (Arc::clone(&setup.scope), Arc::clone(ports));
     builder.socket_addr_check(move |address, usage| {
         let host = address.ip().to_string();
         let port = address.port();
@@ -143,14 +146,16 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
             SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => {
                 Ask::Listen { host: &host, port }
             }
-            // Peers of a socket that was allowed to listen, or that was sent to.
-            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => {
-                return Box::pin(std::future::ready(true));
-            }
+            // A peer of a socket that was allowed to listen; of none any more when the host closes its ports.
+            SocketAddrUse::TcpAccept => return Box::pin(std::future::ready(ports.accepts_elsewhere())),
+            // A peer of a socket that was sent to.
+            SocketAddrUse::UdpReceive => return Box::pin(std::future::ready(true)),
         };
         let allowed = scope.grants.check(ask);
-        if let Err(denied) = &allowed {
-            tracing::warn!(app_id = &*scope.app_id, "{denied}");
+        match &allowed {
+            Err(denied) => tracing::warn!(app_id = &*scope.app_id, "{denied}"),
+            Ok(()) if matches!(usage, SocketAddrUse::TcpListen) => ports.listens_elsewhere(address),
+            Ok(()) => {}
         }
         Box::pin(std::future::ready(allowed.is_ok()))
     });

@@ -7,6 +7,7 @@ use crate::filters::Filters;
 use crate::metrics::AppMetrics;
 use crate::module::Module;
 use crate::observed::Observed;
+use crate::service::Service;
 use crate::tracer::Tracer;
 use arc_swap::ArcSwapOption;
 use dhow_artifacts::Source;
@@ -14,7 +15,7 @@ use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::{Cache, Engine, Image, Program};
-use dhow_guest::{Failure, Guest, Invoked, Linkers, Setup, Stdio, Vms};
+use dhow_guest::{Failure, Guest, Invoked, Linkers, Ports, Setup, Stdio, Vms};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ pub struct App {
     pub hosts: Vec<String>,
     /// How many invocations at once.
     pub admission: Admission,
+    /// Its life, if it is a program that listens.
+    pub(crate) service: Option<Service>,
     pub(crate) scope: Arc<Scope>,
     /// What requests pass on their way to it.
     pub(crate) filters: Filters,
@@ -134,6 +137,10 @@ impl App {
         self.turn(self.deadline).await?;
         let admitted = Admitted::new(Arc::clone(self), trace, since);
         match &self.kind {
+            Kind::Wasm(module) if let Some(service) = &self.service => {
+                let limit = module.setup.bounds.request_body;
+                self.outside(service.invoke(&self.app_id, invocation, limit), admitted).await
+            }
             Kind::Wasm(module) => {
                 let guest = self.guest(module).await?;
                 self.metrics.invocations.inc();
@@ -145,23 +152,30 @@ impl App {
                     Err(failure) => Err(self.error(failure)),
                 }
             }
-            Kind::Native(channel) => {
-                self.metrics.invocations.inc();
-                let answer = tokio::time::timeout(self.deadline, channel.invoke(invocation)).await;
-                let answer = answer.unwrap_or_else(|_| {
-                    let seconds = self.deadline.as_secs_f64();
-                    Err(InvokeError::DeadlineExceeded { app_id: self.app_id.to_string(), seconds })
-                });
-                match answer {
-                    // The turn is given back with the last byte, as for a module.
-                    Ok(reply) => Ok(reply.map(|body| body.until_ended(admitted))),
-                    Err(error) => {
-                        self.metrics.failures.inc();
-                        let trace_id = format!("{:032x}", trace.trace_id);
-                        tracing::error!(app_id = &*self.app_id, trace_id, "invocation failed: {error}");
-                        Err(error)
-                    }
-                }
+            Kind::Native(channel) => self.outside(channel.invoke(invocation), admitted).await,
+        }
+    }
+
+    /// Waits for the answer of whoever listens on a port, at most until the deadline.
+    async fn outside(
+        &self,
+        answer: impl Future<Output = Result<Reply, InvokeError>>,
+        admitted: Admitted,
+    ) -> Result<Reply, InvokeError> {
+        self.metrics.invocations.inc();
+        let answer = tokio::time::timeout(self.deadline, answer).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let seconds = self.deadline.as_secs_f64();
+            Err(InvokeError::DeadlineExceeded { app_id: self.app_id.to_string(), seconds })
+        });
+        match answer {
+            // The turn is given back with the last byte, as for a module.
+            Ok(reply) => Ok(reply.map(|body| body.until_ended(admitted))),
+            Err(error) => {
+                self.metrics.failures.inc();
+                let trace_id = format!("{:032x}", admitted.trace.trace_id);
+                tracing::error!(app_id = &*self.app_id, trace_id, "invocation failed: {error}");
+                Err(error)
             }
         }
     }
@@ -189,13 +203,20 @@ impl App {
         matches!(&self.kind, Kind::Native(channel) if channel.is_grpc())
     }
 
-    /// Runs a command with these arguments; `None` if the app is no command.
-    pub async fn run(self: &Arc<Self>, args: &[String], stdio: Stdio) -> Option<Result<i32, InvokeError>> {
-        let guest = match self.guest(self.module()?).await {
+    /// Runs a command with these arguments; `None` if the app is no command. `ports` shows where it listens.
+    pub async fn run(
+        self: &Arc<Self>,
+        args: &[String],
+        stdio: Stdio,
+        ports: &Arc<Ports>,
+    ) -> Option<Result<i32, InvokeError>> {
+        let module = self.module()?;
+        let guest = match self.guest(module).await {
             Ok(guest) => guest,
             Err(error) => return Some(Err(error)),
         };
-        let code = guest.run(args, stdio).await?;
+        let deadline = module.setup.bounds.program;
+        let code = guest.run(args, stdio, Arc::clone(ports), deadline).await?;
         Some(code.map_err(|failure| {
             self.log(&failure, TraceContext::new());
             self.error(failure)

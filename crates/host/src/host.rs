@@ -7,6 +7,7 @@ use crate::functions::group::Groups;
 use crate::log::LogBook;
 use crate::metrics::{InvocationMeter, Metrics};
 use crate::routes::Routes;
+use crate::service::{self, Service};
 use crate::tracer::{Tracer, with_environment};
 use crate::triggers::Triggers;
 use arc_swap::ArcSwap;
@@ -136,7 +137,9 @@ impl Host {
             app.filters.resolve(&table.apps);
             app.tend();
         }
-        self.table.store(Arc::new(table));
+        let table = Arc::new(table);
+        let old = self.table.swap(Arc::clone(&table));
+        service::settle(old.apps.values(), table.apps.values());
         self.ready.store(true, Ordering::Release);
         if let Some(host) = self.this.upgrade() {
             tokio::spawn(async move {
@@ -186,12 +189,19 @@ impl Host {
         }
     }
 
-    /// Refuses new invocations, waits for those under way at most `grace`, and closes the providers. The
-    /// answer is how many invocations were cut off.
+    /// Refuses new invocations and closes the ports of services, waits for what is under way at most `grace`, and
+    /// closes the providers. The answer is how many invocations were cut off.
     pub async fn shut_down(&self, grace: Duration) -> usize {
         self.stopping.store(true, Ordering::SeqCst);
+        let apps = self.apps();
+        let services: Vec<&Service> = apps.iter().filter_map(|app| app.service()).collect();
+        for service in &services {
+            service.close();
+        }
         let _ = tokio::time::timeout(grace, self.triggers.stop()).await;
         let _ = tokio::time::timeout(grace, self.shared.under_way.ended()).await;
+        let stopped = futures::future::join_all(services.iter().map(|service| service.stopped()));
+        let _ = tokio::time::timeout(grace, stopped).await;
         let cut_off = self.shared.under_way.count();
         self.components.close().await;
         cut_off

@@ -7,6 +7,7 @@
 //! | [`module`] | a module, read and recognised once for all apps that share it |
 //! | [`functions`] | Layotto's functions: modules that are reached by the id that they declare |
 //! | [`prepare`] | from a manifest entry to an app that can run |
+//! | [`service`] | programs that listen: started, supervised, drained |
 //! | [`components`] | from resources to open providers |
 //! | [`resiliency`] | from resources to the policies of targets |
 //! | [`triggers`] | what starts invocations by itself: topics, bindings, jobs |
@@ -34,6 +35,7 @@ mod observed;
 pub mod prepare;
 pub mod resiliency;
 pub mod routes;
+pub mod service;
 pub mod tracer;
 pub mod triggers;
 

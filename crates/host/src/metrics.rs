@@ -56,6 +56,8 @@ pub struct Metrics {
     refused: IntCounterVec,
     running: IntGaugeVec,
     duration: HistogramVec,
+    restarts: IntCounterVec,
+    services: IntGaugeVec,
     spans: IntCounterVec,
     guests: GuestFamilies,
     /// None where the configuration switches metrics off.
@@ -98,6 +100,15 @@ pub struct AppMetrics {
     pub calls: Option<Arc<InvocationMeter>>,
 }
 
+/// The numbers of one service.
+#[derive(Clone)]
+pub struct ServiceMetrics {
+    /// Times that it ended and was started again.
+    pub restarts: IntCounter,
+    /// 1 while it runs.
+    pub running: IntGauge,
+}
+
 /// What became of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanEnd {
@@ -130,6 +141,12 @@ impl Metrics {
             app,
         )?;
         let running = families.gauge("dhow_invocations_running", "Invocations under way.", app)?;
+        let restarts = families.counter(
+            "dhow_service_restarts_total",
+            "Times that a service was started again.",
+            app,
+        )?;
+        let services = families.gauge("dhow_service_running", "1 while a service runs.", app)?;
         let opts = HistogramOpts::new(
             "dhow_invocation_duration_seconds",
             "Time from admission to the end of the response.",
@@ -142,7 +159,19 @@ impl Metrics {
             true => Some(Arc::new(Dapr::new(&families, settings, namespace)?)),
             false => None,
         };
-        Ok(Metrics { registry, invocations, failures, refused, running, duration, spans, guests, dapr })
+        Ok(Metrics {
+            registry,
+            invocations,
+            failures,
+            refused,
+            running,
+            duration,
+            restarts,
+            services,
+            spans,
+            guests,
+            dapr,
+        })
     }
 
     /// Whether the configuration lets them be collected and shown.
@@ -167,6 +196,14 @@ impl Metrics {
     /// Keeps what this app's guests count themselves.
     pub(crate) fn guests(&self, app_id: &str) -> Arc<dyn Meters> {
         Arc::new(self.guests.app(app_id))
+    }
+
+    /// The numbers of this service.
+    pub fn service(&self, app_id: &str) -> ServiceMetrics {
+        ServiceMetrics {
+            restarts: self.restarts.with_label_values(&[app_id]),
+            running: self.services.with_label_values(&[app_id]),
+        }
     }
 
     /// Takes the measurements of one component as one app uses it. `block` is its name in Dapr's metrics.

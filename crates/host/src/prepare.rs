@@ -5,6 +5,7 @@ use crate::components::ComponentError;
 use crate::filters::Filters;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
+use crate::service::Service;
 use dhow_artifacts::Source;
 use dhow_blocks::grants::Grants;
 use dhow_blocks::invoke::Channel;
@@ -267,6 +268,7 @@ impl Host {
         };
         let deadline = spec.bounds.deadline;
         let wasm = Wasm::new(spec.source, program, Arc::new(setup));
+        let is_service = wasm.program.inspection.abi.is_command() && !scope.grants.listen.is_empty();
         Arc::new(App {
             metrics: self.metrics().app(&app_id),
             app_id,
@@ -275,6 +277,7 @@ impl Host {
             routes: spec.routes,
             hosts: spec.hosts,
             admission: spec.admission,
+            service: is_service.then(|| Service::new(self.metrics().service(&spec.app_id))),
             scope,
             filters: Filters::new(spec.filters),
             deadline,
@@ -305,6 +308,7 @@ impl Host {
             routes: Vec::new(),
             hosts: Vec::new(),
             admission: Admission { running, queued: UNLIMITED },
+            service: None,
             scope,
             filters: Filters::default(),
             deadline: NATIVE_DEADLINE,

@@ -8,39 +8,46 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Waits of 100 ms, doubling to 30 s, each shortened by chance by up to a half so that many hosts do not
 /// come back in one instant.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     next: Duration,
     longest: Duration,
 }
 
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff::new()
+    }
+}
+
 // === impl Backoff ===
 
 impl Backoff {
-    pub(crate) fn new() -> Backoff {
+    /// The usual bounds.
+    pub fn new() -> Backoff {
         Backoff::between(FIRST, LONGEST)
     }
 
     /// The same with other bounds.
-    pub(crate) fn between(first: Duration, longest: Duration) -> Backoff {
+    pub fn between(first: Duration, longest: Duration) -> Backoff {
         Backoff { first, next: first, longest }
     }
 
     /// The wait after that many failures in a row, the first being 1.
-    pub(crate) fn after(failures: usize) -> Duration {
+    pub fn after(failures: usize) -> Duration {
         let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         shortened(FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST))
     }
 
     /// The wait before the next attempt.
-    pub(crate) fn wait(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.longest);
         shortened(wait)
     }
 
     /// An attempt succeeded: the next wait is the shortest one again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.first;
     }
 }

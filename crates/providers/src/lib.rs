@@ -34,7 +34,7 @@
 //! | [`registry`] | component types and their constructors |
 //! | [`metadata`] | reading a component's metadata as Dapr does |
 
-mod backoff;
+pub mod backoff;
 pub mod bindings;
 pub mod configuration;
 #[cfg(feature = "sqlite")]

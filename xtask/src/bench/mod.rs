@@ -11,6 +11,7 @@
 //! | `start` | process start and the first request of an app whose code is cached |
 //! | `state` | a read of state from inside a guest |
 //! | `publish` | publishing from inside a guest |
+//! | `sockets` | a program with sockets of its own, beside the same natively |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
 //! | `peers` | dhow and its peers as command lines; where programs and guests are |
@@ -30,6 +31,7 @@ mod report;
 mod response;
 mod server;
 mod sidecar;
+mod sockets;
 mod start;
 mod state;
 
@@ -127,6 +129,7 @@ fn rows() -> Vec<Row> {
         Row { name: "first-request", measure: Measure::Other(start::first_request) },
         Row { name: "state", measure: Measure::Other(state::measure) },
         Row { name: "publish", measure: Measure::Other(publish::measure) },
+        Row { name: "echo", measure: Measure::Other(sockets::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },
     ]);

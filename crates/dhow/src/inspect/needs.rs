@@ -114,14 +114,25 @@ const RULES: &[Rule] = &[
         flag: "--allow-host '<host>'",
     },
     Rule {
-        imports: &["wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/types@"],
+        imports: &[
+            "wasi:sockets/tcp",
+            "wasi:sockets/udp",
+            "wasi:sockets/types@",
+            "wasi_snapshot_preview1::sock_connect",
+            "wasi_snapshot_preview1::sock_send_to",
+        ],
         exports: &[],
         kind: "connect",
         manifest: "grants.connect = [\"<host>:<port>\"]",
         flag: "--grant 'connect=<host>:<port>'",
     },
     Rule {
-        imports: &["wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/types@"],
+        imports: &[
+            "wasi:sockets/tcp",
+            "wasi:sockets/udp",
+            "wasi:sockets/types@",
+            "wasi_snapshot_preview1::sock_bind",
+        ],
         exports: &[],
         kind: "listen",
         manifest: "grants.listen = [\"<address>:<port>\"]",
@@ -180,7 +191,7 @@ mod tests {
             format!("(module (import \"wasi_snapshot_preview1\" {name:?} (func)) (func (export \"_start\")))")
         };
         let handler = |export: &str| format!("(component (instance $i) (export {export:?} (instance $i)))");
-        let cases: [(String, &[&str], bool); 26] = [
+        let cases: [(String, &[&str], bool); 29] = [
             (component("wasi:keyvalue/store@0.2.0-draft"), &["state"], true),
             (component("wasi:keyvalue/store@0.2.0-draft2"), &["state"], true),
             (component("wasi:keyvalue/store@0.2.0-draft3"), &["state"], false),
@@ -206,7 +217,10 @@ mod tests {
             (module("fd_write"), &[], true),
             (module("path_open"), &["dirs"], true),
             (module("sock_accept"), &[], true),
-            (module("sock_open"), &[], false),
+            (module("sock_open"), &[], true),
+            (module("sock_connect"), &["connect"], true),
+            (module("sock_bind_v2"), &["listen"], true),
+            (module("sock_fly"), &[], false),
         ];
         for (text, kinds, provided) in cases {
             let wasm = dhow_engine::image::binary(text.as_bytes()).unwrap().into_owned();

@@ -58,9 +58,9 @@ fn modules_that_cannot_run_are_refused_with_the_reason() {
         (
             "sock.wat",
             wasm(
-                "(module (import \"wasi_snapshot_preview1\" \"sock_open\" (func (param i32))) (func (export \"_start\")))",
+                "(module (import \"wasi_snapshot_preview1\" \"sock_fly\" (func (param i32))) (func (export \"_start\")))",
             ),
-            &["sock_open", "WasmEdge"],
+            &["sock_fly", "WasmEdge"],
         ),
         (
             "misfit.wat",

@@ -6,6 +6,8 @@
 //! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
 //! | [`experimental_http`] | wasi_experimental_http, in AssemblyScript and Rust |
 //! | [`inventory`] | functions made for Layotto, with its configuration and management |
+//! | [`sockets`] | sockets of core modules: every function, grants, bad arguments |
+//! | [`services`] | programs that listen, from their start to their last connection |
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
 //! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
@@ -54,8 +56,10 @@ mod reuse;
 mod runtime;
 mod sdk;
 mod server_loss;
+mod services;
 mod serving;
 mod sidecars;
+mod sockets;
 mod state;
 mod stopping;
 mod up;

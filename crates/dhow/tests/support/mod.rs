@@ -9,6 +9,7 @@
 
 pub(crate) mod app;
 pub(crate) mod http;
+pub(crate) mod program;
 
 use http::{Client, Headers, Response};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -13,6 +13,7 @@ use crate::counted::announced;
 use crate::failure::Failure;
 use crate::outbound::Outbound;
 use crate::setup::Stdio;
+use crate::sockets::Ports;
 use crate::store::{Origin, command, interruptible, undisturbed};
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
@@ -70,7 +71,7 @@ impl Instance {
         wake: Option<Arc<Wake>>,
     ) -> Result<Instance, Failure> {
         let setup = &proxy.setup;
-        let wasi = command(setup, &setup.args, Stdio::Lines)
+        let wasi = command(setup, &setup.args, Stdio::Lines, &Ports::new())
             .map_err(|error| Failure::Host(format!("{error:#}")))?
             .build_p1();
         let state = ProxyState {

@@ -1,0 +1,170 @@
+//! What a running program listens on, as the host sees it: where, whether somebody is connected, and how to end it.
+
+use super::forward::Forward;
+use parking_lot::Mutex;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::sync::watch;
+
+/// The listening sockets of one running program. The program opens them; the host looks at them and closes them.
+pub struct Ports {
+    seen: watch::Sender<Seen>,
+    closed: AtomicBool,
+    /// The program accepted connections through sockets that are not ours, which nobody counts.
+    uncounted: AtomicBool,
+    listeners: Mutex<Vec<(SocketAddr, Weak<socket2::Socket>)>>,
+    pub(super) forward: Forward,
+}
+
+/// What others wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// The first of the listeners, as one connects to it.
+    address: Option<SocketAddr>,
+    /// Connections that came in and are open.
+    connections: usize,
+    /// The listener is one of a component.
+    elsewhere: bool,
+}
+
+/// A listener, as long as it is open.
+pub(super) struct Listening {
+    ports: Arc<Ports>,
+    address: SocketAddr,
+}
+
+/// A connection that came in, as long as it is open.
+pub(super) struct Accepted(Arc<Ports>);
+
+// === impl Ports ===
+
+impl Ports {
+    /// Of a program that has not begun.
+    pub fn new() -> Arc<Ports> {
+        Arc::new(Ports {
+            seen: watch::Sender::new(Seen::default()),
+            closed: AtomicBool::new(false),
+            uncounted: AtomicBool::new(false),
+            listeners: Mutex::default(),
+            forward: Forward::default(),
+        })
+    }
+
+    /// Where to connect to the program, if it listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.seen.borrow().address
+    }
+
+    /// Waits until the program listens.
+    pub async fn opened(&self) -> SocketAddr {
+        let mut seen = self.seen.subscribe();
+        let address = seen.wait_for(|seen| seen.address.is_some()).await.ok().and_then(|seen| seen.address);
+        match address {
+            Some(address) => address,
+            // Nobody tells any more; cannot be while `self` is borrowed.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Connections that came in and are open.
+    pub fn connections(&self) -> usize {
+        self.seen.borrow().connections
+    }
+
+    /// Closes all listeners, for good: nobody can connect from here on, and the program, which is not told, waits for
+    /// connections that never come. Those under way go on. `false` if the program listens with sockets of a component,
+    /// which are closed when it ends; until then it gets no connection any more.
+    pub fn close(&self) -> bool {
+        self.closed.store(true, Ordering::SeqCst);
+        self.forward.close();
+        for (_, listener) in std::mem::take(&mut *self.listeners.lock()) {
+            if let Some(listener) = listener.upgrade() {
+                // A listener that is shut down listens no more, whoever holds it.
+                let _ = listener.shutdown(Shutdown::Both);
+            }
+        }
+        let is_ours = !self.seen.borrow().elsewhere;
+        self.look();
+        is_ours
+    }
+
+    /// Whether it was told to close.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until no connection that came in is open; for ever if they cannot be counted.
+    pub async fn quiet(&self) {
+        if self.uncounted.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        // Fails only without a sender, which `self` is.
+        let _ = self.seen.subscribe().wait_for(|seen| seen.connections == 0).await;
+    }
+
+    /// A socket of the program listens.
+    pub(super) fn listens(self: &Arc<Self>, raw: &Arc<socket2::Socket>, address: SocketAddr) -> Listening {
+        self.listeners.lock().push((address, Arc::downgrade(raw)));
+        self.look();
+        if self.is_closed() {
+            self.close();
+        }
+        Listening { ports: Arc::clone(self), address }
+    }
+
+    /// A program whose sockets are not ours listens.
+    pub(crate) fn listens_elsewhere(&self, address: SocketAddr) {
+        self.seen.send_modify(|seen| (seen.address, seen.elsewhere) = (Some(reachable(address)), true));
+    }
+
+    /// Whether a program whose sockets are not ours may accept one more connection.
+    pub(crate) fn accepts_elsewhere(&self) -> bool {
+        self.uncounted.store(true, Ordering::SeqCst);
+        !self.is_closed()
+    }
+
+    pub(super) fn accepted(self: &Arc<Self>) -> Accepted {
+        self.seen.send_modify(|seen| seen.connections += 1);
+        Accepted(Arc::clone(self))
+    }
+
+    fn look(&self) {
+        let first = self.listeners.lock().first().map(|(address, _)| reachable(*address));
+        self.seen.send_modify(|seen| seen.address = first);
+    }
+}
+
+/// Where a listener on all addresses is reached from here.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut listeners = self.ports.listeners.lock();
+        if let Some(place) = listeners.iter().position(|(address, _)| *address == self.address) {
+            listeners.remove(place);
+        }
+        drop(listeners);
+        self.ports.look();
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.0.seen.send_modify(|seen| seen.connections -= 1);
+    }
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").field("seen", &*self.seen.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! The open sockets of a module, by descriptor, and what they may reach.
+
+use super::errno::Errno;
+use super::ports::Ports;
+use super::socket::Socket;
+use crate::setup::Setup;
+use crate::store::Origin;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Descriptors of sockets begin here, far behind those of files.
+const FIRST: u32 = 1 << 20;
+
+/// Names that are remembered for what they resolved to; beyond, the oldest knowledge is thrown away at once.
+const MAX_NAMES: usize = 1024;
+
+/// The sockets of one running module.
+pub(crate) struct Sockets {
+    pub(super) setup: Arc<Setup>,
+    pub(super) origin: Origin,
+    pub(super) ports: Arc<Ports>,
+    open: Vec<Option<Socket>>,
+    /// Places that were used and are free.
+    free: Vec<u32>,
+    /// The granted names that an address was found under.
+    names: HashMap<IpAddr, Vec<Arc<str>>>,
+    pub(super) poll: super::poll::Scratch,
+}
+
+/// The standard streams are there and no sockets; any other descriptor is not there.
+fn missing(fd: u32) -> Errno {
+    if fd < 3 { Errno::NOTSOCK } else { Errno::BADF }
+}
+
+// === impl Sockets ===
+
+impl Sockets {
+    pub(crate) fn new(setup: Arc<Setup>, origin: Origin, ports: Arc<Ports>) -> Sockets {
+        let (open, free, names) = (Vec::new(), Vec::new(), HashMap::new());
+        Sockets { setup, origin, ports, open, free, names, poll: Default::default() }
+    }
+
+    /// Whether a descriptor is in the range of sockets.
+    pub(super) fn owns(fd: u32) -> bool {
+        fd >= FIRST
+    }
+
+    pub(super) fn get(&self, fd: u32) -> Result<&Socket, Errno> {
+        let place = fd.checked_sub(FIRST).and_then(|place| self.open.get(place as usize));
+        place.and_then(Option::as_ref).ok_or(missing(fd))
+    }
+
+    pub(super) fn get_mut(&mut self, fd: u32) -> Result<&mut Socket, Errno> {
+        let place = fd.checked_sub(FIRST).and_then(|place| self.open.get_mut(place as usize));
+        place.and_then(Option::as_mut).ok_or(missing(fd))
+    }
+
+    /// Whether it is a listener that the host has closed.
+    pub(super) fn is_closed(&self, fd: u32) -> bool {
+        self.ports.is_closed() && self.get(fd).is_ok_and(|socket| socket.listening.is_some())
+    }
+
+    /// Whether one more socket may be opened; asked before one is made.
+    pub(super) fn has_room(&self) -> Result<(), Errno> {
+        let open = self.open.len() - self.free.len();
+        if open < self.setup.bounds.handles { Ok(()) } else { Err(Errno::NFILE) }
+    }
+
+    /// The most subscriptions that make sense at once: each socket read and write, and as many others.
+    pub(super) fn most_subscriptions(&self) -> u32 {
+        u32::try_from(self.setup.bounds.handles).unwrap_or(u32::MAX / 4).saturating_mul(4).max(64)
+    }
+
+    pub(super) fn insert(&mut self, socket: Socket) -> Result<u32, Errno> {
+        self.has_room()?;
+        match self.free.pop() {
+            Some(place) => {
+                self.open[place as usize] = Some(socket);
+                Ok(FIRST + place)
+            }
+            None => {
+                let fd = u32::try_from(self.open.len()).ok().and_then(|place| FIRST.checked_add(place));
+                self.open.push(Some(socket));
+                fd.ok_or(Errno::NFILE)
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, fd: u32) -> Result<(), Errno> {
+        self.get(fd)?;
+        self.open[(fd - FIRST) as usize] = None;
+        self.free.push(fd - FIRST);
+        Ok(())
+    }
+
+    /// Gives a socket the descriptor of another one, which is closed.
+    pub(super) fn renumber(&mut self, from: u32, to: u32) -> Result<(), Errno> {
+        self.get(from)?;
+        self.get(to)?;
+        if from != to {
+            let socket = self.open[(from - FIRST) as usize].take();
+            self.open[(to - FIRST) as usize] = socket;
+            self.free.push(from - FIRST);
+        }
+        Ok(())
+    }
+
+    /// Remembers that a name, which was granted, resolved to this address.
+    pub(super) fn learn(&mut self, ip: IpAddr, name: &Arc<str>) {
+        if self.names.len() >= MAX_NAMES {
+            self.names.clear();
+        }
+        let names = self.names.entry(ip).or_default();
+        if names.len() < MAX_NAMES && !names.contains(name) {
+            names.push(Arc::clone(name));
+        }
+    }
+
+    /// The names that resolved to this address.
+    pub(super) fn names_of(&self, ip: IpAddr) -> impl Iterator<Item = &str> {
+        self.names.get(&ip).into_iter().flatten().map(|name| &**name)
+    }
+
+    /// Allows or refuses a connection or a datagram to this address: as an address, or as what a granted name
+    /// resolved to.
+    pub(super) fn may_connect(&self, address: SocketAddr) -> Result<(), Errno> {
+        // An IPv4 address in the clothes of IPv6 is the same place.
+        let ip = address.ip().to_canonical();
+        let scope = &self.setup.scope;
+        let Err(denied) = scope.check_connect(&ip.to_string(), address.port()) else { return Ok(()) };
+        if self.names_of(ip).any(|name| scope.check_connect(name, address.port()).is_ok()) {
+            return Ok(());
+        }
+        tracing::warn!(app_id = &*scope.app_id, "{denied}");
+        Err(denied.into())
+    }
+
+    /// Allows or refuses to take this address for a socket; `true` allows to listen there, too.
+    pub(super) fn may_bind(&self, address: SocketAddr) -> Result<bool, Errno> {
+        let ip = address.ip().to_canonical();
+        let scope = &self.setup.scope;
+        let Err(denied) = scope.check_listen(&ip.to_string(), address.port()) else { return Ok(true) };
+        // Any address of the system's choice, which is what a socket that sends or connects has anyway.
+        if ip.is_unspecified() && address.port() == 0 && !scope.grants.connect.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!(app_id = &*scope.app_id, "{denied}");
+        Err(denied.into())
+    }
+}

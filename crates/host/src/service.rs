@@ -1,0 +1,274 @@
+//! Programs with an accept loop of their own: started when they are registered, started again when they end, and let go
+//! without breaking off who is connected.
+//!
+//! A service is a program whose app may listen. It runs from the moment that the host has it, in a task of its own; what
+//! it prints are lines of the app. When it ends, for whatever reason, it is started again: after 100 ms, then after twice
+//! as long each time up to 30 s, and after 100 ms again once it ran for a minute. When the app goes, or is replaced, its
+//! listeners close first; connections under way have [`DRAIN`] to end; then the program is ended.
+
+use crate::app::{App, Kind};
+use crate::metrics::ServiceMetrics;
+use dhow_blocks::invoke::{Invocation, InvokeError, Reply};
+use dhow_guest::setup::UNLIMITED;
+use dhow_guest::{Failure, Ports, Stdio};
+use dhow_providers::backoff::Backoff;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Connections under way have this long when a service goes.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// A service that ran for so long was well: it is started again soon.
+const WELL: Duration = Duration::from_secs(60);
+
+/// A program that listens, and its life.
+pub struct Service {
+    state: watch::Sender<State>,
+    /// Those of the program that runs, or ran last.
+    ports: watch::Sender<Arc<Ports>>,
+    closing: watch::Sender<bool>,
+    metrics: ServiceMetrics,
+}
+
+/// Where a service is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was not started yet.
+    Registered,
+    /// It runs.
+    Running,
+    /// It ended, and will be started again.
+    Restarting {
+        /// How it ended.
+        last_exit: String,
+    },
+    /// Its listeners are closed, and connections under way end.
+    Draining,
+    /// It is gone.
+    Stopped,
+}
+
+// === impl Service ===
+
+impl Service {
+    pub(crate) fn new(metrics: ServiceMetrics) -> Service {
+        Service {
+            state: watch::Sender::new(State::Registered),
+            ports: watch::Sender::new(Ports::new()),
+            closing: watch::Sender::new(false),
+            metrics,
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Where it listens, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.ports.borrow().address()
+    }
+
+    /// Connections that came in and are open.
+    pub fn connections(&self) -> usize {
+        self.ports.borrow().connections()
+    }
+
+    /// Closes its listeners for good; the program is ended when its connections are. `false` if the listeners are
+    /// those of a component, which are closed only when it ends.
+    pub(crate) fn close(&self) -> bool {
+        self.closing.send_replace(true);
+        let was_registered = self.state.send_if_modified(|state| {
+            let is_registered = *state == State::Registered;
+            if is_registered {
+                *state = State::Stopped;
+            }
+            is_registered
+        });
+        let closed = self.ports.borrow().close();
+        closed || was_registered
+    }
+
+    /// Waits until the program is gone.
+    pub(crate) async fn stopped(&self) {
+        // Fails only without a sender, which `self` is.
+        let _ = self.state.subscribe().wait_for(|state| *state == State::Stopped).await;
+    }
+
+    /// Sends a request to the port of the service; waits until it listens, if it does not.
+    pub(crate) async fn invoke(
+        &self,
+        app_id: &str,
+        invocation: Invocation,
+        limit: u64,
+    ) -> Result<Reply, InvokeError> {
+        let mut closing = self.closing.subscribe();
+        let gone = async {
+            let _ = closing.wait_for(|is_closing| *is_closing).await;
+        };
+        let (ports, address) = tokio::select! {
+            biased;
+            found = self.listening() => found,
+            () = gone => return Err(InvokeError::ShuttingDown),
+        };
+        ports.forward(address, invocation, limit).await.map_err(|failure| match failure {
+            Failure::RequestTooLarge(limit) => {
+                InvokeError::RequestTooLarge { app_id: app_id.to_owned(), limit }
+            }
+            failure => InvokeError::Unreachable {
+                app_id: app_id.to_owned(),
+                reason: format!("on {address}: {failure}"),
+            },
+        })
+    }
+
+    async fn listening(&self) -> (Arc<Ports>, SocketAddr) {
+        let mut current = self.ports.subscribe();
+        loop {
+            let ports = Arc::clone(&current.borrow_and_update());
+            tokio::select! {
+                address = ports.opened() => return (ports, address),
+                Ok(()) = current.changed() => {}
+            }
+        }
+    }
+
+    /// Ports for the next run; none when there is to be none.
+    fn begin(&self) -> Option<Arc<Ports>> {
+        let ports = Ports::new();
+        self.ports.send_replace(Arc::clone(&ports));
+        // Looked at after the ports are known: who closes them sets this first.
+        if *self.closing.borrow() {
+            return None;
+        }
+        self.state.send_replace(State::Running);
+        self.metrics.running.set(1);
+        Some(ports)
+    }
+}
+
+impl App {
+    /// The service that it is, if it is one.
+    pub fn service(&self) -> Option<&Service> {
+        self.service.as_ref()
+    }
+
+    /// Keeps its service running until it is closed.
+    pub(crate) async fn supervise(self: Arc<Self>) {
+        let Some(service) = &self.service else { return };
+        let app_id = &*self.app_id;
+        let mut backoff = Backoff::new();
+        let mut closing = service.closing.subscribe();
+        while let Some(ports) = service.begin() {
+            let began = Instant::now();
+            let opened = async {
+                let address = ports.opened().await;
+                tracing::info!(app_id, version = self.version, "the service listens on {address}");
+                std::future::pending::<()>().await
+            };
+            let closed = async {
+                let _ = closing.wait_for(|is_closing| *is_closing).await;
+                service.state.send_replace(State::Draining);
+                // Also of a program that was just starting.
+                ports.close();
+                let _ = tokio::time::timeout(DRAIN, ports.quiet()).await;
+                ports.connections()
+            };
+            let last_exit = tokio::select! {
+                last_exit = self.run_service(&ports) => last_exit,
+                () = opened => break,
+                cut_off = closed => {
+                    if cut_off > 0 {
+                        tracing::warn!(app_id, "{cut_off} connections of the service were cut off");
+                    }
+                    break;
+                }
+            };
+            service.metrics.running.set(0);
+            // The requests that wait for the next program must not find the port of this one.
+            ports.close();
+            if *service.closing.borrow() {
+                break;
+            }
+            if began.elapsed() >= WELL {
+                backoff.reset();
+            }
+            let wait = backoff.wait();
+            service.metrics.restarts.inc();
+            tracing::warn!(
+                app_id,
+                version = self.version,
+                "the service ended: {last_exit}; it is started again in {wait:.1?}"
+            );
+            service.state.send_replace(State::Restarting { last_exit });
+            let closed = closing.wait_for(|is_closing| *is_closing);
+            let _ = tokio::time::timeout(wait, closed).await;
+        }
+        service.metrics.running.set(0);
+        service.state.send_replace(State::Stopped);
+    }
+
+    /// Runs the program once; the answer is how it ended, in words.
+    async fn run_service(&self, ports: &Arc<Ports>) -> String {
+        let Kind::Wasm(module) = &self.kind else { return "it is no module".to_owned() };
+        let guest = match self.guest(module).await {
+            Ok(guest) => guest,
+            Err(error) => return error.to_string(),
+        };
+        match guest.run(&[], Stdio::Lines, Arc::clone(ports), UNLIMITED).await {
+            Some(Ok(code)) => format!("exit code {code}"),
+            Some(Err(failure)) => failure.to_string(),
+            None => "it is no program".to_owned(),
+        }
+    }
+}
+
+/// Starts the services among the new apps, and lets go of those that are not among them. A new version begins when
+/// the listeners of the old one are closed.
+pub(crate) fn settle<'a>(old: impl Iterator<Item = &'a Arc<App>>, new: impl Iterator<Item = &'a Arc<App>>) {
+    let mut new: Vec<&Arc<App>> = new.filter(|app| app.service.is_some()).collect();
+    let mut leaving = Vec::new();
+    for app in old {
+        let Some(service) = &app.service else { continue };
+        match new.iter().position(|known| Arc::ptr_eq(known, app)) {
+            Some(place) => {
+                new.swap_remove(place);
+            }
+            None if service.close() => {}
+            None => leaving.push(Arc::clone(app)),
+        }
+    }
+    for app in new {
+        let app = Arc::clone(app);
+        let before = leaving.iter().find(|left| left.app_id == app.app_id).cloned();
+        tokio::spawn(async move {
+            if let Some(service) = before.as_ref().and_then(|app| app.service.as_ref()) {
+                service.stopped().await;
+            }
+            app.supervise().await;
+        });
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Registered => "registered",
+            State::Running => "running",
+            State::Restarting { .. } => "restarting",
+            State::Draining => "draining",
+            State::Stopped => "stopped",
+        })
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
