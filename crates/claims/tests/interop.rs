@@ -1,6 +1,6 @@
 //! Modules that others signed hold here, and ours hold there: the `wascap` crate, and tokens of earlier years.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use dhow_claims::{

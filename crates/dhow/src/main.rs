@@ -8,6 +8,7 @@
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
+//! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
@@ -29,6 +30,7 @@ mod folders;
 mod hosts;
 mod inspect;
 mod invoke;
+mod keys;
 mod logging;
 mod logs;
 mod new;
@@ -38,10 +40,12 @@ mod publish;
 mod run;
 mod serve;
 mod sidecar;
+mod sign;
 mod stop;
 mod text;
 mod toolchain;
 mod up;
+mod verify;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};
@@ -99,6 +103,9 @@ enum Command {
     New(new::New),
     Build(build_apps::Build),
     Inspect(inspect::Inspect),
+    Keys(keys::Keys),
+    Sign(sign::Sign),
+    Verify(verify::Verify),
     Invoke(invoke::Invoke),
     Publish(publish::Publish),
     #[command(visible_alias = "list")]
@@ -175,6 +182,9 @@ impl Command {
             Command::New(new) => new::execute(&new),
             Command::Build(build) => build_apps::execute(&build),
             Command::Inspect(inspect) => inspect::execute(&inspect),
+            Command::Keys(keys) => keys::execute(&keys),
+            Command::Sign(sign) => sign::execute(&sign),
+            Command::Verify(verify) => verify::execute(&verify),
             Command::Invoke(invoke) => invoke::execute(&invoke),
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),

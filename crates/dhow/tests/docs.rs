@@ -76,6 +76,7 @@ pages! {
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
     schedule_work: "docs/schedule-work.md",
+    sign_modules: "docs/sign-modules.md",
     use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",
     use_mqtt: "docs/use-mqtt.md",
