@@ -15,6 +15,11 @@ pub(crate) fn hosts() -> Option<PathBuf> {
     Some(xdg("XDG_STATE_HOME", ".local/state")?.join("dhow/hosts"))
 }
 
+/// Keys: `$XDG_CONFIG_HOME/dhow/keys`, else `~/.config/dhow/keys`; `None` without a home.
+pub(crate) fn keys() -> Option<PathBuf> {
+    Some(xdg("XDG_CONFIG_HOME", ".config")?.join("dhow/keys"))
+}
+
 /// This user's own folder below `/tmp`.
 pub(crate) fn temporary() -> PathBuf {
     PathBuf::from(format!("/tmp/dhow-{}", process::user_id()))

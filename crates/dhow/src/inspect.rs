@@ -4,15 +4,17 @@
 
 use crate::client;
 use crate::error::Error;
-use crate::text;
+use crate::{text, verify};
 use clap::Args;
 use dhow_artifacts::{DEFAULT_LIMIT, Source, read_module};
+use dhow_claims::token::Token;
 use dhow_engine::{Abi, Program, image};
 use needs::Needs;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 mod needs;
 
@@ -41,12 +43,13 @@ pub(crate) fn execute(inspect: &Inspect) -> Result<ExitCode, Error> {
     let needs = Needs::of(&program.inspection);
     // A URL is shown without its secrets, and then the user has to fill in the file.
     let module = if matches!(source, Source::Url(_)) { source.to_string() } else { inspect.module.clone() };
+    let signed = signed(&wasm);
     let run = how_to_run(program.inspection.abi, &module, &needs);
     let mut out = std::io::stdout().lock();
     if inspect.json {
-        writeln!(out, "{:#}", as_json(&source, &program, &needs, &run))?;
+        writeln!(out, "{:#}", as_json(&source, &program, &needs, &run, signed.as_ref()))?;
     } else {
-        out.write_all(as_text(&source, &program, &needs, &run).as_bytes())?;
+        out.write_all(as_text(&source, &program, &needs, &run, signed.as_ref()).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,7 +79,7 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
     })
 }
 
-fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Value {
+fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run, signed: Option<&Signed>) -> Value {
     let inspection = &program.inspection;
     let sections =
         inspection.custom_sections.iter().map(|(name, size)| json!({ "name": name, "size": size }));
@@ -102,10 +105,11 @@ fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Valu
         "runs": runs,
         "command": command,
         "reason": reason,
+        "token": signed.map(Signed::json),
     })
 }
 
-fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> String {
+fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run, signed: Option<&Signed>) -> String {
     let inspection = &program.inspection;
     let size = program.size as u64;
     let exact = if size < 1024 { String::new() } else { format!(" ({size} bytes)") };
@@ -116,6 +120,7 @@ fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Stri
         ["size".to_owned(), format!("{}{exact}", text::size(size))],
         ["digest".to_owned(), program.digest.to_string()],
     ]);
+    section(&mut text, "signed", &signed.map(Signed::lines).unwrap_or_default());
     section(&mut text, "imports", &inspection.imports);
     section(&mut text, "exports", &inspection.exports);
     let sections: Vec<String> = inspection
@@ -140,6 +145,46 @@ fn as_text(source: &Source, program: &Program, needs: &Needs, run: &Run) -> Stri
         Run::Cannot(reason) => write!(text, "\ndhow cannot run it: {reason}\n"),
     };
     text
+}
+
+/// A module's token: what it says, and whether it holds.
+struct Signed {
+    token: Result<Token, String>,
+    refusal: Option<String>,
+}
+
+fn signed(wasm: &[u8]) -> Option<Signed> {
+    let token = match dhow_claims::section::token(wasm) {
+        Ok(None) => return None,
+        Ok(Some(text)) => Token::parse(text).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let holds = dhow_claims::verify(wasm, None, SystemTime::now());
+    Some(Signed { token, refusal: holds.err().map(|refusal| refusal.to_string()) })
+}
+
+// === impl Signed ===
+
+impl Signed {
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = match &self.token {
+            Ok(token) => verify::as_text(token).lines().map(str::to_owned).collect(),
+            Err(_) => Vec::new(),
+        };
+        lines.push(match &self.refusal {
+            Some(refusal) => format!("the token does not hold: {refusal}"),
+            None => "the token holds; `dhow verify --trust FILE` says whether to trust it".to_owned(),
+        });
+        lines
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "claims": self.token.as_ref().ok().map(verify::as_json),
+            "holds": self.refusal.is_none(),
+            "reason": self.refusal,
+        })
+    }
 }
 
 /// A heading with indented lines; nothing if there are none. Names come from the file: they may hold anything.

@@ -9,6 +9,7 @@
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
+//! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
@@ -30,6 +31,7 @@ mod folders;
 mod hosts;
 mod inspect;
 mod invoke;
+mod keys;
 mod layotto;
 mod logging;
 mod logs;
@@ -40,10 +42,12 @@ mod publish;
 mod run;
 mod serve;
 mod sidecar;
+mod sign;
 mod stop;
 mod text;
 mod toolchain;
 mod up;
+mod verify;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};
@@ -102,6 +106,9 @@ enum Command {
     New(new::New),
     Build(build_apps::Build),
     Inspect(inspect::Inspect),
+    Keys(keys::Keys),
+    Sign(sign::Sign),
+    Verify(verify::Verify),
     Invoke(invoke::Invoke),
     Publish(publish::Publish),
     #[command(visible_alias = "list")]
@@ -179,6 +186,9 @@ impl Command {
             Command::New(new) => new::execute(&new),
             Command::Build(build) => build_apps::execute(&build),
             Command::Inspect(inspect) => inspect::execute(&inspect),
+            Command::Keys(keys) => keys::execute(&keys),
+            Command::Sign(sign) => sign::execute(&sign),
+            Command::Verify(verify) => verify::execute(&verify),
             Command::Invoke(invoke) => invoke::execute(&invoke),
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),

@@ -71,6 +71,9 @@ fn help_is_enough_to_work_with() {
         "new",
         "build",
         "inspect",
+        "keys",
+        "sign",
+        "verify",
         "invoke",
         "ps",
         "logs",
@@ -373,4 +376,105 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let ended = ended(child.wait_with_output().unwrap());
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn keys_are_made_listed_and_kept_secret() {
+    let home = TempDir::new().unwrap();
+    let made = run(&home, &["keys", "new", "account"]);
+    let public = made.out.trim().to_owned();
+    assert_eq!((made.code, public.len(), public.starts_with('A')), (Some(0), 56, true), "{made:?}");
+    let file = home.path().join(".config/dhow/keys/account.nk");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let again = run(&home, &["keys", "new", "account"]);
+    assert!(again.code == Some(1) && again.err.contains("is there already"), "{again:?}");
+    run(&home, &["keys", "new", "operator", "--name", "acme"]);
+    let listed = json(&run(&home, &["keys", "list", "--json"]).out);
+    assert_eq!(listed[0]["publicKey"], public.as_str());
+    assert_eq!((&listed[1]["name"], &listed[1]["kind"]), (&"acme".into(), &"operator".into()));
+    assert_eq!(run(&home, &["keys", "show", "account"]).out.trim(), public);
+    let seed = run(&home, &["keys", "show", "account", "--seed"]).out;
+    assert!(seed.starts_with("SA") && seed.trim().len() == 58);
+    for output in [made, again, run(&home, &["keys", "list"]), run(&home, &["keys", "show", "account"])] {
+        assert!(!output.out.contains(seed.trim()) && !output.err.contains(seed.trim()), "{output:?}");
+    }
+    for (args, code, said) in [
+        (&["keys", "new", "acount"][..], 2, "the kinds are operator, account"),
+        (&["keys", "new", "user", "--name", "../x y"], 2, "is no name for a key"),
+        (&["keys", "show", "nobody"], 1, "there is no key \"nobody\""),
+        (&["keys", "vouch", "account", "--by", "account"], 1, "here the key of operator is needed"),
+    ] {
+        let ended = run(&home, args);
+        assert!(ended.code == Some(code) && ended.err.contains(said), "{args:?}: {ended:?}");
+    }
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let exposed = run(&home, &["keys", "show", "account"]);
+    assert!(exposed.code == Some(1) && exposed.err.contains("chmod 600"), "{exposed:?}");
+}
+
+#[test]
+fn a_module_is_signed_verified_and_trusted() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("app.wat"), "(module (func (export \"_start\")))").unwrap();
+    let unsigned = run(&home, &["verify", "app.wat"]);
+    assert!(unsigned.code == Some(1) && unsigned.err.contains("is not signed"), "{unsigned:?}");
+    let signed = run(
+        &home,
+        &[
+            "sign",
+            "app.wat",
+            "-o",
+            "app.wasm",
+            "--cap",
+            "wascap:keyvalue",
+            "--cap",
+            "dhow:http=example.com",
+            "--tag",
+            "shop",
+            "--version",
+            "1.2.0",
+            "--expires",
+            "30d",
+        ],
+    );
+    assert_eq!(signed.code, Some(0), "{signed:?}");
+    let verified = json(&run(&home, &["verify", "app.wasm", "--json"]).out);
+    assert_eq!(verified["holds"], true);
+    let claims = &verified["claims"];
+    assert_eq!(claims["capabilities"], serde_json::json!(["wasmcloud:keyvalue", "dhow:http=example.com"]));
+    assert_eq!((&claims["name"], &claims["version"]), (&"app".into(), &"1.2.0".into()));
+    let inspected = run(&home, &["inspect", "app.wasm"]);
+    assert!(
+        inspected.out.contains("wasmcloud:keyvalue") && inspected.out.contains("the token holds"),
+        "{inspected:?}"
+    );
+    assert_eq!(json(&run(&home, &["inspect", "app.wat", "--json"]).out)["token"], Value::Null);
+
+    // A chain: the operator vouches for the account, which signed.
+    let operator = run(&home, &["keys", "new", "operator"]).out;
+    let vouched = run(&home, &["keys", "vouch", "account", "--by", "operator", "--expires", "1d"]).out;
+    std::fs::write(home.path().join("trust.txt"), format!("# ours\n{operator}{vouched}")).unwrap();
+    std::fs::write(home.path().join("others.txt"), vouched).unwrap();
+    let trusted = run(&home, &["verify", "app.wasm", "--trust", "trust.txt"]);
+    assert!(trusted.code == Some(0) && trusted.out.contains("its issuer is trusted"), "{trusted:?}");
+    let stranger = run(&home, &["verify", "app.wasm", "--trust", "others.txt"]);
+    assert!(
+        stranger.code == Some(1) && stranger.err.contains("trust: no chain leads from A"),
+        "{stranger:?}"
+    );
+    let quiet = run(&home, &["verify", "app.wasm", "--trust", "others.txt", "--quiet"]);
+    assert_eq!((quiet.code, quiet.out.as_str(), quiet.err.as_str()), (Some(1), "", ""));
+
+    let mut bytes = std::fs::read(home.path().join("app.wasm")).unwrap();
+    let place = bytes.windows(6).position(|part| part == b"_start").unwrap();
+    bytes[place] = b'-';
+    std::fs::write(home.path().join("app.wasm"), bytes).unwrap();
+    let changed = json(&run(&home, &["verify", "app.wasm", "--json"]).out);
+    assert_eq!((&changed["holds"], &changed["part"]), (&false.into(), &"hash".into()));
+    std::fs::write(home.path().join("trust.txt"), "nonsense\n").unwrap();
+    let bad = run(&home, &["verify", "app.wasm", "--trust", "trust.txt"]);
+    assert!(bad.err.contains("trust.txt: line 1: not a key"), "{bad:?}");
+    let wrong = run(&home, &["sign", "app.wasm", "--cap", "dhow:stat"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("its kinds are state"), "{wrong:?}");
 }

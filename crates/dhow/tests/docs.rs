@@ -87,6 +87,7 @@ pages! {
     run_services: "docs/run-services.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
+    sign_modules: "docs/sign-modules.md",
     use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",
     use_mqtt: "docs/use-mqtt.md",

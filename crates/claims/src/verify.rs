@@ -1,0 +1,142 @@
+//! Everything that can be wrong with a signed module, in one place.
+
+use crate::claims::{Claims, Subject};
+use crate::keys::{PublicKey, Role};
+use crate::section::{self, SectionError};
+use crate::token::{Token, TokenError};
+use crate::trust::TrustStore;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A module whose token holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The token.
+    pub token: Token,
+    /// From the token's issuer to a trusted key; empty where nobody asked whom to trust.
+    pub chain: Vec<PublicKey>,
+}
+
+/// Which part of a module's token does not hold, and what the token says.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no token.
+    #[error("the module is not signed; sign it with: dhow sign")]
+    Unsigned,
+    /// The file or its section is damaged.
+    #[error(transparent)]
+    Section(#[from] SectionError),
+    /// Structure, algorithm or signature.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// It is a token, but of something else.
+    #[error("structure: the token is about {subject}, the key of {}, and not about a module", subject.role())]
+    NotAModule {
+        /// What it is about.
+        subject: PublicKey,
+    },
+    /// The module was changed after it was signed, or the token belongs to another one.
+    #[error("hash: the token is for a module with the hash {token}; this one has {module}")]
+    Hash {
+        /// As the token says.
+        token: String,
+        /// As it is.
+        module: String,
+    },
+    /// Its time is over.
+    #[error("validity: the token expired {}", when(*expires))]
+    Expired {
+        /// Seconds since 1970.
+        expires: u64,
+    },
+    /// Its time has not come.
+    #[error("validity: the token is valid from {} on", when(*not_before))]
+    NotYet {
+        /// Seconds since 1970.
+        not_before: u64,
+    },
+    /// A module can be signed by an account or an operator.
+    #[error("issuer: the token is signed by {issuer}, the key of {}; an account signs modules", issuer.role())]
+    Issuer {
+        /// Who signed.
+        issuer: PublicKey,
+    },
+    /// Nobody trusted vouches for the issuer.
+    #[error(
+        "trust: no chain leads from {issuer}, which signed the module, to a trusted key; add it or the token of \
+         its account to the trust store"
+    )]
+    Untrusted {
+        /// Who signed.
+        issuer: PublicKey,
+    },
+}
+
+/// Verifies a module: structure, algorithm, signature, hash, validity window, and with a trust store the chain.
+pub fn verify(wasm: &[u8], trust: Option<&TrustStore>, now: SystemTime) -> Result<Verified, Refusal> {
+    let text = section::token(wasm)?.ok_or(Refusal::Unsigned)?;
+    let token = Token::parse(text)?;
+    let Subject::Module(module) = &token.claims.about else {
+        return Err(Refusal::NotAModule { subject: token.subject });
+    };
+    let hashes = section::hashes(wasm)?;
+    if !hashes.contains(&module.hash) {
+        let [found, _] = hashes;
+        return Err(Refusal::Hash { token: module.hash.clone(), module: found });
+    }
+    let now_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if let Some(not_before) = token.claims.not_before.filter(|not_before| now_seconds < *not_before) {
+        return Err(Refusal::NotYet { not_before });
+    }
+    if let Some(expires) = token.claims.expires.filter(|expires| now_seconds >= *expires) {
+        return Err(Refusal::Expired { expires });
+    }
+    if !matches!(token.issuer.role(), Role::Account | Role::Operator) {
+        return Err(Refusal::Issuer { issuer: token.issuer });
+    }
+    let chain = match trust {
+        None => Vec::new(),
+        Some(trust) => match trust.chain(&token.issuer, now) {
+            Some(chain) => chain,
+            None => return Err(Refusal::Untrusted { issuer: token.issuer }),
+        },
+    };
+    Ok(Verified { token, chain })
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// Whether the time of these claims has come, and is not over.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.not_before.is_none_or(|not_before| now >= not_before)
+            && self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Which part did not hold, in one word: for metrics, scripts and policies.
+    pub fn part(&self) -> &'static str {
+        match self {
+            Refusal::Unsigned => "unsigned",
+            Refusal::Token(TokenError::Signature { .. }) => "signature",
+            Refusal::Token(TokenError::Header { .. }) => "algorithm",
+            Refusal::Section(_) | Refusal::Token(_) | Refusal::NotAModule { .. } => "structure",
+            Refusal::Hash { .. } => "hash",
+            Refusal::Expired { .. } | Refusal::NotYet { .. } => "validity",
+            Refusal::Issuer { .. } => "issuer",
+            Refusal::Untrusted { .. } => "trust",
+        }
+    }
+}
+
+/// `2026-11-21T19:30:00Z`.
+pub fn when(seconds: u64) -> String {
+    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
+        // Years of five digits are no dates that people write.
+        Some(time) if seconds < 253_402_300_800 => humantime::format_rfc3339_seconds(time).to_string(),
+        _ => format!("second {seconds} after 1970"),
+    }
+}
