@@ -156,6 +156,8 @@ impl Proxy {
         let (head, body) = invocation.request.into_parts();
         instance.begin(true, head, origin).await?;
         instance.request_side(body).await?;
+        // A guest that let the request go on may still answer with what it asked for meanwhile.
+        instance.wait(|state| has_answered(state) || !state.calls.will_end()).await?;
         let reply = answer(instance.stream()?, &self.setup.scope.app_id)?;
         self.finish(instance).await;
         Ok(reply)
@@ -164,12 +166,17 @@ impl Proxy {
     /// An instance that serves nobody.
     async fn instance(&self, origin: Origin) -> Result<Instance, Failure> {
         let idle = self.idle.lock().pop();
-        let mut instance = match idle {
-            Some(mut instance) => {
-                undisturbed(&mut instance.store);
-                instance.catch_up().await?;
-                instance
+        let mut used = None;
+        if let Some(mut instance) = idle {
+            undisturbed(&mut instance.store);
+            match instance.catch_up().await {
+                Ok(()) => used = Some(instance),
+                // The tick was no part of this request.
+                Err(failure) => self.tell(&failure),
             }
+        }
+        let mut instance = match used {
+            Some(instance) => instance,
             None => {
                 let mut instance = Instance::start(self, origin, None).await?;
                 // What it has asked for to be able to serve comes first.
@@ -239,6 +246,10 @@ impl Proxy {
     }
 }
 
+fn has_answered(state: &ProxyState) -> bool {
+    state.stream.as_ref().is_none_or(|stream| stream.is_over() || stream.is_written())
+}
+
 /// What a guest answers as an app: what it sent itself, or what it wrote, or that there is nothing.
 fn answer(stream: &mut HttpStream, app_id: &str) -> Result<Reply, Failure> {
     if let Some(local) = stream.local.take() {
@@ -247,8 +258,8 @@ fn answer(stream: &mut HttpStream, app_id: &str) -> Result<Reply, Failure> {
     if stream.closed {
         return Err(Failure::ErrorAnswer("it closed the stream".to_owned()));
     }
-    let head = &stream.response;
-    if stream.response_body.written || head.status != StatusCode::OK || !head.headers.is_empty() {
+    if stream.is_written() {
+        let head = &stream.response;
         let mut reply = Response::new(stream::body(
             std::mem::take(&mut stream.response_body.bytes),
             std::mem::take(&mut stream.response_trailers),

@@ -136,6 +136,19 @@ impl App {
         let trace = invocation.trace;
         self.turn(self.deadline).await?;
         let admitted = Admitted::new(Arc::clone(self), trace, since);
+        if self.filters.concern(invocation.trigger) {
+            return self.invoke_filtered(invocation, admitted).await;
+        }
+        self.deliver(invocation, admitted).await
+    }
+
+    /// Hands an invocation to what the app is made of; filters are behind it.
+    pub(crate) async fn deliver(
+        &self,
+        invocation: Invocation,
+        admitted: Admitted,
+    ) -> Result<Reply, InvokeError> {
+        let trace = admitted.trace;
         match &self.kind {
             Kind::Wasm(module) if let Some(service) = &self.service => {
                 let limit = module.setup.bounds.request_body;
@@ -144,9 +157,6 @@ impl App {
             Kind::Wasm(module) => {
                 let guest = self.guest(module).await?;
                 self.metrics.invocations.inc();
-                if self.filters.concern(invocation.trigger) {
-                    return self.invoke_filtered(&guest, invocation, admitted).await;
-                }
                 match guest.invoke(invocation, admitted).await {
                     Ok(reply) => Ok(reply),
                     Err(failure) => Err(self.error(failure)),

@@ -6,7 +6,7 @@
 use crate::app::{Admitted, App};
 use arc_swap::ArcSwapOption;
 use dhow_blocks::invoke::{Invocation, InvokeError, Reply, Trigger};
-use dhow_guest::{Failure, Guest, Passed, Passing};
+use dhow_guest::{Failure, Passed, Passing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,7 +51,6 @@ impl App {
     /// Delivers an invocation through all filters, and its reply back through them.
     pub(crate) async fn invoke_filtered(
         &self,
-        guest: &Guest,
         mut invocation: Invocation,
         admitted: Admitted,
     ) -> Result<Reply, InvokeError> {
@@ -61,7 +60,7 @@ impl App {
         let mut filters = chain.iter();
         let mut reply = loop {
             let Some(filter) = filters.next() else {
-                break guest.invoke(invocation, admitted).await.map_err(|failure| self.error(failure))?;
+                break self.deliver(invocation, admitted).await?;
             };
             match filter.pass(invocation).await? {
                 Passed::On(next, passing) => {

@@ -59,7 +59,7 @@ pub(super) struct Event {
 
 pub(super) enum What {
     /// None: it failed, or took too long.
-    Answer(Option<Answer>),
+    Answer(Option<Box<Answer>>),
     Metadata(HeaderMap),
     Message(Bytes),
     Trailers(HeaderMap),
@@ -112,7 +112,7 @@ impl Calls {
             let (id, context) = (call.id, call.context);
             let (what, is_last) = match &mut call.way {
                 Way::Http(answer) => match answer.as_mut().poll(cx) {
-                    Poll::Ready(answer) => (What::Answer(answer), true),
+                    Poll::Ready(answer) => (What::Answer(answer.map(Box::new)), true),
                     Poll::Pending => continue,
                 },
                 Way::Grpc(grpc) => match grpc.poll(cx) {
@@ -179,7 +179,8 @@ impl Target {
             let authority = authority.parse::<http::uri::Authority>().ok()?;
             Some(Target::Server(scheme(authority.port_u16()), authority.as_str().to_owned()))
         };
-        if !upstream.is_empty() && !upstream.contains("://") && setup.scope.may_invoke(upstream) {
+        // No app-id has a colon.
+        if !upstream.is_empty() && !upstream.contains(':') && setup.scope.may_invoke(upstream) {
             return Some(Target::App(upstream.to_owned()));
         }
         if let Some((given, rest)) = upstream.split_once("://") {

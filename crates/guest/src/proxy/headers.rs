@@ -25,6 +25,9 @@ pub(super) enum Map<'a> {
 /// Names and values, in order.
 pub(super) type Pairs<'a> = Vec<(&'a [u8], Cow<'a, [u8]>)>;
 
+/// Names and values as a guest wrote them.
+pub(super) type Parsed<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 // === impl Map ===
 
 impl Map<'_> {
@@ -113,8 +116,11 @@ impl Map<'_> {
         headers.try_insert(name, value).map(|_| ()).map_err(|_| Status::BadArgument)
     }
 
-    /// Pseudo-headers stay.
+    /// Pseudo-headers stay, under their older names, too.
     pub(super) fn remove(&mut self, name: &[u8]) {
+        if matches!(self, Map::Request(_)) && name.eq_ignore_ascii_case(b"host") {
+            return;
+        }
         if let Ok(name) = HeaderName::from_bytes(name) {
             self.headers_mut().remove(name);
         }
@@ -256,7 +262,7 @@ pub(super) fn serialized_size(pairs: &[(&[u8], Cow<'_, [u8]>)]) -> usize {
 }
 
 /// Reads what [`serialized`] writes. What stands in the place of the NULs does not matter.
-pub(super) fn parsed(bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Status> {
+pub(super) fn parsed(bytes: &[u8]) -> Result<Parsed<'_>, Status> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }

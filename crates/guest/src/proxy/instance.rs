@@ -8,7 +8,7 @@ use super::calls::{Calls, Event, Received, What};
 use super::headers::Map;
 use super::shared::Wake;
 use super::state::{ProxyState, ROOT};
-use super::stream::{HttpStream, Unread, collected};
+use super::stream::{HttpStream, Properties, Unread, collected};
 use crate::counted::announced;
 use crate::failure::Failure;
 use crate::outbound::Outbound;
@@ -84,6 +84,7 @@ impl Instance {
             allocating: false,
             effective: ROOT,
             stream: None,
+            properties: Properties::default(),
             calls: Calls::default(),
             tick: None,
             call_data: Buffer::default(),

@@ -5,7 +5,7 @@ use super::buffer::Rules;
 use super::calls::Calls;
 use super::headers::Map;
 use super::shared::{Vm, Wake};
-use super::stream::HttpStream;
+use super::stream::{HttpStream, Properties};
 use crate::memory::{self, Memory};
 use crate::outbound::Outbound;
 use crate::setup::Setup;
@@ -34,6 +34,8 @@ pub(crate) struct ProxyState {
     /// The context that the guest acts for.
     pub(super) effective: u32,
     pub(super) stream: Option<HttpStream>,
+    /// Of the root context; streams have their own before it.
+    pub(super) properties: Properties,
     pub(super) calls: Calls,
     pub(super) tick: Option<Tick>,
     /// What the guest said about itself (`proxy_get_id`).

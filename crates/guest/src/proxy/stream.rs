@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::future::ready;
 use std::time::SystemTime;
 
-/// Properties that a guest may set on one stream, and their bytes.
+/// Properties that a guest may set on one context, and the bytes of one.
 const MAX_PROPERTIES: usize = 64;
 const MAX_PROPERTY: usize = 64 << 10;
 
@@ -38,9 +38,13 @@ pub(super) struct HttpStream {
     pub(super) closed: bool,
     /// `proxy_done` was called.
     pub(super) done: bool,
-    pub(super) properties: BTreeMap<Vec<u8>, Bytes>,
+    pub(super) properties: Properties,
     pub(super) began: SystemTime,
 }
+
+/// What a guest has set itself.
+#[derive(Default)]
+pub(super) struct Properties(BTreeMap<Vec<u8>, Bytes>);
 
 /// What a guest says to answer with.
 pub(super) struct LocalResponse<'a> {
@@ -69,7 +73,7 @@ impl HttpStream {
             continued: false,
             closed: false,
             done: false,
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
             began: SystemTime::now(),
         }
     }
@@ -91,13 +95,10 @@ impl HttpStream {
         self.local.is_some() || self.closed
     }
 
-    pub(super) fn set_property(&mut self, path: &[u8], value: &[u8]) -> Result<(), Status> {
-        let is_new = !self.properties.contains_key(path);
-        if path.len() + value.len() > MAX_PROPERTY || is_new && self.properties.len() >= MAX_PROPERTIES {
-            return Err(Status::InternalFailure);
-        }
-        self.properties.insert(path.to_vec(), Bytes::copy_from_slice(value));
-        Ok(())
+    /// The guest has written a response, or its head.
+    pub(super) fn is_written(&self) -> bool {
+        let head = &self.response;
+        self.response_body.written || head.status != StatusCode::OK || !head.headers.is_empty()
     }
 
     /// The guest answers itself; the last answer counts.
@@ -126,6 +127,23 @@ impl HttpStream {
         };
         unframed(&mut head.headers);
         self.local = Some(Response::from_parts(head, body));
+        Ok(())
+    }
+}
+
+// === impl Properties ===
+
+impl Properties {
+    pub(super) fn get(&self, path: &[u8]) -> Option<Bytes> {
+        self.0.get(path).cloned()
+    }
+
+    pub(super) fn set(&mut self, path: &[u8], value: &[u8]) -> Result<(), Status> {
+        let is_new = !self.0.contains_key(path);
+        if path.len() + value.len() > MAX_PROPERTY || is_new && self.0.len() >= MAX_PROPERTIES {
+            return Err(Status::InternalFailure);
+        }
+        self.0.insert(path.to_vec(), Bytes::copy_from_slice(value));
         Ok(())
     }
 }

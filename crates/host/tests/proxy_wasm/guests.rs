@@ -340,6 +340,54 @@ async fn a_guest_that_asks_itself_gets_another_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_to_calls_come_as_callbacks() {
+    // Asks app `b` and lets its own request go on, or pauses it; answers with what came: count of headers, body.
+    let asking = |action: u32, upstream: &str| {
+        let headers = [(":method", "GET"), (":path", "/x"), (":authority", "b")];
+        let number = |number: usize| format!("\\{number:02x}\\00\\00\\00");
+        let mut map = number(headers.len());
+        headers.iter().for_each(|(name, value)| map += &(number(name.len()) + &number(value.len())));
+        headers.iter().for_each(|(name, value)| map += &format!("{name}\\00{value}\\00"));
+        let length = 4 + headers.iter().map(|(name, value)| 10 + name.len() + value.len()).sum::<usize>();
+        let text = guest(&format!(
+            r#"{ALLOCATOR} (data (i32.const 100) "{map}") (data (i32.const 300) "{upstream}") (data (i32.const 310) "none")
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (drop (call $call (i32.const 300) (i32.const {upstream_len}) (i32.const 100) (i32.const {length})
+                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 400)))
+                (i32.const {action}))
+            (func (export "proxy_on_http_call_response") (param $context i32) (param $id i32) (param $headers i32) (param $size i32) (param i32)
+                (if (i32.ne (local.get $id) (i32.load (i32.const 400))) (then unreachable))
+                (if (i32.eqz (local.get $headers)) (then (call $say (i32.const 310) (i32.const 4)) (return)))
+                (drop (call $read (i32.const 4) (i32.const 0) (local.get $size) (i32.const 8) (i32.const 12)))
+                (call $say (i32.load (i32.const 8)) (i32.load (i32.const 12))))"#,
+            upstream_len = upstream.len(),
+        ));
+        let call = r#"(import "env" "proxy_http_call"
+            (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
+        text.replacen("(module", &format!("(module {call}"), 1)
+    };
+    for (action, upstream, expected) in [
+        (0, "b", (200, "hello")),
+        (1, "b", (200, "hello")),
+        (1, "gone", (200, "none")),
+        (1, "b:1", (0, "waits for nothing")),
+    ] {
+        let hosted = Hosted::new();
+        let mut asks = hosted.spec("a", &asking(action, upstream));
+        asks.grants =
+            Grants { invoke: vec!["b".parse().unwrap(), "gone".parse().unwrap()], ..Grants::default() };
+        hosted.run(vec![asks, hosted.spec("b", &guest(HELLO))]).await.unwrap();
+        for _ in 0..2 {
+            let (status, text) = hosted.ask("a", request("/", b"")).await;
+            assert!(
+                status == expected.0 && text.contains(expected.1),
+                "{action} {upstream}: {status} {text}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_serve_as_often_as_they_may() {
     let rest = r#"(global $served (mut i32) (i32.const 48))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)

@@ -47,6 +47,7 @@ fn every_field_is_read() {
     assert_eq!(config, [("debug", "true"), ("greeting", "hello"), ("mask", "255"), ("ratio", "1.5")]);
     assert_eq!(front.dirs, [DirConfig { host: "site/data".into(), guest: "/data".into(), write: true }]);
     assert_eq!(front.reuse, Some(100));
+    assert_eq!(front.filters.iter().map(|filter| filter.app_id.as_str()).collect::<Vec<_>>(), ["Back_2.x"]);
     let allowed = [
         Ask::State("statestore"),
         Ask::Invoke("recommend"),
@@ -219,6 +220,27 @@ fn a_route_belongs_to_one_app() {
     ];
     for (first, second, fine) in cases {
         assert_eq!(two(first, second).is_ok(), fine, "{first} and {second}");
+    }
+}
+
+#[test]
+fn filters_are_other_apps_without_filters() {
+    let two = |first: &str, second: &str| {
+        parse(&format!("[apps.a]\nmodule='a'\n{first}\n[apps.b]\nmodule='b'\n{second}")).map(|_| ())
+    };
+    for (first, second, expected) in [
+        ("filters = ['b']", "", ""),
+        ("filters = ['bb']", "", "3:12: apps.a.filters: there is no app `bb`"),
+        ("filters = ['a']", "", "3:12: apps.a.filters: an app cannot be its own filter"),
+        ("filters = ['b']", "filters = ['a']", "3:12: apps.a.filters: app `b` has filters itself"),
+        ("filters = [1]", "", "3:12: apps.a.filters"),
+    ] {
+        match two(first, second) {
+            Ok(()) => assert_eq!(expected, "", "{first} {second}"),
+            Err(errors) => {
+                assert!(!expected.is_empty() && errors.to_string().contains(expected), "{first}: {errors}");
+            }
+        }
     }
 }
 

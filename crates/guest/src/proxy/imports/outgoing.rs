@@ -108,7 +108,10 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
                 match message.len() as u64 > limit {
                     true => Err(Status::BadArgument),
                     // Only the end, without a message.
-                    false if at == 0 && length == 0 && is_last != 0 => Ok(grpc.close()),
+                    false if at == 0 && length == 0 && is_last != 0 => {
+                        grpc.close();
+                        Ok(())
+                    }
                     false => grpc.send(message, is_last != 0),
                 }
             };

@@ -32,7 +32,10 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
             let set = || -> Result<(), Status> {
                 let (memory, state) = of(&mut caller)?;
                 let (path, value) = (memory.bytes((at, length))?, memory.bytes((value, value_len))?);
-                state.stream.as_mut().ok_or(Status::NotFound)?.set_property(path, value)
+                match &mut state.stream {
+                    Some(stream) => stream.properties.set(path, value),
+                    None => state.properties.set(path, value),
+                }
             };
             code({ set }())
         },
@@ -42,8 +45,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
 
 fn property(state: &mut ProxyState, path: &[u8]) -> Option<Bytes> {
     let own = state.stream.as_ref().and_then(|stream| stream.properties.get(path));
-    if let Some(own) = own {
-        return Some(own.clone());
+    if let Some(own) = own.or_else(|| state.properties.get(path)) {
+        return Some(own);
     }
     let text = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
     let mut parts = path.split(|byte| *byte == 0);
