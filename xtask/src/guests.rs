@@ -1,8 +1,8 @@
 //! Compiles guests: test guests (`guests/`), bench guests (`bench/guests/`), apps of the examples and of the SDKs.
 //!
 //! Nothing lists them. A folder is a guest, and what lies in it says its language: `Cargo.toml` Rust (a
-//! workspace gives one guest a member), a `.js` file JavaScript, `app.py` Python, `go.mod` Go, `main.c` C. The
-//! result is `<target>/guests/<name>.wasm`, where a bench guest's name begins with `bench-`, an app's with its
+//! workspace gives one guest a member), a `.js` file JavaScript, `assembly/index.ts` AssemblyScript (`index.ts` that of
+//! 2021), `app.py` Python, `go.mod` Go, `main.c` C. The result is `<target>/guests/<name>.wasm`, where a bench guest's name begins with `bench-`, an app's with its
 //! example's name and an SDK's with `sdk-<language>-`. A stamp of the sources and the compilers' versions decides what is compiled again.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::{fs, thread};
 
 use crate::env::Env;
 use crate::process::{self, command, run_quietly};
-use crate::setup::{self, JS_PACKAGES, PYTHON_PACKAGES};
+use crate::setup::{self, AS_2021_PACKAGES, AS_PACKAGES, JS_PACKAGES, PYTHON_PACKAGES};
 use crate::stamp;
 
 /// A folder that compiles to one or more modules.
@@ -28,6 +28,8 @@ pub struct Guest {
 enum Language {
     Rust,
     JavaScript,
+    AssemblyScript,
+    AssemblyScript2021,
     Python,
     Go,
     C,
@@ -110,6 +112,8 @@ fn language(folder: &Path) -> Option<Language> {
         ("app.py", Language::Python),
         ("go.mod", Language::Go),
         ("main.c", Language::C),
+        ("assembly/index.ts", Language::AssemblyScript),
+        ("index.ts", Language::AssemblyScript2021),
     ];
     let marked =
         marks.into_iter().find(|(mark, _)| folder.join(mark).is_file()).map(|(_, language)| language);
@@ -139,6 +143,9 @@ fn build(guests: &[Guest], env: &Env) -> Result<(), String> {
     if has(Language::JavaScript) {
         setup::javascript(env)?;
     }
+    if has(Language::AssemblyScript) || has(Language::AssemblyScript2021) {
+        setup::assembly_script(env)?;
+    }
     if has(Language::Python) || has(Language::Go) && env.which("go").is_none() {
         setup::python_and_go(env)?;
     }
@@ -167,7 +174,7 @@ impl Language {
             Language::JavaScript => Some("js"),
             Language::Python => Some("python"),
             Language::Go => Some("go"),
-            Language::C => None,
+            Language::AssemblyScript | Language::AssemblyScript2021 | Language::C => None,
         }
     }
 }
@@ -190,6 +197,8 @@ impl Guest {
         let made = stamp::once(&stamp, &content, || match self.language {
             Language::Rust => self.rust(env, &modules),
             Language::JavaScript => self.javascript(env),
+            Language::AssemblyScript => self.assembly_script(env),
+            Language::AssemblyScript2021 => self.assembly_script_2021(env),
             Language::Python => self.python(env),
             Language::Go => self.go(env),
             Language::C => self.c(env),
@@ -229,6 +238,8 @@ impl Guest {
         Ok(match self.language {
             Language::Rust => process::output(command(env, "rustc").arg("-V"))?,
             Language::JavaScript => JS_PACKAGES.join(" "),
+            Language::AssemblyScript => AS_PACKAGES.join(" "),
+            Language::AssemblyScript2021 => AS_2021_PACKAGES.join(" "),
             Language::Python => PYTHON_PACKAGES.join(" "),
             Language::Go => {
                 process::output(command(env, &go(env)).env("GOTOOLCHAIN", "local").arg("version"))?
@@ -276,6 +287,42 @@ impl Guest {
         // Modules that a script imports are found below the current folder, and nowhere else.
         node.current_dir(&env.root).arg(compiler).args(script(&self.folder));
         run_quietly(node.arg("--wit").arg(wit).args(["-n", &world, "-o"]).arg(&part))?;
+        place(&part, &output)
+    }
+
+    /// Compiled from a folder beside which the packages lie, as after `npm install`: the compiler finds its standard
+    /// library over WASI nowhere else.
+    fn assembly_script(&self, env: &Env) -> Result<(), String> {
+        let (part, output) = self.part(env);
+        let packages = env.toolchains().join("as/node_modules");
+        let work = env.guests().join(".work").join(name(&output));
+        let link = |target: &Path, name: &str| match fs::remove_file(work.join(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => std::os::unix::fs::symlink(target, work.join(name)),
+        };
+        fs::create_dir_all(&work)
+            .and_then(|()| link(&packages, "node_modules"))
+            .and_then(|()| link(&self.folder.join("assembly"), "assembly"))
+            .map_err(|e| format!("{}: {e}", work.display()))?;
+        let mut node = command(env, "node");
+        node.arg("node_modules/assemblyscript/bin/asc.js").args(["assembly/index.ts", "-O", "--config"]);
+        node.arg("node_modules/@assemblyscript/wasi-shim/asconfig.json").arg("-o").arg(&part);
+        run_quietly(node.current_dir(&work))?;
+        place(&part, &output)
+    }
+
+    fn assembly_script_2021(&self, env: &Env) -> Result<(), String> {
+        let (part, output) = self.part(env);
+        let packages = env.toolchains().join("as-2021/node_modules");
+        let mut node = command(env, "node");
+        node.arg(packages.join("assemblyscript/bin/asc")).args([
+            "index.ts",
+            "-O",
+            "--use",
+            "abort=wasi_abort",
+        ]);
+        node.arg("--path").arg(&packages).arg("-b").arg(&part);
+        run_quietly(node.current_dir(&self.folder))?;
         place(&part, &output)
     }
 

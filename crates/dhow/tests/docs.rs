@@ -76,6 +76,7 @@ pages! {
     proxy_wasm: "docs/proxy-wasm.md",
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
+    run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",

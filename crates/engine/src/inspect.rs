@@ -28,7 +28,7 @@ pub enum Abi {
     Cli3,
     /// Component that exports nothing of the above, but handlers of events: messages, jobs, binding events.
     Events,
-    /// Core module with `_start` and WASI preview 1 (or no) imports.
+    /// Core module with WASI preview 1 (or no) imports and `_start`, or one that runs in its start function.
     Preview1,
     /// Core module for a proxy-wasm host, or a function made for Layotto.
     ProxyWasm,
@@ -85,6 +85,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
         custom_sections: Vec::new(),
     };
     let mut depth = 0_u32;
+    let mut has_start_function = false;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(damaged)? {
             Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => {
@@ -99,6 +100,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
                     found.imports.push(format!("{}::{}", import.module, import.name));
                 }
             }
+            Payload::StartSection { .. } if depth == 0 => has_start_function = true,
             Payload::ExportSection(section) if depth == 0 => {
                 for export in section {
                     found.exports.push(export.map_err(damaged)?.name.to_owned());
@@ -120,7 +122,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
             _ => {}
         }
     }
-    found.abi = abi(&found);
+    found.abi = abi(&found, has_start_function);
     Ok(found)
 }
 
@@ -177,8 +179,13 @@ const EVENT_HANDLERS: [&str; 5] = [
     "wasmcloud:messaging/handler@0.2.",
 ];
 
-fn abi(found: &Inspection) -> Abi {
+/// What a module imports whose whole program may be its start function.
+const SYSTEM: [&str; 2] = ["wasi_snapshot_preview1::", "wasi_experimental_http::"];
+
+fn abi(found: &Inspection, has_start_function: bool) -> Abi {
     let exports = |prefix: &str| found.exports.iter().any(|name| name.starts_with(prefix));
+    let asks_the_system =
+        || found.imports.iter().any(|name| SYSTEM.iter().any(|module| name.starts_with(module)));
     match found.kind {
         // A component with a handler is a service even if it also has a `run`.
         Kind::Component if exports("wasi:http/incoming-handler@0.2") => Abi::Http2,
@@ -192,6 +199,7 @@ fn abi(found: &Inspection) -> Abi {
         }
         Kind::Module if exports("__guest_call") => Abi::Wapc,
         Kind::Module if found.exports.iter().any(|name| name == "_start") => Abi::Preview1,
+        Kind::Module if has_start_function && asks_the_system() => Abi::Preview1,
         Kind::Module => Abi::Unknown,
     }
 }
@@ -220,6 +228,14 @@ mod tests {
             ("(module (func (export \"proxy_get_id\")))", Kind::Module, Abi::ProxyWasm),
             ("(module (func (export \"__guest_call\")))", Kind::Module, Abi::Wapc),
             ("(module)", Kind::Module, Abi::Unknown),
+            ("(module (func $f) (start $f))", Kind::Module, Abi::Unknown),
+            (
+                "(module (import \"wasi_experimental_http\" \"close\" (func (param i32) (result i32))) \
+                 (func $f) (start $f))",
+                Kind::Module,
+                Abi::Preview1,
+            ),
+            ("(module (import \"wasi_snapshot_preview1\" \"f\" (func)))", Kind::Module, Abi::Unknown),
             ("(component)", Kind::Component, Abi::Unknown),
             // An export of a nested module is not an export of the component.
             ("(component (core module (func (export \"_start\"))))", Kind::Component, Abi::Unknown),

@@ -33,7 +33,7 @@ pub(crate) const NAME: &str = "dhow:runtime/api@0.1.0";
 pub(crate) const FUNCTIONS: [&str; 2] = ["request", "answer"];
 
 /// Bytes of a request's method, target and headers, all together.
-const MAX_HEAD: usize = 64 << 10;
+pub(crate) const MAX_HEAD: usize = 64 << 10;
 
 /// Headers that belong to a connection, which there is none, and those that only the host sets.
 const NOT_TAKEN: [HeaderName; 5] = [
@@ -126,16 +126,22 @@ fn http_request(method: &[u8], target: &[u8], headers: &[u8]) -> Result<Request<
         return Err("the target must begin with a slash".to_owned());
     }
     *request.uri_mut() = Uri::try_from(target).map_err(|error| format!("target: {error}"))?;
-    let lines = std::str::from_utf8(headers).map_err(|error| format!("headers: {error}"))?.lines();
-    for line in lines {
+    *request.headers_mut() = header_map(headers)?;
+    Ok(request)
+}
+
+/// Reads lines `name: value`, without the headers that a guest cannot set.
+pub(crate) fn header_map(lines: &[u8]) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for line in std::str::from_utf8(lines).map_err(|error| format!("headers: {error}"))?.lines() {
         let (name, value) = line.split_once(':').ok_or("a header is a line `name: value`")?;
         let name = HeaderName::try_from(name.trim()).map_err(|error| format!("a header's name: {error}"))?;
         let value = HeaderValue::try_from(value.trim()).map_err(|error| format!("header {name}: {error}"))?;
         if !NOT_TAKEN.contains(&name) {
-            request.headers_mut().try_append(name, value).map_err(|error| format!("headers: {error}"))?;
+            headers.try_append(name, value).map_err(|error| format!("headers: {error}"))?;
         }
     }
-    Ok(request)
+    Ok(headers)
 }
 
 async fn ask(setup: &Setup, origin: Origin, mut request: Request<Body>) -> Result<(i32, Answer), String> {

@@ -1,7 +1,9 @@
 //! Programs with a start and an end: `wasi:cli/run` of both versions, and WASI preview 1.
 
 use crate::api::Api;
+use crate::experimental_http::Responses;
 use crate::failure::Failure;
+use crate::outbound::Outbound;
 use crate::run::Run;
 use crate::setup::{Setup, Stdio};
 use crate::store::{GuestState, Origin, command, interruptible, new_store};
@@ -17,6 +19,7 @@ use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p2, p3};
 pub(crate) struct ModuleState {
     pub(crate) wasi: WasiP1Ctx,
     pub(crate) api: Api,
+    pub(crate) responses: Responses,
     limiter: Limiter,
 }
 
@@ -104,14 +107,16 @@ impl Command {
             CommandKind::Module(pre) => {
                 let limiter = Limiter::new(self.setup.bounds.engine);
                 let api = Api::new(Arc::clone(&self.setup), origin);
-                let state = ModuleState { wasi: wasi.build_p1(), api, limiter };
+                let responses = Responses::new(Outbound::new(Arc::clone(&self.setup), origin));
+                let state = ModuleState { wasi: wasi.build_p1(), api, responses, limiter };
                 let mut store = Store::new(pre.module().engine(), state);
                 store.limiter(|state| &mut state.limiter);
                 interruptible(&mut store);
                 let result = async {
+                    // A program may be its own start function, and has then run already.
                     let instance = pre.instantiate_async(&mut store).await?;
-                    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-                    start.call_async(&mut store, ()).await
+                    let Some(start) = instance.get_func(&mut store, "_start") else { return Ok(()) };
+                    start.typed::<(), ()>(&store)?.call_async(&mut store, ()).await
                 };
                 exit_code(result.await.map(Ok), store.data().limiter.refused())
             }

@@ -13,6 +13,7 @@
 //! | `ending` | how an invocation ends: its reply, and who hears of its failure |
 //! | `counted` | bodies that end at a limit |
 //! | `api` | `dhow:runtime/api`: the Dapr endpoint for core modules |
+//! | `experimental_http` | `wasi_experimental_http`: HTTP requests of core modules |
 //! | `cgi` | HTTP requests to programs that only know stdin and stdout (RFC 3875) |
 //! | `events` | handlers of messages, jobs and binding events, called instead of an HTTP request |
 //! | `outbound` | HTTP requests of guests, to the world and to the runtime itself |
@@ -32,6 +33,7 @@ mod config;
 mod counted;
 mod ending;
 mod events;
+mod experimental_http;
 pub mod failure;
 pub mod guest;
 mod http2;

@@ -6,7 +6,7 @@ use crate::command::ModuleState;
 use crate::failure::LoadError;
 use crate::proxy::ProxyState;
 use crate::store::GuestState;
-use crate::{api, config, keyvalue, logging, messaging, proxy, runtime};
+use crate::{api, config, experimental_http, keyvalue, logging, messaging, proxy, runtime};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -61,7 +61,7 @@ const PROVIDED: [&str; 32] = [
 pub(crate) const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
 
 /// What would provide imports that dhow does not, by their beginning.
-const HINTS: [(&str, &str); 16] = [
+const HINTS: [(&str, &str); 15] = [
     ("dhow:runtime/", "is another version of dhow:runtime; this dhow provides 0.1.0"),
     ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft and 0.2.0-draft2"),
     ("wasi:logging/", "is another version of wasi:logging; dhow provides 0.1.0-draft"),
@@ -78,7 +78,6 @@ const HINTS: [(&str, &str); 16] = [
     ("wasmcloud:", "belongs to wasmCloud's host; compile against the wasi: interface of the same purpose"),
     ("fermyon:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
     ("spin:", "belongs to Spin's host; compile against the wasi: interface of the same purpose"),
-    ("wasi_experimental_http", "is the wasi-experimental-http ABI and not part of this version of dhow"),
     ("wasi_ephemeral_nn", "is machine-learning inference and not part of this version of dhow"),
     (
         "wasi_snapshot_preview1::sock_",
@@ -126,6 +125,7 @@ impl Linkers {
         let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
         wasmtime_wasi::p1::add_to_linker_async(&mut made, |state: &mut ModuleState| &mut state.wasi)?;
         api::add_to_linker(&mut made)?;
+        experimental_http::add_to_linker(&mut made)?;
         Ok(self.module.get_or_init(|| made))
     }
 
@@ -159,6 +159,7 @@ pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
                 !function.starts_with("sock_") || PREVIEW1_SOCKETS.contains(&function)
             }
             Some((api::NAME, function)) => api::FUNCTIONS.contains(&function),
+            Some((experimental_http::NAME, function)) => experimental_http::FUNCTIONS.contains(&function),
             _ => false,
         },
         Kind::Component => {

@@ -49,7 +49,7 @@ pub struct HttpClient {
 
 /// The way out of one guest.
 pub(crate) struct Outbound {
-    setup: Arc<Setup>,
+    pub(crate) setup: Arc<Setup>,
     pub(crate) origin: Origin,
     /// Made at the first request: most invocations send none.
     slots: Option<Arc<Semaphore>>,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`serving`] | HTTP components: requests, streams, protocols, languages |
 //! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
+//! | [`experimental_http`] | wasi_experimental_http, in AssemblyScript and Rust |
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
 //! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
@@ -40,6 +41,7 @@ mod bad_requests;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
+mod experimental_http;
 mod messaging;
 mod outbox;
 mod programs;
