@@ -11,6 +11,7 @@
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
 //! | [`management`] | metrics and health |
+//! | [`functions`] | Layotto's functions: their requests, their management, its actuator |
 //! | [`export`] | spans to collectors |
 //! | `observed` | what is counted, logged and recorded of a call of the API |
 //! | `watched` | bodies whose end is told |
@@ -21,6 +22,7 @@ pub mod channel;
 pub mod control;
 pub mod dapr;
 pub mod export;
+pub mod functions;
 pub mod grpc;
 pub mod ingress;
 pub mod management;

@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
+//! | `layotto` | a host in the place of Layotto, with its configuration |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
 //! | `serve`, `watch` | what both have in common |
@@ -29,6 +30,7 @@ mod folders;
 mod hosts;
 mod inspect;
 mod invoke;
+mod layotto;
 mod logging;
 mod logs;
 mod new;
@@ -96,6 +98,7 @@ pub(crate) struct Global {
 enum Command {
     Run(Box<run::Run>),
     Up(up::Up),
+    Layotto(layotto::Layotto),
     New(new::New),
     Build(build_apps::Build),
     Inspect(inspect::Inspect),
@@ -172,6 +175,7 @@ impl Command {
         match self {
             Command::Run(run) => run::execute(*run, global),
             Command::Up(up) => up::execute(up, global),
+            Command::Layotto(layotto) => layotto::execute(layotto),
             Command::New(new) => new::execute(&new),
             Command::Build(build) => build_apps::execute(&build),
             Command::Inspect(inspect) => inspect::execute(&inspect),

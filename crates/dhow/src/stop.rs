@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Stop a running host: it finishes the requests under way, for at most 30 seconds
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Stop {
     /// Which host, by name or pid (see `dhow ps`); needed only if several are running
     #[arg(conflicts_with = "all")]
@@ -40,6 +40,13 @@ pub(crate) struct Stop {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Stop {
+    /// Stops the host of this name or pid.
+    pub(crate) fn host(host: String) -> Stop {
+        Stop { host: Some(host), ..Stop::default() }
+    }
 }
 
 pub(crate) fn execute(stop: &Stop) -> Result<ExitCode, Error> {

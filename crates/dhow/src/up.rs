@@ -33,6 +33,7 @@ EXAMPLES
   dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
   dhow up --addr 0.0.0.0:80        serve them to the network
   dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API beside it
+  dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 
 A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
 pub(crate) struct Up {
@@ -82,6 +83,9 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
             Some(file) => crate::run::run_all(file).await,
+            None if crate::layotto::is_configuration(&up.manifest) => {
+                crate::layotto::start(up.manifest, up.data_dir).await
+            }
             None => up.start().await,
         }
     })
@@ -94,15 +98,7 @@ impl Up {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
-        for component in host.components().unsupported() {
-            tracing::warn!(
-                "{}:{}: component {:?} of type {:?} is not part of this version of dhow and ignored",
-                component.file.display(),
-                component.line,
-                component.name,
-                component.component_type
-            );
-        }
+        warn_of_unsupported(&host);
         let mut serving = Serving::new(Arc::clone(&host));
         let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);
@@ -337,6 +333,19 @@ pub(crate) fn read_resources(dirs: &[PathBuf], configuration: Option<&Path>) -> 
         tracing::warn!("{file}:{line}: {kind} resources are not part of this version of dhow and ignored");
     }
     Ok(resources)
+}
+
+/// Components of blocks that there are not.
+pub(crate) fn warn_of_unsupported(host: &Host) {
+    for component in host.components().unsupported() {
+        tracing::warn!(
+            "{}:{}: component {:?} of type {:?} is not part of this version of dhow and ignored",
+            component.file.display(),
+            component.line,
+            component.name,
+            component.component_type
+        );
+    }
 }
 
 /// Whether an entry of `spec.components.deny` is meant for a component: its type, perhaps with a version behind.

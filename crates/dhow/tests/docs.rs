@@ -33,8 +33,15 @@ use tempfile::TempDir;
 /// Compiling the largest modules of a page takes this long on a slow machine without a cache.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Addresses as the pages write them: apps, Dapr API, metrics.
-const USUAL: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:3500", "127.0.0.1:9090"];
+/// Addresses as the pages write them, each with what a server prints before the one that it has: apps, Dapr API,
+/// metrics; functions, and their management.
+const USUAL: [(&str, &str); 5] = [
+    ("127.0.0.1:8080", "on http://"),
+    ("127.0.0.1:3500", "Dapr API: http://"),
+    ("127.0.0.1:9090", "metrics: http://"),
+    ("127.0.0.1:2045", "up on http://"),
+    ("127.0.0.1:34998", "management: http://"),
+];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
 const BACKENDS: [(u16, Start); 4] = [
@@ -76,6 +83,7 @@ pages! {
     proxy_wasm: "docs/proxy-wasm.md",
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
+    run_layotto_functions: "docs/run-layotto-functions.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     use_an_sdk: "docs/use-an-sdk.md",
@@ -105,7 +113,7 @@ struct Page {
     folder: TempDir,
     server: Option<Server>,
     /// What the addresses in [`USUAL`] stand for.
-    addresses: [String; 3],
+    addresses: [String; 5],
     /// The backends, with the usual port that the page writes.
     backends: Vec<(u16, dhow_servers::Process)>,
     /// Where the last executed block stands, and what it printed.
@@ -169,7 +177,7 @@ impl Page {
             backends,
             folder,
             server: None,
-            addresses: USUAL.map(str::to_owned),
+            addresses: USUAL.map(|(usual, _)| usual.to_owned()),
             printed: (String::new(), String::new()),
         };
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
@@ -227,7 +235,15 @@ impl Page {
             (_, file) if file.starts_with("file=") => {
                 let path = self.path(&file["file=".len()..]);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, self.with_backends(text)).unwrap();
+                // A configuration of Layotto has its addresses in it.
+                let text = ["127.0.0.1:2045", "127.0.0.1:34998", "127.0.0.1:34904"].iter().fold(
+                    self.with_backends(text),
+                    |text, address| match first.ends_with(".json") {
+                        true => text.replace(address, "127.0.0.1:0"),
+                        false => text,
+                    },
+                );
+                fs::write(path, text).unwrap();
             }
             ("sh", "run") => {
                 let code = rest.strip_prefix("exit=").map_or(0, |code| code.parse().unwrap());
@@ -271,12 +287,14 @@ impl Page {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         let mut server = Server { child, lines, seen: String::new() };
-        // `up` tells its last address last; `run` has only one.
-        let last = if script.contains("dhow up") { "metrics: http://" } else { "on http://" };
+        // `up` and `layotto` tell their last address last; `run` has only one.
+        let last = match script {
+            script if script.contains("dhow up") => "metrics: http://",
+            script if script.contains("dhow layotto") => "management: http://",
+            _ => "on http://",
+        };
         server.wait_for(at, |seen| seen.contains(last));
-        for (address, before) in
-            self.addresses.iter_mut().zip(["on http://", "Dapr API: http://", "metrics: http://"])
-        {
+        for (address, (_, before)) in self.addresses.iter_mut().zip(USUAL) {
             if let Some((_, rest)) = server.seen.split_once(before) {
                 *address = rest.split(['/', ' ', '\n']).next().unwrap().to_owned();
             }
@@ -297,7 +315,7 @@ impl Page {
     /// A shell in the page's folder, in which the usual addresses stand for those of the page's server.
     fn shell(&self, script: &str) -> Command {
         let mut script = self.with_backends(script);
-        for (usual, address) in USUAL.iter().zip(&self.addresses) {
+        for ((usual, _), address) in USUAL.iter().zip(&self.addresses) {
             script = script.replace(usual, address);
         }
         if !script.contains("--api-addr") {
@@ -336,7 +354,7 @@ impl Page {
         USUAL
             .iter()
             .zip(&self.addresses)
-            .fold(output.to_owned(), |text, (usual, address)| text.replace(address, usual))
+            .fold(output.to_owned(), |text, ((usual, _), address)| text.replace(address, usual))
     }
 }
 

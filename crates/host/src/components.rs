@@ -50,7 +50,8 @@ pub struct Components {
     failures: Mutex<BTreeMap<String, String>>,
 }
 
-type ComponentKey = (String, Vec<(String, String)>);
+/// Name, type and metadata: blocks have names of their own, so one name may stand for several components.
+type ComponentKey = (String, String, Vec<(String, String)>);
 
 /// A component that cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -178,7 +179,10 @@ impl Components {
     pub fn inputs(&self, providers: &Providers) -> Vec<Input> {
         let inputs = providers.bindings.values().filter(|bound| bound.provider.is_input());
         let inputs = inputs.filter_map(|bound| {
-            let component = self.components.iter().find(|found| found.name == bound.component.name)?;
+            let named = |found: &&Component| {
+                found.name == bound.component.name && found.component_type.starts_with("bindings.")
+            };
+            let component = self.components.iter().find(named)?;
             let plain = |name: &str| match component.metadata_value(name) {
                 Some(MetadataValue::Plain(value)) => Some(value.trim()).filter(|value| !value.is_empty()),
                 _ => None,
@@ -233,7 +237,7 @@ impl Components {
         app_id: &str,
     ) -> Result<(Vec<(String, String)>, Opened), String> {
         let metadata = self.metadata(component, app_id).await?;
-        let key = (component.name.clone(), metadata.clone());
+        let key = (component.name.clone(), component.component_type.clone(), metadata.clone());
         let cell = Arc::clone(self.open.lock().entry(key).or_default());
         let spec = ComponentSpec {
             name: component.name.clone(),

@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::app::{App, Shared, UnderWay};
 use crate::components::Components;
+use crate::functions::group::Groups;
 use crate::log::LogBook;
 use crate::metrics::{InvocationMeter, Metrics};
 use crate::routes::Routes;
@@ -59,6 +60,7 @@ pub struct Host {
 struct Table {
     apps: BTreeMap<Arc<str>, Arc<App>>,
     routes: Routes,
+    groups: Groups,
 }
 
 // === impl Host ===
@@ -112,7 +114,12 @@ impl Host {
 
     /// Makes these the apps of the host, all at once. Invocations under way keep the version they began with.
     pub fn replace(&self, apps: Vec<Arc<App>>) {
-        let mut table = Table::default();
+        self.replace_grouped(apps, Groups::default());
+    }
+
+    /// The same, with ids that stand for several of the apps.
+    pub(crate) fn replace_grouped(&self, apps: Vec<Arc<App>>, groups: Groups) {
+        let mut table = Table { groups, ..Table::default() };
         for app in apps {
             for prefix in &app.routes {
                 if app.hosts.is_empty() {
@@ -155,9 +162,15 @@ impl Host {
         self.table.load().routes.find(host, path).cloned()
     }
 
-    /// The app of that id.
+    /// The app of that id; of several that share it, the one whose turn it is.
     pub fn app(&self, app_id: &str) -> Option<Arc<App>> {
-        self.table.load().apps.get(app_id).cloned()
+        let table = self.table.load();
+        table.groups.pick(app_id).or_else(|| table.apps.get(app_id).cloned())
+    }
+
+    /// The function of that id; of several that share it, the one whose turn it is.
+    pub fn function(&self, id: &str) -> Option<Arc<App>> {
+        self.table.load().groups.pick(id)
     }
 
     /// All apps, by id.
@@ -225,7 +238,7 @@ impl Host {
         app_id: &str,
         invocation: Invocation,
     ) -> Result<Reply, InvokeError> {
-        let Some(app) = self.app(app_id) else { return self.invoke(app_id, invocation).await };
+        let Some(app) = self.app(app_id) else { return self.deliver(None, app_id, invocation).await };
         if let Some(calls) = &app.metrics.calls {
             calls.received(caller);
         }
@@ -238,13 +251,35 @@ impl Host {
             _ => Ok(()),
         };
         let answer = match allowed {
-            Ok(()) => self.invoke(app_id, invocation).await,
+            Ok(()) => self.deliver(Some(&app), app_id, invocation).await,
             Err(denied) => Err(denied),
         };
         if let Some(calls) = &app.metrics.calls {
             calls.replied(caller, status_of(&answer));
         }
         answer
+    }
+
+    /// Delivers one invocation to the app that was found, or to wherever it is.
+    async fn deliver(
+        &self,
+        app: Option<&Arc<App>>,
+        app_id: &str,
+        invocation: Invocation,
+    ) -> Result<Reply, InvokeError> {
+        // An invocation that an app under way makes is part of that one, and finished with it.
+        // So is an event that was taken from its broker already.
+        let taken = matches!(invocation.trigger, Trigger::Topic | Trigger::Binding | Trigger::Job);
+        if self.is_stopping() && invocation.depth == 0 && !taken {
+            return Err(InvokeError::ShuttingDown);
+        }
+        match app {
+            Some(app) => app.invoke(invocation).await,
+            None => match self.elsewhere.get() {
+                Some(elsewhere) => elsewhere.invoke(app_id, invocation).await,
+                None => Err(InvokeError::UnknownApp { app_id: app_id.to_owned() }),
+            },
+        }
     }
 
     /// What guests printed.
@@ -282,19 +317,7 @@ impl Host {
 #[async_trait]
 impl Invoker for Host {
     async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
-        // An invocation that an app under way makes is part of that one, and finished with it.
-        // So is an event that was taken from its broker already.
-        let taken = matches!(invocation.trigger, Trigger::Topic | Trigger::Binding | Trigger::Job);
-        if self.is_stopping() && invocation.depth == 0 && !taken {
-            return Err(InvokeError::ShuttingDown);
-        }
-        match self.app(app_id) {
-            Some(app) => app.invoke(invocation).await,
-            None => match self.elsewhere.get() {
-                Some(elsewhere) => elsewhere.invoke(app_id, invocation).await,
-                None => Err(InvokeError::UnknownApp { app_id: app_id.to_owned() }),
-            },
-        }
+        self.deliver(self.app(app_id).as_ref(), app_id, invocation).await
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`host`] | all apps of a process: register, replace, invoke, shut down |
 //! | [`app`] | one app: admission, lazy loading, invoking |
 //! | [`module`] | a module, read and recognised once for all apps that share it |
+//! | [`functions`] | Layotto's functions: modules that are reached by the id that they declare |
 //! | [`prepare`] | from a manifest entry to an app that can run |
 //! | [`components`] | from resources to open providers |
 //! | [`resiliency`] | from resources to the policies of targets |
@@ -24,6 +25,7 @@ pub mod app;
 pub mod components;
 mod expression;
 mod filters;
+pub mod functions;
 pub mod host;
 pub mod log;
 pub mod metrics;

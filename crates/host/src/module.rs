@@ -47,7 +47,7 @@ impl Module {
             .map_err(|reason| ModuleError::Unusable { file: source.to_string(), reason })
     }
 
-    fn recognise(file: Bytes) -> Result<Module, String> {
+    pub(crate) fn recognise(file: Bytes) -> Result<Module, String> {
         let text = match dhow_engine::image::binary(&file).map_err(|error| error.to_string())? {
             Cow::Borrowed(_) => None,
             Cow::Owned(wasm) => Some(Bytes::from(wasm)),

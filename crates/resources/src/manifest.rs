@@ -21,6 +21,8 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use app::grants;
+
 /// A whole `dhow.toml`.
 #[derive(Clone, Debug)]
 pub struct Manifest {

@@ -1,6 +1,6 @@
 //! Values that know where they stand, and the checks that every field passes.
 //!
-//! `toml_tree` and `yaml_tree` build a [`Node`]; `manifest` and the kinds of Dapr take it apart through
+//! `toml_tree`, `yaml_tree` and `json_tree` build a [`Node`]; `manifest` and the kinds of Dapr take it apart through
 //! [`Findings`] and [`Table`]. A table collects the names it was asked for, so the list of known fields in an
 //! error is the list of fields that the code reads, and cannot fall behind it.
 
@@ -247,6 +247,14 @@ impl<'a> Table<'a> {
     ) -> Option<T> {
         let node = self.get(field).filter(|node| !matches!(node.value, Value::Null))?;
         read(findings, node, &self.path_of(field))
+    }
+
+    /// Ends the reading of a map whose other fields have no effect: where they are.
+    pub(crate) fn rest(self) -> impl Iterator<Item = (String, usize)> {
+        let Table { path, at, entries, known } = self;
+        let others = entries.iter().filter(move |entry| !known.contains(&entry.key.as_str()));
+        let whole = Table { path, at, entries: &[], known: Vec::new() };
+        others.map(move |entry| (whole.path_of(&entry.key), entry.at.line))
     }
 
     /// Ends the reading: every field that was not asked for is unknown.

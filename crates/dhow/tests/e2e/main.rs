@@ -5,6 +5,7 @@
 //! | [`serving`] | HTTP components: requests, streams, protocols, languages |
 //! | [`programs`] | commands: arguments, files, exit codes, deadlines; CGI |
 //! | [`experimental_http`] | wasi_experimental_http, in AssemblyScript and Rust |
+//! | [`inventory`] | functions made for Layotto, with its configuration and management |
 //! | [`state`] | wasi:keyvalue, wasi:config, wasi:logging; grants, components, separation |
 //! | [`runtime`] | dhow:runtime: every function, and what arrives as calls |
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
@@ -42,6 +43,7 @@ mod dapr_invoke;
 mod dapr_state;
 mod durability;
 mod experimental_http;
+mod inventory;
 mod messaging;
 mod outbox;
 mod programs;

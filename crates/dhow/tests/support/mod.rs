@@ -177,6 +177,13 @@ impl Setting {
         host
     }
 
+    /// `dhow layotto` with a configuration that has functions and their management, ready to be asked.
+    pub(crate) fn layotto(&self, args: &[&str]) -> Host {
+        let mut host = Host::start(self.dhow(&[&["layotto"], args].concat()));
+        host.management = Some(host.printed("management: http://"));
+        host
+    }
+
     /// `dhow run` beside a program on this port, ready to be asked.
     pub(crate) fn sidecar(&self, app_id: &str, app: Option<SocketAddr>, args: &[&str]) -> Host {
         let port = app.map(|app| app.port().to_string());

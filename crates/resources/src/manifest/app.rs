@@ -166,7 +166,7 @@ fn guest_path(findings: &mut Findings, node: &Node, path: &str) -> Option<String
     })
 }
 
-fn grants(findings: &mut Findings, node: &Node, path: &str) -> Option<Grants> {
+pub(crate) fn grants(findings: &mut Findings, node: &Node, path: &str) -> Option<Grants> {
     let mut table = findings.table(node, path.to_owned())?;
     let grants = Grants {
         state: table.read(findings, "state", fields::patterns).unwrap_or_default(),
