@@ -251,8 +251,12 @@ impl Guest {
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
         for target in setup::RUST_TARGETS {
+            let target_of = |package: &str| match self.says_preview1() {
+                true => "wasm32-wasip1",
+                false => rust_target(package),
+            };
             let of_target: Vec<_> =
-                modules.iter().filter(|(_, package)| rust_target(package) == target).collect();
+                modules.iter().filter(|(_, package)| target_of(package) == target).collect();
             if of_target.is_empty() {
                 continue;
             }
@@ -277,6 +281,12 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    /// Whether cargo would build the folder for WASI preview 1 if it were not told another target.
+    fn says_preview1(&self) -> bool {
+        let config = fs::read_to_string(self.folder.join(".cargo/config.toml"));
+        config.is_ok_and(|config| config.contains("target = \"wasm32-wasip1\""))
     }
 
     fn javascript(&self, env: &Env) -> Result<(), String> {

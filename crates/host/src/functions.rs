@@ -350,7 +350,7 @@ impl Functions {
 
     async fn prepare(&self, spec: &FunctionSpec, module: Module, version: u64) -> Loaded {
         if let Some(wanted) = &spec.md5 {
-            let found = hexadecimal(&Md5::digest(&module.wasm));
+            let found = hexadecimal(&Md5::digest(&module.file));
             if found != *wanted {
                 return Loaded::Unusable(format!("{}: its MD5 is {found}, expected {wanted}", spec.source));
             }
@@ -360,7 +360,10 @@ impl Functions {
         app.config = spec.config.clone();
         app.bounds.engine.memory = spec.memory.unwrap_or(app.bounds.engine.memory);
         match self.host.prepare(app, Ok(Arc::new(module)), version).await {
-            Ok(app) => Loaded::Runs(Running { id: spec.name.clone(), app }),
+            Ok(app) => {
+                let id = app.layotto_id().unwrap_or(&spec.name).to_owned();
+                Loaded::Runs(Running { id, app })
+            }
             Err(error) => Loaded::Unusable(error.to_string()),
         }
     }

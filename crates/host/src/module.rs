@@ -11,6 +11,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Module {
     /// What it is.
     pub program: Arc<Program>,
+    /// As it was read.
+    pub(crate) file: Bytes,
     /// In binary form.
     pub(crate) wasm: Bytes,
     /// Its code, as the host has it that makes apps of it; there from the first app on.
@@ -52,8 +54,8 @@ impl Module {
             Cow::Borrowed(_) => None,
             Cow::Owned(wasm) => Some(Bytes::from(wasm)),
         };
-        let wasm = text.unwrap_or(file);
+        let wasm = text.unwrap_or_else(|| file.clone());
         let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
-        Ok(Module { program: Arc::new(program), wasm, image: OnceLock::new() })
+        Ok(Module { program: Arc::new(program), file, wasm, image: OnceLock::new() })
     }
 }

@@ -120,7 +120,7 @@ fn functions_are_installed_updated_and_removed() {
         ("/wasm/install", install("id_1", "client.wasm"), "id_1 is already registered"),
         ("/wasm/install", json!({ "vm_config": { "path": "client.wasm" } }), "can't get name property"),
         ("/wasm/install", json!({ "name": "id_3" }), "nil vm config"),
-        ("/wasm/install", install("id_3", "absent.wasm"), "absent.wasm does not exist; check the path"),
+        ("/wasm/install", install("id_3", "absent.wasm"), "absent.wasm does not exist"),
         ("/wasm/install", install("id_3", "config.json"), "is not WebAssembly"),
         ("/wasm/install", install("id_3", "client.wasm"), "declares the id \"id_1\", not \"id_3\""),
         ("/wasm/install", install("../x", "client.wasm"), "is no name of a function"),
@@ -176,7 +176,7 @@ fn modules_are_uploaded() {
     let host = setting.layotto(&["start", "-c", "config.json"]);
     let management = host.management.unwrap();
     let token = ("authorization", "Bearer open sesame");
-    let first = wat(&declares("greet", "hello"));
+    let first = declares("greet", "hello").into_bytes();
     let upload = |name: &str, body: &[u8]| {
         http::send(management, "PUT", &format!("/wasm/upload?name={name}"), &[token], body)
     };
@@ -198,13 +198,9 @@ fn modules_are_uploaded() {
     let install = json!({ "name": "greet", "vm_config": { "path": kept["path"] } }).to_string();
     assert_eq!(http::send(management, "POST", "/wasm/install", &[token], install.as_bytes()).status, 200);
     assert_eq!(call(&host, "greet", "/"), (200, "hello".into()));
-    assert_eq!(upload("greet", &wat(&declares("greet", "good day"))).status, 200);
+    assert_eq!(upload("greet", declares("greet", "good day").as_bytes()).status, 200);
     eventually("the new version", || (call(&host, "greet", "/").1 == "good day").then_some(()));
     host.stop();
-}
-
-fn wat(text: &str) -> Vec<u8> {
-    wat::parse_str(text).unwrap()
 }
 
 #[test]
@@ -235,7 +231,7 @@ fn modules_of_one_id_share_its_requests() {
 fn files_are_followed() {
     let setting = Setting::new();
     let function = |vm: Value| json!({ "vm_config": vm });
-    let good = wat(&declares("checked", "whole"));
+    let good = declares("checked", "whole").into_bytes();
     setting.file("checked.wasm", &good);
     setting.file("greet.wat", declares("greet", "one").as_bytes());
     let functions = json!({
@@ -303,7 +299,7 @@ fn failures_are_told() {
     };
     setting.file("trap.wat", module("unreachable").as_bytes());
     setting.file("silent.wat", module("(i32.const 0)").as_bytes());
-    setting.file("large.wat", module("(i32.const 0)").replace("\"memory\") 1", "\"memory\") 100").as_bytes());
+    setting.file("large.wat", declares("large", "").replace("\"memory\") 1", "\"memory\") 100").as_bytes());
     let functions = |more: Value| {
         let mut functions = json!({
             "trap": { "vm_config": { "path": "trap.wat" } },

@@ -138,9 +138,15 @@ impl Setting {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for name in
-            ["DHOW_ADDR", "DHOW_DATA_DIR", "DHOW_LOG", "DHOW_LOG_FORMAT", "RUST_LOG", "DAPR_API_TOKEN"]
-        {
+        for name in [
+            "DHOW_ADDR",
+            "DHOW_DATA_DIR",
+            "DHOW_FUNCTIONS_TOKEN",
+            "DHOW_LOG",
+            "DHOW_LOG_FORMAT",
+            "RUST_LOG",
+            "DAPR_API_TOKEN",
+        ] {
             command.env_remove(name);
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));

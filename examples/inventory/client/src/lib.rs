@@ -41,6 +41,11 @@ struct Client;
 impl Context for Client {}
 
 impl HttpContext for Client {
+    /// With nothing behind the headers there is no name.
+    fn on_http_request_headers(&mut self, _: usize, is_all: bool) -> Action {
+        if is_all { self.no_name() } else { Action::Continue }
+    }
+
     /// The body is that of the request, or else its query string.
     fn on_http_request_body(&mut self, body_size: usize, _: bool) -> Action {
         let body = self.get_http_request_body(0, body_size).unwrap_or_default();
@@ -52,13 +57,17 @@ impl HttpContext for Client {
                 self.send_http_response(502, vec![], Some(format!("id_2 failed: {status}\n").as_bytes()));
                 return Action::Pause;
             }
-            None => {
-                self.send_http_response(400, vec![], Some(b"which book? ?name=...\n"));
-                return Action::Pause;
-            }
+            None => return self.no_name(),
         };
         self.set_http_response_body(0, answer.len(), answer.as_bytes());
         Action::Continue
+    }
+}
+
+impl Client {
+    fn no_name(&self) -> Action {
+        self.send_http_response(400, vec![], Some(b"which book? name it: ?name=book1\n"));
+        Action::Pause
     }
 }
 
