@@ -231,7 +231,9 @@ impl Guest {
     fn rust(&self, env: &Env, modules: &[(String, String)]) -> Result<(), String> {
         let built = env.target.join("guests-rust");
         for (target, p1) in [("wasm32-wasip1", true), ("wasm32-wasip2", false)] {
-            let is_p1 = |package: &str| package.starts_with("p1-") || self.is_configured("target = \"wasm32-wasip1\"");
+            let is_p1 = |package: &str| {
+                package.starts_with("p1-") || self.is_configured("target = \"wasm32-wasip1\"")
+            };
             let of_target: Vec<_> = modules.iter().filter(|(_, p)| is_p1(p) == p1).collect();
             if of_target.is_empty() {
                 continue;

@@ -109,9 +109,10 @@ pub fn c(env: &Env) -> Result<(), String> {
         let mut clang = command(env, "clang");
         // C code in Rust guests is packed with it.
         let packs = env.which("llvm-ar").is_some();
-        packs && process::succeeds(
-            clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
-        )
+        packs
+            && process::succeeds(
+                clang.arg("--target=wasm32-wasi").arg("-o").arg(env.target.join("probe.wasm")).arg(&probe),
+            )
     };
     if compiles() {
         return skipped("C");

@@ -397,8 +397,12 @@ mod tests {
             connect: ["db.example.com:3306", "*.internal"].map(|p| p.parse().unwrap()).to_vec(),
             ..Grants::default()
         };
-        let cases =
-            [("db.example.com", true), ("DB.example.com.", true), ("example.com", false), ("a.internal", true)];
+        let cases = [
+            ("db.example.com", true),
+            ("DB.example.com.", true),
+            ("example.com", false),
+            ("a.internal", true),
+        ];
         for (name, allowed) in cases {
             assert_eq!(grants.check(Ask::Resolve(name)).is_ok(), allowed, "{name}");
         }

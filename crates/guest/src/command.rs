@@ -9,8 +9,8 @@ use crate::store::{GuestState, Origin, command, interruptible, new_store};
 use dhow_engine::Limiter;
 use std::sync::Arc;
 use std::time::Duration;
-use wasmtime::{Extern, ExternType, FuncType, Instance, Linker, Module, Store, bail};
 use wasmtime::component::InstancePre;
+use wasmtime::{Extern, ExternType, FuncType, Instance, Linker, Module, Store, bail};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p2, p3};
 

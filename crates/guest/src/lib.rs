@@ -53,5 +53,5 @@ pub use failure::{Failure, LoadError};
 pub use guest::{Guest, Invoked};
 pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
-pub use sockets::Ports;
 pub use setup::{Bounds, Directory, Level, Output, Setup, Stdio, Stream};
+pub use sockets::Ports;

@@ -135,8 +135,11 @@ impl Metrics {
             app,
         )?;
         let running = families.gauge("dhow_invocations_running", "Invocations under way.", app)?;
-        let restarts =
-            families.counter("dhow_service_restarts_total", "Times that a service was started again.", app)?;
+        let restarts = families.counter(
+            "dhow_service_restarts_total",
+            "Times that a service was started again.",
+            app,
+        )?;
         let services = families.gauge("dhow_service_running", "1 while a service runs.", app)?;
         let opts = HistogramOpts::new(
             "dhow_invocation_duration_seconds",

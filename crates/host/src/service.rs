@@ -230,10 +230,7 @@ impl App {
 
 /// Starts the services among the new apps, and lets go of those that are not among them. A new version begins when
 /// the listeners of the old one are closed.
-pub(crate) fn settle<'a>(
-    old: impl Iterator<Item = &'a Arc<App>>,
-    new: impl Iterator<Item = &'a Arc<App>>,
-) {
+pub(crate) fn settle<'a>(old: impl Iterator<Item = &'a Arc<App>>, new: impl Iterator<Item = &'a Arc<App>>) {
     let mut new: Vec<&Arc<App>> = new.filter(|app| app.service.is_some()).collect();
     let mut leaving = Vec::new();
     for app in old {

@@ -67,10 +67,9 @@ fn a_thousand_connections_are_open_at_once() {
     let setting = Setting::with_manifest(ECHO);
     let mut host = setting.up(&[]);
     let addr = address(&mut host, "echo", 0);
+    // Together they are all open; no thread holds more than a few hundred.
+    let open = &std::sync::Barrier::new(4);
     thread::scope(|scope| {
-        // Together they are all open; no thread holds more than a few hundred.
-        let open = std::sync::Barrier::new(4);
-        let open = &open;
         for number in 0..4 {
             scope.spawn(move || {
                 let mut clients: Vec<Client> = (0..250).map(|_| Client::connect(addr)).collect();
@@ -218,8 +217,12 @@ fn orders_are_kept_in_a_database() {
     assert_eq!(call("POST", "/update_order", &order(3, 2, 56.0)), done);
     assert_eq!(call("GET", "/delete_order?id=2", &Value::Null), done);
     let orders = call("GET", "/orders", &Value::Null);
-    let quantities: Vec<_> = orders.as_array().unwrap().iter().map(|order| (&order["order_id"], &order["quantity"])).collect();
-    assert_eq!(quantities, [(&json!(1), &json!(2)), (&json!(3), &json!(2)), (&json!(4), &json!(4)), (&json!(5), &json!(5))]);
+    let quantities: Vec<_> =
+        orders.as_array().unwrap().iter().map(|order| (&order["order_id"], &order["quantity"])).collect();
+    assert_eq!(
+        quantities,
+        [(&json!(1), &json!(2)), (&json!(3), &json!(2)), (&json!(4), &json!(4)), (&json!(5), &json!(5))]
+    );
     assert_eq!(call("OPTIONS", "/orders", &Value::Null), Value::Null);
     drop(client);
     host.stop();

@@ -41,7 +41,10 @@ fn options_have_the_values_of_wasi() {
 fn a_program_connects_to_itself() {
     let flags = ["--grant", "listen=127.0.0.1:0", "--grant", "connect=127.0.0.1"];
     let ended = run("sock-udp", &flags, &["pair", "127.0.0.1:0"]);
-    assert!(ended.code == Some(0) && ended.out.starts_with("ping pong\nfrom 127.0.0.1 to 127.0.0.1:"), "{ended:?}");
+    assert!(
+        ended.code == Some(0) && ended.out.starts_with("ping pong\nfrom 127.0.0.1 to 127.0.0.1:"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -59,7 +62,11 @@ fn nothing_is_reached_without_a_grant() {
         (&["--grant", "listen=127.0.0.2"], &["bind", "127.0.0.1:0"], denied("listen")),
         // Where a client may be bound nobody can connect.
         (&["--grant", "connect=127.0.0.1"], &["bind", "0.0.0.0:0"], denied("listen \"0.0.0.0:0\"")),
-        (&["--grant", "connect=example.com"], &["lookup", "example.org", "80"], denied("connect \"example.org\"")),
+        (
+            &["--grant", "connect=example.com"],
+            &["lookup", "example.org", "80"],
+            denied("connect \"example.org\""),
+        ),
     ];
     for (flags, args, said) in cases {
         ends("sock-udp", flags, args, 1, "", &said);
@@ -83,7 +90,11 @@ fn nothing_is_reached_without_a_grant() {
 #[test]
 fn datagrams_go_both_ways() {
     let setting = Setting::new();
-    let mut echo = setting.program("sock-udp", &["--grant", "listen=127.0.0.1:0", "--grant", "connect=127.0.0.1"], &["udp-echo", "127.0.0.1:0"]);
+    let mut echo = setting.program(
+        "sock-udp",
+        &["--grant", "listen=127.0.0.1:0", "--grant", "connect=127.0.0.1"],
+        &["udp-echo", "127.0.0.1:0"],
+    );
     let addr = echo.address();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -93,12 +104,20 @@ fn datagrams_go_both_ways() {
         let (length, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from), (text, addr));
     }
-    let ask = run("sock-udp", &["--grant", "connect=127.0.0.1"], &["udp-ask", &addr.to_string(), "from a guest"]);
+    let ask =
+        run("sock-udp", &["--grant", "connect=127.0.0.1"], &["udp-ask", &addr.to_string(), "from a guest"]);
     assert_eq!((ask.code, ask.out), (Some(0), format!("from a guest from {addr}\n")));
     client.send_to(b"end", addr).unwrap();
     assert_eq!(echo.ended().0, Some(0));
     ends("sock-udp", &[], &["udp-ask", "127.0.0.1:9", "x"], 1, "", "code: 2,");
-    ends("sock-udp", &["--grant", "connect=127.0.0.1:8"], &["udp-ask", "127.0.0.1:9", "x"], 1, "", "code: 2,");
+    ends(
+        "sock-udp",
+        &["--grant", "connect=127.0.0.1:8"],
+        &["udp-ask", "127.0.0.1:9", "x"],
+        1,
+        "",
+        "code: 2,",
+    );
     let six = UdpSocket::bind("[::1]:0");
     if let Ok(six) = six {
         let addr = six.local_addr().unwrap();
@@ -139,7 +158,14 @@ fn an_http_client_reaches_the_world_and_dapr() {
     let url = format!("http://{server}/get?msg=Hello");
     let post = format!("http://{server}/post");
     let grant = format!("connect={server}");
-    ends("sock-client", &["--grant", &grant], &[&url, "post:hello", &post], 0, "200 /get?msg=Hello \n200 /post hello\n", "");
+    ends(
+        "sock-client",
+        &["--grant", &grant],
+        &[&url, "post:hello", &post],
+        0,
+        "200 /get?msg=Hello \n200 /post hello\n",
+        "",
+    );
     let refused = run("sock-client", &[], &[&url]);
     assert!(refused.out.starts_with("failed") && refused.err.contains("not granted"), "{refused:?}");
     // Nobody listens on this port: the request never leaves the process, and needs no grant.
@@ -148,7 +174,9 @@ fn an_http_client_reaches_the_world_and_dapr() {
         let metadata = format!("http://{host}:3500/v1.0/metadata");
         let ended = run("sock-client", &["--app-id", "asks"], &[&health, &metadata]);
         assert!(
-            ended.code == Some(0) && ended.out.starts_with("204 \n200 {") && ended.out.contains("\"id\":\"asks\""),
+            ended.code == Some(0)
+                && ended.out.starts_with("204 \n200 {")
+                && ended.out.contains("\"id\":\"asks\""),
             "{ended:?}"
         );
     }
@@ -214,7 +242,10 @@ fn calls(checks: &[(&str, usize, Vec<u32>, u32)], data: &str) -> String {
     let imports: String = functions.iter().enumerate().map(|(index, f)| import(index, *f)).collect();
     let body = checks.iter().enumerate().map(|(index, (_, _, args, expected))| {
         let args: String = args.iter().map(|arg| format!("i32.const {} ", *arg as i32)).collect();
-        format!("{args} call $f{index} i32.const {expected} i32.ne if i32.const {} call $exit end\n", index + 1)
+        format!(
+            "{args} call $f{index} i32.const {expected} i32.ne if i32.const {} call $exit end\n",
+            index + 1
+        )
     });
     let body: String = body.collect();
     format!(
@@ -299,7 +330,8 @@ fn both_forms_of_a_function_fit_into_one_module_and_others_do_not() {
         let ended = run_text(&calls(&checks, ""), &[]);
         assert!(ended.code != Some(0) && ended.err.contains("do not fit"), "{ended:?}");
     }
-    let unknown = run_text(&calls(&[("sock_fly", 1, vec![0], 0), ("sock_accept", 2, vec![5, 0], 8)], ""), &[]);
+    let unknown =
+        run_text(&calls(&[("sock_fly", 1, vec![0], 0), ("sock_accept", 2, vec![5, 0], 8)], ""), &[]);
     assert!(unknown.err.contains("wasi_snapshot_preview1::sock_fly"), "{unknown:?}");
 }
 
@@ -308,8 +340,30 @@ fn both_forms_of_a_function_fit_into_one_module_and_others_do_not() {
 fn no_arguments_do_harm() {
     const FD: u32 = 1 << 20;
     const ARGUMENTS: [u32; 24] = [
-        0, 1, 2, 3, 4, 7, 8, 16, 48, 64, 128, 256, 1024, 65_528, 65_535, 65_536, 65_540, FD, FD + 1, FD + 2, FD + 3,
-        0x7fff_ffff, 0x8000_0000, u32::MAX,
+        0,
+        1,
+        2,
+        3,
+        4,
+        7,
+        8,
+        16,
+        48,
+        64,
+        128,
+        256,
+        1024,
+        65_528,
+        65_535,
+        65_536,
+        65_540,
+        FD,
+        FD + 1,
+        FD + 2,
+        FD + 3,
+        0x7fff_ffff,
+        0x8000_0000,
+        u32::MAX,
     ];
     let imports: String = FUNCTIONS.iter().enumerate().map(|(index, f)| import(index, *f)).collect();
     for seed in 0..4_u32 {

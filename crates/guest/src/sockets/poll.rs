@@ -100,9 +100,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
             NAME,
             name,
             move |mut guest: Caller<'_, ModuleState>, (at, events, count, told): (u32, u32, u32, u32)| {
-                Box::new(async move {
-                    Ok(code(poll(&mut guest, trigger, (at, events, count), told).await?))
-                })
+                Box::new(async move { Ok(code(poll(&mut guest, trigger, (at, events, count), told).await?)) })
             },
         )?;
     }
@@ -265,7 +263,9 @@ impl Scratch {
             let mut guards = Vec::new();
             for subscription in &self.subscriptions {
                 let What::Socket { fd, .. } = subscription.what else { continue };
-                let Some(watched) = sockets.get(fd).ok().and_then(|socket| socket.watched()) else { continue };
+                let Some(watched) = sockets.get(fd).ok().and_then(|socket| socket.watched()) else {
+                    continue;
+                };
                 if sockets.is_closed(fd) {
                     continue;
                 }

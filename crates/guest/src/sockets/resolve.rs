@@ -152,7 +152,8 @@ fn write(
     is_last: bool,
 ) -> Result<u32, Errno> {
     let mut element: [u8; 28] = memory.array(aligned(at, 4)?)?;
-    let number = |at: usize| u32::from_le_bytes([element[at], element[at + 1], element[at + 2], element[at + 3]]);
+    let number =
+        |at: usize| u32::from_le_bytes([element[at], element[at + 1], element[at + 2], element[at + 3]]);
     let (sockaddr, next) = (aligned(number(12), 4)?, number(24));
     let data = memory.u32(sockaddr.checked_add(8).ok_or(Errno::FAULT)?)?;
     let mut bytes = Vec::with_capacity(26);

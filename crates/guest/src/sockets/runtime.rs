@@ -47,7 +47,8 @@ impl Sockets {
         let Some(api) = self.setup.runtime_api.clone() else { return Err(Errno::IO) };
         let (guest, host) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
         host.set_nonblocking(true)?;
-        let host = UnixStream::from_std(std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(host)))?;
+        let host =
+            UnixStream::from_std(std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(host)))?;
         self.get_mut(fd)?.become_connected(guest, address)?;
         // Ends when the guest closes its end, which it does when it ends itself.
         tokio::spawn(serve(host, api, Arc::clone(&self.setup), self.origin));

@@ -65,7 +65,11 @@ impl Socket {
     }
 
     /// A connection that came in.
-    pub(super) fn accepted(raw: socket2::Socket, nonblocking: bool, accepted: Accepted) -> Result<Socket, Errno> {
+    pub(super) fn accepted(
+        raw: socket2::Socket,
+        nonblocking: bool,
+        accepted: Accepted,
+    ) -> Result<Socket, Errno> {
         raw.set_nonblocking(true)?;
         let mut socket = Socket { nonblocking, _accepted: Some(accepted), ..Socket::new(raw, true) };
         socket.watch()?;

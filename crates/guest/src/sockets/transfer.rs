@@ -106,12 +106,22 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
 }
 
 /// `fd_read` on a socket.
-pub(super) async fn read(guest: &mut Guest<'_>, fd: u32, vectors: (u32, u32), length: u32) -> Result<(), Errno> {
+pub(super) async fn read(
+    guest: &mut Guest<'_>,
+    fd: u32,
+    vectors: (u32, u32),
+    length: u32,
+) -> Result<(), Errno> {
     receive(guest, fd, vectors, 0, Answer { length, flags: None, sender: None }).await
 }
 
 /// `fd_write` on a socket.
-pub(super) async fn write(guest: &mut Guest<'_>, fd: u32, vectors: (u32, u32), length: u32) -> Result<(), Errno> {
+pub(super) async fn write(
+    guest: &mut Guest<'_>,
+    fd: u32,
+    vectors: (u32, u32),
+    length: u32,
+) -> Result<(), Errno> {
     send(guest, fd, vectors, 0, None, length).await
 }
 
