@@ -268,7 +268,8 @@ fn png(width: u32, height: u32) -> Vec<u8> {
     let mut seed = 7_u32;
     let mut rows = Vec::new();
     for _ in 0..height {
-        rows.push(0);
+        // No filter.
+        rows.extend([0]);
         for _ in 0..width * 3 {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             rows.push((seed >> 24) as u8);
