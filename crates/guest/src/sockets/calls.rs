@@ -134,9 +134,7 @@ fn listen(guest: &mut Guest<'_>, fd: u32, backlog: u32) -> Result<(), Errno> {
     if socket.may_listen != Some(true) {
         // The system chooses the address, or chose it when the socket was bound to none in particular.
         let ip = local.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
-        if !sockets.may_bind(SocketAddr::new(ip, 0))? {
-            return Err(Errno::ACCES);
-        }
+        sockets.may_listen(SocketAddr::new(ip, 0))?;
     }
     let ports = std::sync::Arc::clone(&sockets.ports);
     let socket = sockets.get_mut(fd)?;

@@ -8,7 +8,7 @@ use crate::command::ModuleState;
 use wasmtime::{Caller, Extern, Linker, bail};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as preview1, WasiSnapshotPreview1};
 use wasmtime_wasi::p1::{WasiP1Ctx, types};
-use wiggle::GuestMemory;
+use wiggle::{GuestError, GuestMemory};
 
 type Guest<'a> = Caller<'a, ModuleState>;
 
@@ -32,7 +32,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 }
                 let (mut memory, wasi) = others(&mut guest)?;
                 let [fd, vectors, count, length] = [fd, vectors, count, length].map(u32::cast_signed);
-                preview1::fd_read(wasi, &mut memory, fd, vectors, count, length).await
+                answered(preview1::fd_read(wasi, &mut memory, fd, vectors, count, length).await)
             })
         },
     )?;
@@ -46,7 +46,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 }
                 let (mut memory, wasi) = others(&mut guest)?;
                 let [fd, vectors, count, length] = [fd, vectors, count, length].map(u32::cast_signed);
-                preview1::fd_write(wasi, &mut memory, fd, vectors, count, length).await
+                answered(preview1::fd_write(wasi, &mut memory, fd, vectors, count, length).await)
             })
         },
     )?;
@@ -56,7 +56,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 return Ok(code(parts(&mut guest).and_then(|(_, sockets)| sockets.close(fd))));
             }
             let (mut memory, wasi) = others(&mut guest)?;
-            preview1::fd_close(wasi, &mut memory, fd.cast_signed()).await
+            answered(preview1::fd_close(wasi, &mut memory, fd.cast_signed()).await)
         })
     })?;
     linker.func_wrap_async(NAME, "fd_fdstat_get", |mut guest: Guest<'_>, (fd, stat): (u32, u32)| {
@@ -65,7 +65,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 return Ok(code(fdstat(&mut guest, fd, stat)));
             }
             let (mut memory, wasi) = others(&mut guest)?;
-            preview1::fd_fdstat_get(wasi, &mut memory, fd.cast_signed(), stat.cast_signed()).await
+            answered(preview1::fd_fdstat_get(wasi, &mut memory, fd.cast_signed(), stat.cast_signed()).await)
         })
     })?;
     linker.func_wrap_async(NAME, "fd_filestat_get", |mut guest: Guest<'_>, (fd, stat): (u32, u32)| {
@@ -74,7 +74,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 return Ok(code(filestat(&mut guest, fd, stat)));
             }
             let (mut memory, wasi) = others(&mut guest)?;
-            preview1::fd_filestat_get(wasi, &mut memory, fd.cast_signed(), stat.cast_signed()).await
+            answered(preview1::fd_filestat_get(wasi, &mut memory, fd.cast_signed(), stat.cast_signed()).await)
         })
     })?;
     linker.func_wrap(NAME, "fd_fdstat_set_flags", |mut guest: Guest<'_>, fd: u32, flags: u32| {
@@ -82,7 +82,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
             return Ok(code(set_flags(&mut guest, fd, flags)));
         }
         let (mut memory, wasi) = others(&mut guest)?;
-        preview1::fd_fdstat_set_flags(wasi, &mut memory, fd.cast_signed(), flags.cast_signed())
+        answered(preview1::fd_fdstat_set_flags(wasi, &mut memory, fd.cast_signed(), flags.cast_signed()))
     })?;
     linker.func_wrap_async(NAME, "fd_renumber", |mut guest: Guest<'_>, (from, to): (u32, u32)| {
         Box::new(async move {
@@ -92,7 +92,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 }
                 (false, false) => {
                     let (mut memory, wasi) = others(&mut guest)?;
-                    preview1::fd_renumber(wasi, &mut memory, from.cast_signed(), to.cast_signed()).await
+                    answered(
+                        preview1::fd_renumber(wasi, &mut memory, from.cast_signed(), to.cast_signed()).await,
+                    )
                 }
                 // Files and sockets are kept apart, by their numbers.
                 _ => Ok(code(Err(Errno::NOTSUP))),
@@ -114,6 +116,22 @@ fn others<'a>(guest: &'a mut Guest<'_>) -> wasmtime::Result<(GuestMemory<'a>, &'
         }
         _ => bail!("missing required memory export"),
     }
+}
+
+/// What a call of preview 1 answered; arguments that cannot be are an error of the guest's to read, and do not end it.
+fn answered(result: wasmtime::Result<i32>) -> wasmtime::Result<i32> {
+    let error = match result {
+        Ok(code) => return Ok(code),
+        Err(error) => error,
+    };
+    let Some(mut guest) = error.downcast_ref::<GuestError>() else { return Err(error) };
+    while let GuestError::InFunc { err, .. } = guest {
+        guest = err;
+    }
+    Ok(code(Err(match guest {
+        GuestError::PtrOverflow | GuestError::PtrOutOfBounds(_) => Errno::FAULT,
+        _ => Errno::INVAL,
+    })))
 }
 
 /// `fdstat` in preview 1.
@@ -190,8 +208,8 @@ async fn poll_all(wasi: &mut WasiP1Ctx, subscriptions: &[u8]) -> wasmtime::Resul
     memory.resize(told + 4, 0);
     wasi.set_hostcall_fuel(POLL_FUEL);
     let [at, room, told_at] = [events, count, told].map(|number| i32::try_from(number).unwrap_or(i32::MAX));
-    let errno =
-        preview1::poll_oneoff(wasi, &mut GuestMemory::Unshared(&mut memory), 0, at, room, told_at).await?;
+    let mut shown = GuestMemory::Unshared(&mut memory);
+    let errno = answered(preview1::poll_oneoff(wasi, &mut shown, 0, at, room, told_at).await)?;
     if errno != 0 {
         return Ok(Err(errno));
     }

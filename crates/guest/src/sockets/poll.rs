@@ -168,7 +168,10 @@ impl Scratch {
         told: u32,
     ) -> Result<(), Errno> {
         self.call += 1;
-        (self.subscriptions.clear(), self.fds.clear(), self.others.clear(), self.events.clear());
+        self.subscriptions.clear();
+        self.fds.clear();
+        self.others.clear();
+        self.events.clear();
         // Preview 1 has no sleep without end.
         if count == 0 || count > sockets.most_subscriptions() {
             return Err(Errno::INVAL);

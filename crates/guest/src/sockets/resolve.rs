@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_RESULTS: u32 = 64;
 
 /// The longest name that there can be (RFC 1035), and a NUL.
-const MAX_NAME: u32 = 254;
+const MAX_NAME: usize = 254;
 
 const PASSIVE: u16 = 1;
 const NUMERICHOST: u16 = 4;
@@ -124,11 +124,9 @@ async fn resolve(
 /// A text with one or more NULs behind it, which belong to its length.
 fn name<'a>(memory: &'a Memory<'_>, place: Place) -> Result<&'a str, Errno> {
     let bytes = memory.bytes(place)?;
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    if end > MAX_NAME as usize {
-        return Err(Errno::AINONAME);
-    }
-    std::str::from_utf8(&bytes[..end]).map_err(|_| Errno::AINONAME)
+    let end = bytes.iter().take(MAX_NAME + 1).position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let length = u32::try_from(end).ok().filter(|_| end <= MAX_NAME).ok_or(Errno::AINONAME)?;
+    memory.text((place.at, length)).map_err(|_| Errno::AINONAME)
 }
 
 fn port(service: &str, hint: &Hint) -> Result<u16, Errno> {

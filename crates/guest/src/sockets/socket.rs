@@ -57,6 +57,11 @@ impl Socket {
         let (kind, protocol) =
             if is_stream { (Type::STREAM, Protocol::TCP) } else { (Type::DGRAM, Protocol::UDP) };
         let raw = socket2::Socket::new(domain, kind.nonblocking(), Some(protocol))?;
+        if is_stream {
+            // Programs write the head and the body of an answer apart, and the interface has no option for this one:
+            // the second would wait for the acknowledgement of the first. Connections that come in inherit it.
+            raw.set_tcp_nodelay(true)?;
+        }
         let mut socket = Socket::new(raw, is_stream);
         if !is_stream {
             socket.watch()?;

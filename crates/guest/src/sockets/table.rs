@@ -138,14 +138,21 @@ impl Sockets {
 
     /// Allows or refuses to take this address for a socket; `true` allows to listen there, too.
     pub(super) fn may_bind(&self, address: SocketAddr) -> Result<bool, Errno> {
-        let ip = address.ip().to_canonical();
-        let scope = &self.setup.scope;
-        let Err(denied) = scope.check_listen(&ip.to_string(), address.port()) else { return Ok(true) };
         // Any address of the system's choice, which is what a socket that sends or connects has anyway.
-        if ip.is_unspecified() && address.port() == 0 && !scope.grants.connect.is_empty() {
+        let is_any = address.ip().to_canonical().is_unspecified() && address.port() == 0;
+        if is_any && !self.setup.scope.grants.connect.is_empty() {
             return Ok(false);
         }
-        tracing::warn!(app_id = &*scope.app_id, "{denied}");
-        Err(denied.into())
+        self.may_listen(address).map(|()| true)
+    }
+
+    /// Allows or refuses to listen at this address.
+    pub(super) fn may_listen(&self, address: SocketAddr) -> Result<(), Errno> {
+        let scope = &self.setup.scope;
+        let ip = address.ip().to_canonical().to_string();
+        scope.check_listen(&ip, address.port()).map_err(|denied| {
+            tracing::warn!(app_id = &*scope.app_id, "{denied}");
+            denied.into()
+        })
     }
 }

@@ -10,7 +10,8 @@ use std::error::Error;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-const HELP: &str = "GET /init, /orders, /delete_order?id=N; POST /create_order, /create_orders, /update_order, /echo\n";
+const HELP: &str =
+    "GET /init, /orders, /delete_order?id=N; POST /create_order, /create_orders, /update_order, /echo\n";
 
 #[derive(Serialize, Deserialize)]
 struct Order {
@@ -37,18 +38,21 @@ impl Order {
     }
 }
 
-const INSERT: &str = "INSERT INTO orders (order_id, product_id, quantity, amount, shipping, tax, shipping_address)
+const INSERT: &str =
+    "INSERT INTO orders (order_id, product_id, quantity, amount, shipping, tax, shipping_address)
     VALUES (:order_id, :product_id, :quantity, :amount, :shipping, :tax, :shipping_address)";
 
 const UPDATE: &str = "UPDATE orders SET product_id = :product_id, quantity = :quantity, amount = :amount,
     shipping = :shipping, tax = :tax, shipping_address = :shipping_address WHERE order_id = :order_id";
 
-const CREATE: &str = "CREATE TABLE orders (order_id INT, product_id INT, quantity INT, amount FLOAT, shipping FLOAT,
+const CREATE: &str =
+    "CREATE TABLE orders (order_id INT, product_id INT, quantity INT, amount FLOAT, shipping FLOAT,
     tax FLOAT, shipping_address VARCHAR(256))";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let url = std::env::var("DATABASE_URL").unwrap_or_else(|_| "mysql://root:pass@127.0.0.1:3306/mysql".to_owned());
+    let url =
+        std::env::var("DATABASE_URL").unwrap_or_else(|_| "mysql://root:pass@127.0.0.1:3306/mysql".to_owned());
     let connections = PoolConstraints::new(5, 10).ok_or("five are not more than ten")?;
     let options = OptsBuilder::from_opts(Opts::from_url(&url)?)
         .pool_opts(PoolOpts::default().with_constraints(connections));
@@ -75,7 +79,8 @@ async fn answer(request: Request<Body>, pool: Pool) -> Result<Response<Body>, hy
     if (&head.method, head.uri.path()) == (&Method::POST, "/echo") {
         return Ok(Response::new(body.into()));
     }
-    let done = handle(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body, &pool).await;
+    let done =
+        handle(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body, &pool).await;
     let mut response = match done {
         Ok(Some(answer)) => Response::new(answer.into()),
         Ok(None) => status(StatusCode::NOT_FOUND, String::new()),

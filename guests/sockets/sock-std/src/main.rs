@@ -65,11 +65,8 @@ fn done(errno: u32) -> Result<(), Error> {
 
 /// Sends back what comes until the peer has no more; the answer is all of it.
 fn echo(mut stream: TcpStream) -> Result<Vec<u8>, Error> {
-    let mut first = [0];
-    if stream.peek(&mut first)? == 1 {
-        stream.set_nonblocking(true)?;
-        stream.set_nonblocking(false)?;
-    }
+    stream.set_nonblocking(true)?;
+    stream.set_nonblocking(false)?;
     let mut all = Vec::new();
     let mut buffer = [0; 1024];
     loop {
