@@ -24,7 +24,9 @@ const DEBIAN_PACKAGES: [&str; 4] = ["clang", "lld", "wasi-libc", "libclang-rt-14
 
 /// Servers that tests start, each with a program by which it is known and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 9] = [
+const SERVERS: [(&str, &str); 11] = [
+    ("aiosmtpd", "python3-aiosmtpd"),
+    ("etcd", "etcd-server"),
     ("mariadbd", "mariadb-server"),
     ("mosquitto", "mosquitto"),
     ("nats-server", "nats-server"),
