@@ -36,7 +36,9 @@ const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libcla
 
 /// Servers that tests start, each with a program by which it is known and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 9] = [
+const SERVERS: [(&str, &str); 11] = [
+    ("aiosmtpd", "python3-aiosmtpd"),
+    ("etcd", "etcd-server"),
     ("mariadbd", "mariadb-server"),
     ("mosquitto", "mosquitto"),
     ("nats-server", "nats-server"),

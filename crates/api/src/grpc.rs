@@ -1,4 +1,4 @@
-//! Dapr's gRPC API, for programs outside and for native apps.
+//! Dapr's gRPC API, for programs outside and for native apps; Layotto's is served beside it ([`crate::layotto`]).
 //!
 //! | file | subject |
 //! |---|---|
@@ -19,18 +19,19 @@
 
 pub(crate) mod caller;
 mod configuration;
-mod invoke;
+pub(crate) mod invoke;
 mod job;
 mod metadata;
 mod proxy;
-mod publish;
-mod service;
-mod state;
+pub(crate) mod publish;
+pub(crate) mod service;
+pub(crate) mod state;
 pub(crate) mod status;
-mod subscribe;
+pub(crate) mod subscribe;
 
 use crate::dapr::Dapr;
 use crate::dapr::error::ApiError;
+use crate::layotto::{self, Layotto};
 use crate::observed::GrpcCall;
 use crate::proto::runtime::v1::dapr_server::{DaprServer, SERVICE_NAME};
 use crate::server::Face;
@@ -58,6 +59,8 @@ pub(crate) struct Service {
 /// The gRPC API on a port, for programs outside; they act as one app.
 pub struct GrpcFace {
     service: Arc<Service>,
+    /// Layotto's services, for the same programs.
+    layotto: Arc<Layotto>,
     token: Option<String>,
 }
 
@@ -67,7 +70,9 @@ impl GrpcFace {
     /// The API for programs that are taken for the app of `scope` and have to send `token`, if any, as
     /// `dapr-api-token`. `max_message` is the largest message that is accepted, in bytes; [`MAX_MESSAGE`] by default.
     pub fn new(api: Arc<Dapr>, scope: Arc<Scope>, token: Option<String>, max_message: usize) -> GrpcFace {
-        GrpcFace { service: Arc::new(Service { api, scope, max_message }), token }
+        let layotto = Layotto::new(Arc::clone(&api), &scope, max_message);
+        let service = Arc::new(Service { api, scope, max_message });
+        GrpcFace { service, layotto: Arc::new(layotto), token }
     }
 }
 
@@ -91,11 +96,12 @@ impl Face for GrpcFace {
 impl GrpcFace {
     async fn dispatch(&self, mut request: Request<Body>, caller: caller::Caller) -> Reply {
         let (service, method) = split(request.uri().path());
+        let own = service == SERVICE_NAME || layotto::serves(service);
+        if own && !self.service.api.apis.allow_grpc(method) {
+            return refuse(Status::unimplemented("requested endpoint is not available"));
+        }
         match service {
             SERVICE_NAME => {
-                if !self.service.api.apis.allow_grpc(method) {
-                    return refuse(Status::unimplemented("requested endpoint is not available"));
-                }
                 if let Some(block) = missing(method) {
                     return refuse(self.service.status(&ApiError::not_implemented(block)));
                 }
@@ -106,6 +112,11 @@ impl GrpcFace {
                 let mut server = server.max_decoding_message_size(self.service.max_message);
                 let reply = adapt(server.call(request)).await;
                 if is_own { too_large(reply) } else { reply }
+            }
+            _ if own => {
+                let service = service.to_owned();
+                request.extensions_mut().insert(caller);
+                too_large(self.layotto.call(&service, request).await)
             }
             "grpc.reflection.v1.ServerReflection" => match reflection().build_v1() {
                 Ok(mut server) => adapt(server.call(request)).await,
@@ -143,7 +154,9 @@ fn missing(method: &str) -> Option<&'static str> {
     blocks.iter().find(|(word, _)| method.contains(word)).map(|(_, block)| *block)
 }
 
-async fn adapt(answer: impl Future<Output = Result<http::Response<tonic::body::Body>, Infallible>>) -> Reply {
+pub(crate) async fn adapt(
+    answer: impl Future<Output = Result<http::Response<tonic::body::Body>, Infallible>>,
+) -> Reply {
     match answer.await {
         Ok(reply) => reply.map(Body::stream),
         Err(never) => match never {},

@@ -7,6 +7,7 @@
 //! | [`dapr`] | Dapr's HTTP API, for guests in process and for programs outside |
 //! | [`neighbours`] | apps on other hosts, and services outside |
 //! | [`grpc`] | Dapr's gRPC API, for programs outside |
+//! | `layotto` | Layotto's gRPC API, beside it |
 //! | [`channel`] | the ways to apps that run outside the host |
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
@@ -25,6 +26,7 @@ pub mod export;
 pub mod functions;
 pub mod grpc;
 pub mod ingress;
+mod layotto;
 pub mod management;
 pub mod neighbours;
 mod observed;

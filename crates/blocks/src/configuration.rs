@@ -35,6 +35,18 @@ pub trait ConfigurationStore: Send + Sync + 'static {
         handler: Arc<dyn Handler<Items>>,
     ) -> Result<Box<dyn Running>, BlockError>;
 
+    /// Writes these values, where apps may write configuration to the store. A version is the store's to give.
+    async fn set(&self, items: Items) -> Result<(), BlockError> {
+        let _ = items;
+        Err(BlockError::NotSupported { feature: "writing configuration" })
+    }
+
+    /// Deletes these keys, where apps may write. A key that does not exist is no error.
+    async fn delete(&self, keys: &[String]) -> Result<(), BlockError> {
+        let _ = keys;
+        Err(BlockError::NotSupported { feature: "writing configuration" })
+    }
+
     /// Stops reporting and lets go of files and connections.
     async fn close(&self) {}
 }

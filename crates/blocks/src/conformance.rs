@@ -12,14 +12,18 @@
 //! | [`secrets`] | the promises of [`SecretStore`](crate::secrets::SecretStore) |
 //! | [`configuration`] | the promises of [`ConfigurationStore`](crate::configuration::ConfigurationStore) |
 //! | [`lock`] | the promises of [`LockStore`](crate::lock::LockStore) |
+//! | [`blob`] | the promises of [`BlobStore`](crate::blob::BlobStore) |
+//! | [`sequencer`] | the promises of [`Sequencer`](crate::sequencer::Sequencer) |
 //! | `inbox` | a handler that tells its case what it was given |
 
 pub mod binding;
+pub mod blob;
 pub mod configuration;
 mod inbox;
 pub mod lock;
 pub mod pubsub;
 pub mod secrets;
+pub mod sequencer;
 pub mod state;
 
 use futures::FutureExt;
@@ -175,6 +179,13 @@ impl From<crate::state::StateError> for Failure {
 impl From<crate::error::BlockError> for Failure {
     #[track_caller]
     fn from(error: crate::error::BlockError) -> Failure {
+        Failure::new(format!("unexpected error: {error}"))
+    }
+}
+
+impl From<crate::blob::BlobError> for Failure {
+    #[track_caller]
+    fn from(error: crate::blob::BlobError) -> Failure {
         Failure::new(format!("unexpected error: {error}"))
     }
 }

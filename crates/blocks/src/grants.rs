@@ -25,6 +25,14 @@ pub struct Grants {
     pub configuration: Vec<NamePattern>,
     /// Lock stores, by component name.
     pub lock: Vec<NamePattern>,
+    /// Sequencers, by component name.
+    pub sequencer: Vec<NamePattern>,
+    /// Stores of files and objects, by component name.
+    pub blob: Vec<NamePattern>,
+    /// Encryption, by component name.
+    pub cryption: Vec<NamePattern>,
+    /// E-mail, by component name.
+    pub email: Vec<NamePattern>,
     /// Jobs, by name.
     pub jobs: Vec<NamePattern>,
     /// Hosts that HTTP requests may go to.
@@ -69,6 +77,14 @@ pub enum Ask<'a> {
     Configuration(&'a str),
     /// Use the lock store of this name.
     Lock(&'a str),
+    /// Use the sequencer of this name.
+    Sequencer(&'a str),
+    /// Use the store of files and objects of this name.
+    Blob(&'a str),
+    /// Use the encryption of this name.
+    Cryption(&'a str),
+    /// Send e-mail by the component of this name.
+    Email(&'a str),
     /// Have the job of this name.
     Job(&'a str),
     /// Send an HTTP request.
@@ -148,6 +164,10 @@ impl Grants {
             Ask::Secret { store, name } => within(&self.secrets, store, name),
             Ask::Configuration(name) => named(&self.configuration, name),
             Ask::Lock(name) => named(&self.lock, name),
+            Ask::Sequencer(name) => named(&self.sequencer, name),
+            Ask::Blob(name) => named(&self.blob, name),
+            Ask::Cryption(name) => named(&self.cryption, name),
+            Ask::Email(name) => named(&self.email, name),
             Ask::Job(name) => named(&self.jobs, name),
             Ask::Http { scheme, host, port } => self.http.iter().any(|p| p.matches(Some(scheme), host, port)),
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
@@ -170,6 +190,10 @@ impl Grants {
             secrets: names(),
             configuration: names(),
             lock: names(),
+            sequencer: names(),
+            blob: names(),
+            cryption: names(),
+            email: names(),
             jobs: names(),
             http: hosts(),
             connect: hosts(),
@@ -206,6 +230,10 @@ impl Ask<'_> {
             Ask::Secret { store, name } => ("secrets", format!("{store}/{name}")),
             Ask::Configuration(name) => ("configuration", name.to_owned()),
             Ask::Lock(name) => ("lock", name.to_owned()),
+            Ask::Sequencer(name) => ("sequencer", name.to_owned()),
+            Ask::Blob(name) => ("blob", name.to_owned()),
+            Ask::Cryption(name) => ("cryption", name.to_owned()),
+            Ask::Email(name) => ("email", name.to_owned()),
             Ask::Job(name) => ("jobs", name.to_owned()),
             Ask::Http { scheme, host, port } => ("http", format!("{scheme}://{}", with_port(host, port))),
             Ask::Connect { host, port } => ("connect", with_port(host, port)),

@@ -11,6 +11,10 @@
 //! | [`secrets`] | named secrets |
 //! | [`configuration`] | values that operators change while apps run |
 //! | [`lock`] | mutual exclusion with expiry |
+//! | [`sequencer`] | ids that only grow |
+//! | [`blob`] | files and objects, streamed |
+//! | [`cryption`] | encryption with keys that stay with the provider |
+//! | [`email`] | e-mail |
 //! | [`jobs`] | work that is due later |
 //! | [`events`] | what arrives by itself, and who handles it |
 //! | [`error`] | why a block other than state failed |
@@ -24,10 +28,13 @@
 //! | `conformance` | the tests that every provider of a block passes (feature `conformance`) |
 
 pub mod binding;
+pub mod blob;
 pub mod cloud_event;
 pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod cryption;
+pub mod email;
 pub mod error;
 pub mod events;
 pub mod grants;
@@ -40,5 +47,6 @@ pub mod pubsub;
 pub mod resolve;
 pub mod scope;
 pub mod secrets;
+pub mod sequencer;
 pub mod state;
 pub mod trace;

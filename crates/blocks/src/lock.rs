@@ -15,6 +15,17 @@ pub enum Unlock {
     HeldByOther,
 }
 
+/// What an attempt to hold a lock for longer found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lock is the owner's, and expires later.
+    Renewed,
+    /// Nobody holds the lock; it was given back, or expired.
+    NotHeld,
+    /// Somebody else holds it.
+    HeldByOther,
+}
+
 /// A provider of locks. Resources are already scoped to an app.
 #[async_trait]
 pub trait LockStore: Send + Sync + 'static {
@@ -23,6 +34,9 @@ pub trait LockStore: Send + Sync + 'static {
 
     /// Gives the lock back, if it is this owner's.
     async fn unlock(&self, resource: &str, owner: &str) -> Result<Unlock, BlockError>;
+
+    /// Lets the lock expire `expiry` from now, if it is this owner's.
+    async fn renew(&self, resource: &str, owner: &str, expiry: Duration) -> Result<Renewal, BlockError>;
 
     /// Lets go of files and connections.
     async fn close(&self) {}

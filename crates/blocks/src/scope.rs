@@ -9,28 +9,41 @@
 //! | `bound` | a provider with its policy and its measurements |
 //! | `state` | keys with the app's prefix |
 //! | `outbox` | events of what transactions write |
+//! | `lock` | locks with the app's prefix |
+//! | `delayed` | publishing later |
+//! | `sequencer` | ids, in segments |
+//! | `layotto` | keys by Layotto's rules |
 //! | `pubsub` | topic rules, envelopes, publishing |
 //! | `secrets` | which secrets an app may read |
 
 mod bound;
+mod delayed;
+mod layotto;
+mod lock;
 mod outbox;
 mod pubsub;
 mod secrets;
+mod sequencer;
 mod state;
 
 pub use bound::{Bound, ComponentInfo, Meter};
+pub use delayed::{delayed_event, delayed_of, delayed_owner};
 pub use outbox::{Outbox, Step};
 pub use pubsub::{Event, PubSubBinding, PublishError, TopicRules, is_true};
 pub use secrets::{SecretAccess, SecretBinding, SecretError};
+pub use sequencer::{Increment, SequencerBinding};
 pub use state::State;
 
 use crate::binding::{Binding, BindingRequest, BindingResponse};
+use crate::blob::BlobStore;
 use crate::configuration::ConfigurationStore;
+use crate::cryption::Cryption;
+use crate::email::{Email, Mail};
 use crate::error::BlockError;
 use crate::grants::{Ask, Denied, Grants};
 use crate::invoke::{Body, Invocation, InvokeError, Invoker, Reply};
 use crate::jobs::{Job, JobError, Jobs};
-use crate::lock::{LockStore, Unlock};
+use crate::lock::LockStore;
 use crate::policy::{Code, Policies, Resilient};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -79,6 +92,14 @@ pub struct Providers {
     pub configuration: HashMap<String, Bound<dyn ConfigurationStore>>,
     /// Lock stores, with what stands before each resource of this app.
     pub locks: HashMap<String, (Bound<dyn LockStore>, Arc<str>)>,
+    /// Sequencers.
+    pub sequencers: HashMap<String, SequencerBinding>,
+    /// Files and objects.
+    pub blobs: HashMap<String, Bound<dyn BlobStore>>,
+    /// Encryption.
+    pub cryption: HashMap<String, Bound<dyn Cryption>>,
+    /// E-mail.
+    pub email: HashMap<String, Bound<dyn Email>>,
     /// The host's jobs.
     pub jobs: Option<Arc<dyn Jobs>>,
 }
@@ -98,6 +119,14 @@ pub enum Block {
     Configuration,
     /// Locks.
     Lock,
+    /// Sequencers.
+    Sequencer,
+    /// Files and objects.
+    Blob,
+    /// Encryption.
+    Cryption,
+    /// E-mail.
+    Email,
     /// Jobs.
     Jobs,
 }
@@ -198,31 +227,26 @@ impl Scope {
         Ok(bound.call_for("invoke", &operation, request, |request| provider.invoke(request)).await?)
     }
 
-    /// Takes a lock for `expiry`; `false` when somebody holds it.
-    pub async fn try_lock(
-        &self,
-        store: &str,
-        resource: &str,
-        owner: &str,
-        expiry: Duration,
-    ) -> Result<bool, UseError> {
-        let (bound, resource) = self.lock(store, resource)?;
-        let (provider, resource) = (&bound.provider, resource.as_str());
-        // Not under the policy's retries: a lock that was taken without the answer arriving is not free.
-        Ok(bound.call("try_lock", (), |()| provider.try_lock(resource, owner, expiry)).await?)
+    /// The files and objects of that name.
+    pub fn blobs(&self, name: &str) -> Result<&Bound<dyn BlobStore>, ScopeError> {
+        let store = find(&self.components.blobs, Block::Blob, name)?;
+        self.grants.check(Ask::Blob(name))?;
+        Ok(store)
     }
 
-    /// Gives a lock back.
-    pub async fn unlock(&self, store: &str, resource: &str, owner: &str) -> Result<Unlock, UseError> {
-        let (bound, resource) = self.lock(store, resource)?;
-        let (provider, resource) = (&bound.provider, resource.as_str());
-        Ok(bound.call("unlock", (), |()| provider.unlock(resource, owner)).await?)
+    /// The encryption of that name.
+    pub fn cryption(&self, name: &str) -> Result<&Bound<dyn Cryption>, ScopeError> {
+        let found = find(&self.components.cryption, Block::Cryption, name)?;
+        self.grants.check(Ask::Cryption(name))?;
+        Ok(found)
     }
 
-    fn lock(&self, store: &str, resource: &str) -> Result<(&Bound<dyn LockStore>, String), ScopeError> {
-        let (bound, prefix) = find(&self.components.locks, Block::Lock, store)?;
-        self.grants.check(Ask::Lock(store))?;
-        Ok((bound, format!("{prefix}{resource}")))
+    /// Sends a message and returns its id.
+    pub async fn send_mail(&self, name: &str, mail: Mail) -> Result<String, UseError> {
+        let bound = find(&self.components.email, Block::Email, name)?;
+        self.grants.check(Ask::Email(name)).map_err(ScopeError::from)?;
+        let provider = &bound.provider;
+        Ok(bound.call("send", mail, |mail| provider.send(mail)).await?)
     }
 
     /// Which secret store an app means; what may be read depends on the secret.
@@ -394,6 +418,10 @@ impl Providers {
         list.extend(self.secrets.values().map(|secrets| Arc::clone(&secrets.bound.component)));
         list.extend(self.configuration.values().map(|bound| Arc::clone(&bound.component)));
         list.extend(self.locks.values().map(|(bound, _)| Arc::clone(&bound.component)));
+        list.extend(self.sequencers.values().map(|sequencer| Arc::clone(&sequencer.bound.component)));
+        list.extend(self.blobs.values().map(|bound| Arc::clone(&bound.component)));
+        list.extend(self.cryption.values().map(|bound| Arc::clone(&bound.component)));
+        list.extend(self.email.values().map(|bound| Arc::clone(&bound.component)));
         list.sort_by(|one, other| one.name.cmp(&other.name));
         list
     }
@@ -416,6 +444,10 @@ impl fmt::Display for Block {
             Block::Secrets => "secret store",
             Block::Configuration => "configuration store",
             Block::Lock => "lock store",
+            Block::Sequencer => "sequencer",
+            Block::Blob => "file or object store",
+            Block::Cryption => "cryption component",
+            Block::Email => "email component",
             Block::Jobs => "jobs",
         })
     }

@@ -163,6 +163,12 @@ pub enum StateError {
         /// The key as the provider knows it.
         key: String,
     },
+    /// The key contains `||`, where that would name the key of another app.
+    #[error("the key {key:?} contains \"||\", which separates prefixes from keys")]
+    KeyNotAllowed {
+        /// The key as the app gave it.
+        key: String,
+    },
     /// Key or value beyond [`MAX_KEY_BYTES`] or [`MAX_VALUE_BYTES`].
     #[error("{what} has {actual} bytes, more than the {limit} allowed")]
     TooLarge {

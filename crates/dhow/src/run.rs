@@ -59,8 +59,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATTERN")]
     allow_host: Vec<HostPattern>,
     /// What else is allowed: state=NAME, publish=NAME[/TOPIC], subscribe=NAME[/TOPIC], invoke=APP, bindings=NAME,
-    /// secrets=NAME[/SECRET], configuration=NAME, lock=NAME, jobs=NAME, http=HOST, connect=ADDRESS[:PORT],
-    /// listen=ADDRESS[:PORT] (repeatable)
+    /// secrets=NAME[/SECRET], configuration=NAME, lock=NAME, sequencer=NAME, blob=NAME, cryption=NAME, email=NAME,
+    /// jobs=NAME, http=HOST, connect=ADDRESS[:PORT], listen=ADDRESS[:PORT] (repeatable)
     #[arg(long, value_name = "KIND=PATTERN")]
     grant: Vec<String>,
     /// Configuration value that the guest reads through wasi:config (repeatable)
@@ -275,11 +275,15 @@ impl Run {
                 "secrets" => spec.grants.secrets.push(name()?),
                 "configuration" => spec.grants.configuration.push(name()?),
                 "lock" => spec.grants.lock.push(name()?),
+                "sequencer" => spec.grants.sequencer.push(name()?),
+                "blob" => spec.grants.blob.push(name()?),
+                "cryption" => spec.grants.cryption.push(name()?),
+                "email" => spec.grants.email.push(name()?),
                 "jobs" => spec.grants.jobs.push(name()?),
                 _ => {
                     return Err(failed(
                         &"the kinds are state, publish, subscribe, invoke, bindings, secrets, configuration, \
-                          lock, jobs, http, connect and listen",
+                          lock, sequencer, blob, cryption, email, jobs, http, connect and listen",
                     ));
                 }
             }

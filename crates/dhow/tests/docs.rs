@@ -97,6 +97,7 @@ pages! {
     use_rabbitmq: "docs/use-rabbitmq.md",
     use_redis: "docs/use-redis.md",
     use_secrets: "docs/use-secrets.md",
+    use_the_layotto_api: "docs/use-the-layotto-api.md",
     wit_interfaces: "docs/wit-interfaces.md",
 }
 

@@ -148,7 +148,6 @@ impl App {
         invocation: Invocation,
         admitted: Admitted,
     ) -> Result<Reply, InvokeError> {
-        let trace = admitted.trace;
         match &self.kind {
             Kind::Wasm(module) if let Some(service) = &self.service => {
                 let limit = module.setup.bounds.request_body;

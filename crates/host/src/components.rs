@@ -10,8 +10,8 @@ use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::jobs::Jobs;
 use dhow_blocks::scope::{
-    Bound, ComponentInfo, Outbox, Providers, PubSubBinding, SecretAccess, SecretBinding, State, TopicRules,
-    is_true,
+    Bound, ComponentInfo, Outbox, Providers, PubSubBinding, SecretAccess, SecretBinding, SequencerBinding,
+    State, TopicRules, is_true,
 };
 use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
 use dhow_resources::component::{Component, MetadataItem, MetadataValue};
@@ -363,7 +363,21 @@ impl Components {
 /// Whether the component is of a block that there is; which types it has is the registry's matter.
 fn is_served(component: &Component) -> bool {
     let block = component.component_type.split('.').next().unwrap_or_default();
-    ["state", "pubsub", "bindings", "secretstores", "configuration", "lock"].contains(&block)
+    let served = [
+        "state",
+        "pubsub",
+        "bindings",
+        "secretstores",
+        "configuration",
+        "lock",
+        "sequencer",
+        "blob",
+        "file",
+        "oss",
+        "cryption",
+        "email",
+    ];
+    served.contains(&block)
 }
 
 fn failed(component: &Component, reason: String) -> ComponentError {
@@ -394,7 +408,14 @@ impl View<'_> {
             Opened::State(store) => {
                 let prefix = self.key_prefix(&name)?;
                 let bound = self.bind("state", ComponentBlock::Statestore, info, store);
-                providers.state.insert(name, State { bound, prefix: prefix.into(), outbox: None });
+                let state = State {
+                    bound,
+                    prefix: prefix.into(),
+                    is_default_prefix: self.field("keyPrefix").is_none(),
+                    is_shared: false,
+                    outbox: None,
+                };
+                providers.state.insert(name, state);
             }
             Opened::PubSub(broker) => {
                 let consumer = self.field("consumerID").unwrap_or(self.app_id).to_owned();
@@ -420,6 +441,23 @@ impl View<'_> {
                 let prefix = format!("lock||{}", self.key_prefix(&name)?);
                 let bound = self.bind("lock", ComponentBlock::Lock, info, store);
                 providers.locks.insert(name, (bound, prefix.into()));
+            }
+            Opened::Sequencer(sequencer) => {
+                let (prefix, floors) = (self.key_prefix(&name)?, self.bigger_than()?);
+                let bound = self.bind("sequencer", ComponentBlock::Sequencer, info, sequencer);
+                providers.sequencers.insert(name, SequencerBinding::new(bound, prefix.into(), floors));
+            }
+            Opened::Blob(store) => {
+                let bound = self.bind("blob", ComponentBlock::Blob, info, store);
+                providers.blobs.insert(name, bound);
+            }
+            Opened::Cryption(cryption) => {
+                let bound = self.bind("cryption", ComponentBlock::Crypto, info, cryption);
+                providers.cryption.insert(name, bound);
+            }
+            Opened::Email(email) => {
+                let bound = self.bind("email", ComponentBlock::Email, info, email);
+                providers.email.insert(name, bound);
             }
         }
         Ok(())
@@ -473,6 +511,16 @@ impl View<'_> {
     fn field(&self, name: &str) -> Option<&str> {
         let found = self.metadata.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// Numbers that the ids of some keys have to exceed, as a JSON object.
+    fn bigger_than(&self) -> Result<BTreeMap<String, i64>, String> {
+        let Some(text) = self.field("biggerThan") else { return Ok(BTreeMap::new()) };
+        serde_json::from_str(text).map_err(|_| {
+            "metadata field biggerThan must be a JSON object of keys and whole numbers, such as \
+             {\"order\": 1000}"
+                .to_owned()
+        })
     }
 
     /// What stands before each key, by Dapr's `keyPrefix` strategies.

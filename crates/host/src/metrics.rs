@@ -340,7 +340,7 @@ impl Dapr {
 
 /// The kind of error that a code is of (Dapr documentation, "Error codes").
 fn category(code: &str) -> &'static str {
-    const CATEGORIES: [(&str, &str); 18] = [
+    const CATEGORIES: [(&str, &str); 22] = [
         ("ERR_ACTOR", "actor"),
         ("ERR_STATE", "state"),
         ("ERR_NOT_SUPPORTED_STATE", "state"),
@@ -356,6 +356,10 @@ fn category(code: &str) -> &'static str {
         ("ERR_LOCK", "lock"),
         ("ERR_TRY_LOCK", "lock"),
         ("ERR_UNLOCK", "lock"),
+        ("ERR_SEQUENCER", "sequencer"),
+        ("ERR_BLOB", "blob"),
+        ("ERR_CRYPTION", "cryption"),
+        ("ERR_EMAIL", "email"),
         ("ERR_HEALTH", "health"),
         ("ERR_OUTBOUND_HEALTH", "health"),
         ("DAPR_SCHEDULER", "job"),

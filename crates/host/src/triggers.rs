@@ -28,14 +28,14 @@ use dhow_blocks::events::Running;
 use dhow_blocks::grants::Ask;
 use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger};
 use dhow_blocks::pubsub::Subscribe;
-use dhow_blocks::scope::{Outbox, Scope, ScopeError};
+use dhow_blocks::scope::{Outbox, Scope, ScopeError, delayed_owner};
 use dhow_blocks::trace::TraceContext;
 use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription as resource;
 use futures::future::join_all;
 use http::{Request, StatusCode};
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use subscription::{Origin, Subscription};
@@ -79,6 +79,8 @@ pub struct Triggers {
     jobs: Mutex<Option<Jobs>>,
     /// For the metadata API.
     subscriptions: RwLock<BTreeMap<Arc<str>, Vec<Subscription>>>,
+    /// Programs outside whose events may wait for their time.
+    delaying: RwLock<BTreeSet<String>>,
     /// Apps that are not well: they get nothing until they are.
     unwell: RwLock<HashSet<Arc<str>>>,
 }
@@ -223,7 +225,8 @@ impl Triggers {
         end(&mut *self.running.lock().await, |key| !here.contains(&key.0)).await;
         self.subscriptions.write().retain(|app_id, _| here.contains(app_id));
         let owners = apps.iter().filter(|app| !app.scope().grants.jobs.is_empty());
-        let owners: Vec<String> = owners.map(|app| app.app_id.to_string()).collect();
+        let mut owners: Vec<String> = owners.map(|app| app.app_id.to_string()).collect();
+        owners.extend(self.delaying.read().iter().map(|app_id| delayed_owner(app_id)));
         let mut jobs = self.jobs.lock().await;
         if jobs.as_ref().is_some_and(|(running, _)| *running == owners) {
             return;
@@ -236,6 +239,13 @@ impl Triggers {
         match store.start(owners.clone(), Arc::new(handler)).await {
             Ok(running) => *jobs = Some((owners, running)),
             Err(error) => tracing::error!("jobs are not triggered: {error}"),
+        }
+    }
+
+    /// Publishes what this app has waiting, when its time comes.
+    pub async fn publish_delayed(&self, host: &Arc<Host>, app_id: &str) {
+        if self.delaying.write().insert(app_id.to_owned()) {
+            self.settle(host).await;
         }
     }
 

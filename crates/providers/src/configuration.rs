@@ -3,6 +3,7 @@
 //! [`embedded`] is what an app has without any configuration, under the name `configstore`: the file
 //! `config.json` in the data folder, also where it is made later.
 
+mod edit;
 pub mod local_file;
 mod watch;
 mod yaml;

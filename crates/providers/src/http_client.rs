@@ -5,8 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 use dhow_blocks::error::BlockError;
+use dhow_blocks::invoke::Body;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -43,7 +44,7 @@ pub(crate) struct Tls {
 /// A client with its pool of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
 // === impl HttpClient ===
@@ -66,7 +67,7 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the answer's head. The error does not show the URL, which may be secret.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, BlockError> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BlockError> {
         let host = request.uri().authority().map(|authority| authority.host().to_owned()).unwrap_or_default();
         let answer = self.client.request(request).await;
         answer.map_err(|error| BlockError::unavailable(format!("{host}: {}", chain(&error))))
@@ -75,7 +76,7 @@ impl HttpClient {
     /// Sends a request and reads the answer, of which the body may have so many bytes.
     pub(crate) async fn exchange(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<Body>,
         limit: u64,
         deadline: Duration,
     ) -> Result<Response<Bytes>, BlockError> {

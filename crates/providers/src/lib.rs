@@ -9,6 +9,10 @@
 //! | `redis` | state, pub/sub, locks, configuration and a binding on Redis |
 //! | [`schedule`] | cron expressions, times and durations as Dapr reads them |
 //! | [`bindings`] | a clock, HTTP servers, files, buckets |
+//! | [`blob`] | files and objects: a folder, buckets of S3 |
+//! | `cryption` | encryption with keys of a file |
+//! | `email` | e-mail by SMTP |
+//! | `s3` | what the components of S3 have in common |
 //! | [`secrets`] | secret stores: a file, the environment |
 //! | [`configuration`] | configuration stores: a file that is watched |
 //! | `jobs` | work that is due later, in SQLite |
@@ -17,6 +21,7 @@
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
+//! | [`sequencer`] | ids that only grow: in memory, SQLite, etcd |
 //! | [`resolve`] | where an app is that does not run in this host |
 //! | `nats` | NATS: pub/sub with JetStream, binding |
 //! | `mqtt` | MQTT 3.1.1: pub/sub, binding |
@@ -25,7 +30,7 @@
 //! | `mysql` | MySQL and MariaDB: state, binding |
 //! | `sql` | what bindings to SQL databases have in common |
 //! | `pool` | connections to a database, each lent to one request at a time |
-//! | `tls` | TLS to a broker |
+//! | `tls` | TLS to a broker or a mail server |
 //! | [`task`] | a task that receives in the background |
 //! | `deliveries` | events on their way through the handler |
 //! | `backoff` | waits between attempts |
@@ -36,10 +41,15 @@
 
 pub mod backoff;
 pub mod bindings;
+pub mod blob;
 pub mod configuration;
+#[cfg(feature = "cryption")]
+pub mod cryption;
 #[cfg(feature = "sqlite")]
 mod database;
 mod deliveries;
+#[cfg(feature = "smtp")]
+pub mod email;
 mod file;
 #[cfg(feature = "http")]
 mod http_client;
@@ -65,13 +75,16 @@ mod rabbitmq;
 mod redis;
 pub mod registry;
 pub mod resolve;
+#[cfg(feature = "s3")]
+mod s3;
 pub mod schedule;
 pub mod secrets;
+pub mod sequencer;
 mod shutdown;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod sql;
 pub mod state;
 pub mod task;
-#[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
+#[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq", feature = "smtp"))]
 mod tls;
 mod uuid;

@@ -13,6 +13,7 @@
 //! | `pubsub` | `pubsub.redis`, with `subscription` |
 //! | `lock` | `lock.redis` |
 //! | `configuration` | `configuration.redis`, with `watch` |
+//! | `sequencer` | `sequencer.redis` |
 //! | `binding` | `bindings.redis` |
 
 pub(crate) mod binding;
@@ -23,6 +24,7 @@ pub(crate) mod lock;
 mod pool;
 pub(crate) mod pubsub;
 mod receivers;
+pub(crate) mod sequencer;
 pub(crate) mod state;
 mod subscription;
 mod watch;

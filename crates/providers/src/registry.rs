@@ -12,14 +12,18 @@ use crate::mysql;
 use crate::postgresql;
 #[cfg(feature = "redis")]
 use crate::redis;
-use crate::{bindings, configuration, lock, pubsub, secrets, state};
+use crate::{bindings, blob, configuration, lock, pubsub, secrets, sequencer, state};
 use dhow_blocks::binding::Binding;
+use dhow_blocks::blob::BlobStore;
 use dhow_blocks::configuration::ConfigurationStore;
+use dhow_blocks::cryption::Cryption;
+use dhow_blocks::email::Email;
 use dhow_blocks::jobs::Jobs;
 use dhow_blocks::lock::LockStore;
 use dhow_blocks::pubsub::PubSub;
 use dhow_blocks::scope::ComponentInfo;
 use dhow_blocks::secrets::SecretStore;
+use dhow_blocks::sequencer::Sequencer;
 use dhow_blocks::state::StateStore;
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
@@ -55,6 +59,31 @@ const PROVIDERS: &[Provider] = &[
     lock::in_memory::PROVIDER,
     #[cfg(feature = "sqlite")]
     lock::sqlite::PROVIDER,
+    blob::local::PROVIDER,
+    blob::local::FILES,
+    #[cfg(feature = "s3")]
+    blob::s3::PROVIDER,
+    #[cfg(feature = "s3")]
+    blob::s3::FILES_AWS,
+    #[cfg(feature = "s3")]
+    blob::s3::FILES_MINIO,
+    #[cfg(feature = "s3")]
+    blob::s3::OBJECTS_AWS,
+    #[cfg(feature = "s3")]
+    blob::s3::OBJECTS_CEPH,
+    #[cfg(feature = "s3")]
+    blob::s3::OBJECTS,
+    #[cfg(feature = "cryption")]
+    crate::cryption::local::PROVIDER,
+    #[cfg(feature = "smtp")]
+    crate::email::smtp::PROVIDER,
+    sequencer::in_memory::PROVIDER,
+    #[cfg(feature = "etcd")]
+    sequencer::etcd::PROVIDER,
+    #[cfg(feature = "sqlite")]
+    sequencer::sqlite::PROVIDER,
+    #[cfg(feature = "redis")]
+    redis::sequencer::PROVIDER,
     #[cfg(feature = "nats")]
     crate::nats::jetstream::PROVIDER,
     #[cfg(feature = "mqtt")]
@@ -113,6 +142,14 @@ pub enum Open {
     Configuration(OpenFn<dyn ConfigurationStore>),
     /// A lock store.
     Lock(OpenFn<dyn LockStore>),
+    /// A sequencer.
+    Sequencer(OpenFn<dyn Sequencer>),
+    /// A store of files and objects.
+    Blob(OpenFn<dyn BlobStore>),
+    /// Encryption.
+    Cryption(OpenFn<dyn Cryption>),
+    /// E-mail.
+    Email(OpenFn<dyn Email>),
 }
 
 /// An open component.
@@ -130,6 +167,14 @@ pub enum Opened {
     Configuration(Arc<dyn ConfigurationStore>),
     /// A lock store.
     Lock(Arc<dyn LockStore>),
+    /// A sequencer.
+    Sequencer(Arc<dyn Sequencer>),
+    /// A store of files and objects.
+    Blob(Arc<dyn BlobStore>),
+    /// Encryption.
+    Cryption(Arc<dyn Cryption>),
+    /// E-mail.
+    Email(Arc<dyn Email>),
 }
 
 /// What a constructor needs beside the component itself.
@@ -156,6 +201,7 @@ const HOST_FIELDS: &[(&str, &[&str])] = &[
     ("pubsub", &["consumerID", "allowedTopics", "protectedTopics", "publishingScopes", "subscriptionScopes"]),
     ("bindings", &["direction", "route"]),
     ("lock", &["keyPrefix"]),
+    ("sequencer", &["keyPrefix", "biggerThan"]),
 ];
 
 /// Why a component could not be opened.
@@ -218,6 +264,10 @@ pub async fn open(component: ComponentSpec, context: OpenContext) -> Result<Open
         Open::Secrets(open) => Opened::Secrets(open(component, context).await?),
         Open::Configuration(open) => Opened::Configuration(open(component, context).await?),
         Open::Lock(open) => Opened::Lock(open(component, context).await?),
+        Open::Sequencer(open) => Opened::Sequencer(open(component, context).await?),
+        Open::Blob(open) => Opened::Blob(open(component, context).await?),
+        Open::Cryption(open) => Opened::Cryption(open(component, context).await?),
+        Open::Email(open) => Opened::Email(open(component, context).await?),
     })
 }
 
@@ -317,7 +367,13 @@ impl Opened {
                 let output = (!binding.operations().is_empty()).then_some("OUTPUT_BINDING");
                 input.into_iter().chain(output).collect()
             }
-            Opened::Secrets(_) | Opened::Configuration(_) | Opened::Lock(_) => Vec::new(),
+            Opened::Secrets(_)
+            | Opened::Configuration(_)
+            | Opened::Lock(_)
+            | Opened::Sequencer(_)
+            | Opened::Blob(_)
+            | Opened::Cryption(_)
+            | Opened::Email(_) => Vec::new(),
         }
     }
 
@@ -330,6 +386,10 @@ impl Opened {
             Opened::Secrets(provider) => provider.close().await,
             Opened::Configuration(provider) => provider.close().await,
             Opened::Lock(provider) => provider.close().await,
+            Opened::Sequencer(provider) => provider.close().await,
+            Opened::Blob(provider) => provider.close().await,
+            Opened::Cryption(provider) => provider.close().await,
+            Opened::Email(provider) => provider.close().await,
         }
     }
 }

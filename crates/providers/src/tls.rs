@@ -1,4 +1,4 @@
-//! TLS to a broker: certificates from a component's metadata, as PEM.
+//! TLS to a broker or a mail server: certificates from a component's metadata, as PEM.
 
 use crate::metadata::ComponentSpec;
 use crate::registry::OpenError;

@@ -9,14 +9,17 @@
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
 //! | `certificates` | certificates for those that speak TLS |
+//! | `etcd` | etcd |
 //! | `mariadb` | MariaDB |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
 //! | `nats` | NATS with JetStream |
 //! | `postgres` | PostgreSQL |
 //! | `rabbitmq` | RabbitMQ |
 //! | `redis` | Redis |
+//! | `smtp` | aiosmtpd, a mail server that keeps what it gets |
 
 mod certificates;
+mod etcd;
 mod mariadb;
 mod mosquitto;
 mod nats;
@@ -24,8 +27,10 @@ mod postgres;
 mod process;
 mod rabbitmq;
 mod redis;
+mod smtp;
 
 pub use certificates::{Certificates, TlsServer};
+pub use etcd::etcd;
 pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};
 pub use nats::{nats, nats_with_narrow_user, nats_with_tls};
@@ -33,3 +38,4 @@ pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};
 pub use redis::{TlsRedis, redis, redis_with_tls};
+pub use smtp::smtp;

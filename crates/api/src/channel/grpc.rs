@@ -12,6 +12,9 @@
 //! | job | `POST /job/<name>` | `OnJobEvent`, else `OnJobEventAlpha1` |
 //! | app, socket | anything else | `OnInvoke` |
 //!
+//! An app that serves Layotto's `AppCallback` and not Dapr's is told topics by that; it is found out when it is asked
+//! what it subscribes to.
+//!
 //! A call that the app does not implement is answered 404, as by an HTTP app that has no such route.
 
 use super::transport::{Transport, Unreachable, Version};
@@ -20,8 +23,11 @@ use crate::callback;
 use crate::dapr::path::decode;
 use crate::grpc::caller::trace_bin;
 use crate::grpc::status::to_http;
+use crate::layotto::topic_event as layotto_event;
 use crate::proto::common::v1::http_extension::Verb;
 use crate::proto::common::v1::{HttpExtension, InvokeRequest};
+use crate::proto::layotto::runtime as layotto;
+use crate::proto::layotto::runtime::app_callback_client::AppCallbackClient as LayottoAppCallbackClient;
 use crate::proto::runtime::v1::app_callback_alpha_client::AppCallbackAlphaClient;
 use crate::proto::runtime::v1::app_callback_client::AppCallbackClient;
 use crate::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
@@ -47,6 +53,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
@@ -62,6 +69,8 @@ pub struct GrpcChannel {
     max_message: usize,
     /// What the app itself calls the paths of its subscriptions, by component, topic and the path they have here.
     paths: RwLock<HashMap<(String, String, String), String>>,
+    /// Whether the app serves Layotto's callbacks and not Dapr's.
+    speaks_layotto: AtomicBool,
     /// Counts the calls; none where nobody asks for it.
     meter: Option<Arc<GrpcMeter>>,
 }
@@ -85,7 +94,14 @@ impl GrpcChannel {
     /// wrong with the endpoint.
     pub fn new(endpoint: Endpoint, max_message: usize) -> Result<GrpcChannel, String> {
         let transport = Transport::new(&endpoint, Version::Http2)?;
-        Ok(GrpcChannel { endpoint, transport, max_message, paths: RwLock::default(), meter: None })
+        Ok(GrpcChannel {
+            endpoint,
+            transport,
+            max_message,
+            paths: RwLock::default(),
+            speaks_layotto: AtomicBool::new(false),
+            meter: None,
+        })
     }
 
     /// The same, with its calls counted.
@@ -131,8 +147,13 @@ impl GrpcChannel {
     }
 
     async fn subscriptions(&self, head: &Parts, trace: TraceContext) -> Answer {
-        let listed = self.client().list_topic_subscriptions(self.request(&head.headers, trace, ())).await?;
-        let subscriptions = listed.into_inner().subscriptions;
+        let listed = self.client().list_topic_subscriptions(self.request(&head.headers, trace, ())).await;
+        let subscriptions = match listed {
+            Err(status) if status.code() == Code::Unimplemented => {
+                self.layotto_subscriptions(head, trace).await?
+            }
+            listed => listed?.into_inner().subscriptions,
+        };
         let mut paths = HashMap::new();
         for TopicSubscription { pubsub_name, topic, routes, .. } in &subscriptions {
             let routes = routes.clone().unwrap_or_default();
@@ -142,6 +163,23 @@ impl GrpcChannel {
         }
         *self.paths.write() = paths;
         Ok(json_reply(&callback::subscriptions(&subscriptions)))
+    }
+
+    /// What an app subscribes to that serves Layotto's callbacks.
+    async fn layotto_subscriptions(
+        &self,
+        head: &Parts,
+        trace: TraceContext,
+    ) -> Result<Vec<TopicSubscription>, Failure> {
+        let request = self.request(&head.headers, trace, ());
+        let listed = self.layotto_client().list_topic_subscriptions(request).await?;
+        self.speaks_layotto.store(true, Ordering::Relaxed);
+        let subscriptions = listed.into_inner().subscriptions.into_iter();
+        let subscriptions =
+            subscriptions.map(|layotto::TopicSubscription { pubsub_name, topic, metadata }| {
+                TopicSubscription { pubsub_name, topic, metadata, ..TopicSubscription::default() }
+            });
+        Ok(subscriptions.collect())
     }
 
     async fn wants_binding(&self, head: &Parts, trace: TraceContext) -> Answer {
@@ -160,6 +198,11 @@ impl GrpcChannel {
 
     async fn topic_event(&self, head: &Parts, trace: TraceContext, body: &[u8]) -> Answer {
         let mut event = callback::topic_event(body, head.extensions.get()).map_err(unreadable)?;
+        if self.speaks_layotto.load(Ordering::Relaxed) {
+            let request = self.request(&head.headers, trace, layotto_event(event));
+            let answer = self.layotto_client().on_topic_event(request).await?;
+            return Ok(json_reply(&json!({ "status": callback::verdict(answer.into_inner().status) })));
+        }
         event.path = self.path(&event.pubsub_name, &event.topic, head.uri.path());
         let answer = self.client().on_topic_event(self.request(&head.headers, trace, event)).await;
         let answer = answer.map_err(Failure::of_event)?;
@@ -252,6 +295,11 @@ impl GrpcChannel {
 
     fn client(&self) -> AppCallbackClient<Transport> {
         AppCallbackClient::with_origin(self.transport.clone(), self.transport.origin())
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn layotto_client(&self) -> LayottoAppCallbackClient<Transport> {
+        LayottoAppCallbackClient::with_origin(self.transport.clone(), self.transport.origin())
             .max_decoding_message_size(MAX_ANSWER)
     }
 

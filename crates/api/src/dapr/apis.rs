@@ -22,20 +22,26 @@ struct Rules {
 }
 
 /// Every name that a rule can have.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 24] = [
     "actors",
     "bindings",
+    "blob",
     "configuration",
     "conversation",
     "crypto",
+    "email",
     "healthz",
+    "hello",
     "invoke",
     "jobs",
     "lock",
     "metadata",
+    "phone",
     "publish",
     "secrets",
+    "sequencer",
     "shutdown",
+    "sms",
     "state",
     "subscribe",
     "subtlecrypto",
@@ -44,7 +50,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// What a word in the name of a gRPC method says about its API; the first that fits decides.
-const METHODS: [(&str, &str); 25] = [
+const METHODS: [(&str, &str); 38] = [
     ("SubscribeTopicEvents", "subscribe"),
     ("Actor", "actors"),
     ("InvokeService", "invoke"),
@@ -70,6 +76,19 @@ const METHODS: [(&str, &str); 25] = [
     ("UnregisterReminder", "actors"),
     ("RegisterTimer", "actors"),
     ("UnregisterTimer", "actors"),
+    ("LockKeepAlive", "lock"),
+    ("GetNextId", "sequencer"),
+    ("SayHello", "hello"),
+    ("DelayMessage", "publish"),
+    ("File", "blob"),
+    ("Object", "blob"),
+    ("Upload", "blob"),
+    ("Part", "blob"),
+    ("SignURL", "blob"),
+    ("RateLimit", "blob"),
+    ("Email", "email"),
+    ("Sms", "sms"),
+    ("Voice", "phone"),
 ];
 
 // === impl Apis ===

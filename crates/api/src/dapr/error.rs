@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 /// A gRPC status code (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grpc {
+    Unknown = 2,
     InvalidArgument = 3,
+    DeadlineExceeded = 4,
     NotFound = 5,
     AlreadyExists = 6,
     PermissionDenied = 7,
@@ -23,6 +25,7 @@ pub(crate) enum Grpc {
     Aborted = 10,
     Unimplemented = 12,
     Internal = 13,
+    Unavailable = 14,
 }
 
 /// An error on its way to a client.
@@ -95,7 +98,9 @@ impl ApiError {
 
     /// What can come before an operation of a block is tried.
     pub(crate) fn scope(error: &ScopeError) -> ApiError {
-        use Block::{Binding, Configuration, Jobs, Lock, PubSub, Secrets, State};
+        use Block::{
+            Binding, Blob, Configuration, Cryption, Email, Jobs, Lock, PubSub, Secrets, Sequencer, State,
+        };
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         const INTERNAL: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
         let new = |status, grpc, code| ApiError::new(status, grpc, code, error.to_string());
@@ -148,6 +153,30 @@ impl ApiError {
             ScopeError::NotConfigured { block: Lock } => {
                 new(INTERNAL, Grpc::FailedPrecondition, "ERR_LOCK_STORE_NOT_CONFIGURED")
             }
+            ScopeError::NotFound { block: Sequencer, .. } => {
+                new(BAD, Grpc::InvalidArgument, "ERR_SEQUENCER_NOT_FOUND")
+            }
+            ScopeError::NotConfigured { block: Sequencer } => {
+                new(INTERNAL, Grpc::FailedPrecondition, "ERR_SEQUENCER_NOT_CONFIGURED")
+            }
+            ScopeError::NotFound { block: Blob, .. } => {
+                new(BAD, Grpc::InvalidArgument, "ERR_BLOB_STORE_NOT_FOUND")
+            }
+            ScopeError::NotConfigured { block: Blob } => {
+                new(INTERNAL, Grpc::FailedPrecondition, "ERR_BLOB_STORE_NOT_CONFIGURED")
+            }
+            ScopeError::NotFound { block: Cryption, .. } => {
+                new(BAD, Grpc::InvalidArgument, "ERR_CRYPTION_NOT_FOUND")
+            }
+            ScopeError::NotConfigured { block: Cryption } => {
+                new(INTERNAL, Grpc::FailedPrecondition, "ERR_CRYPTION_NOT_CONFIGURED")
+            }
+            ScopeError::NotFound { block: Email, .. } => {
+                new(BAD, Grpc::InvalidArgument, "ERR_EMAIL_NOT_FOUND")
+            }
+            ScopeError::NotConfigured { block: Email } => {
+                new(INTERNAL, Grpc::FailedPrecondition, "ERR_EMAIL_NOT_CONFIGURED")
+            }
             ScopeError::NotFound { block: Jobs, .. } | ScopeError::NotConfigured { block: Jobs } => {
                 new(INTERNAL, Grpc::Internal, "ERR_INTERNAL")
             }
@@ -178,6 +207,7 @@ impl ApiError {
                 code,
                 format!("{what}: invalid etag value: {error}"),
             ),
+            StateError::KeyNotAllowed { key } => ApiError::illegal_key(key),
             _ => ApiError::internal(code, format!("{what}: {error}")),
         }
     }
@@ -263,6 +293,25 @@ impl ApiError {
         match error {
             UseError::Scope(error) => ApiError::scope(error),
             UseError::Provider(error) => ApiError::internal(code, format!("{what}: {error}")),
+        }
+    }
+
+    /// A block of Layotto's that failed: what was asked for is wrong, cannot be done here, or did not work.
+    pub(crate) fn block(code: &'static str, error: &BlockError) -> ApiError {
+        let (status, grpc) = match error {
+            BlockError::Invalid { .. } => (StatusCode::BAD_REQUEST, Grpc::InvalidArgument),
+            BlockError::NotSupported { .. } => (StatusCode::NOT_IMPLEMENTED, Grpc::Unimplemented),
+            BlockError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, Grpc::Unavailable),
+            BlockError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal),
+        };
+        ApiError::new(status, grpc, code, error.to_string())
+    }
+
+    /// The same, where the component may also not be there.
+    pub(crate) fn used(code: &'static str, error: &UseError) -> ApiError {
+        match error {
+            UseError::Scope(error) => ApiError::scope(error),
+            UseError::Provider(error) => ApiError::block(code, error),
         }
     }
 

@@ -41,11 +41,7 @@ pub(crate) async fn take(
 ) -> Result<bool, ApiError> {
     check(scope, store)?;
     required(resource, owner)?;
-    let expiry = u64::try_from(expiry_seconds).ok().filter(|seconds| *seconds > 0);
-    let Some(expiry) = expiry else {
-        return Err(ApiError::malformed("ExpiryInSeconds is not positive in lock store ".to_owned() + store));
-    };
-    let taken = scope.try_lock(store, resource, owner, Duration::from_secs(expiry)).await;
+    let taken = scope.try_lock(store, resource, owner, lifetime(store, expiry_seconds)?).await;
     taken.map_err(|error| ApiError::lock("ERR_TRY_LOCK", "failed to try acquiring lock", &error))
 }
 
@@ -65,8 +61,15 @@ pub(crate) async fn give_back(
     }
 }
 
+/// For how long a lock is asked for.
+pub(crate) fn lifetime(store: &str, seconds: i64) -> Result<Duration, ApiError> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    let message = || format!("ExpiryInSeconds is not positive in lock store {store}");
+    seconds.map(Duration::from_secs).ok_or_else(|| ApiError::malformed(message()))
+}
+
 /// A store that is not there is told before anything about the request.
-fn check(scope: &Scope, store: &str) -> Result<(), ApiError> {
+pub(crate) fn check(scope: &Scope, store: &str) -> Result<(), ApiError> {
     use dhow_blocks::scope::Block::Lock;
     let locks = &scope.components.locks;
     match () {
@@ -78,7 +81,7 @@ fn check(scope: &Scope, store: &str) -> Result<(), ApiError> {
     }
 }
 
-fn required(resource: &str, owner: &str) -> Result<(), ApiError> {
+pub(crate) fn required(resource: &str, owner: &str) -> Result<(), ApiError> {
     for (name, value) in [("ResourceId", resource), ("LockOwner", owner)] {
         if value.is_empty() {
             return Err(ApiError::malformed(format!("{name} is empty in lock store request")));

@@ -72,17 +72,7 @@ fn to_request(message: InvokeRequest, headers: HeaderMap) -> (String, http::Requ
     }
     let Any { type_url, value } = data.unwrap_or_default();
     let mut request = http::Request::new(Body::from(value));
-    *request.method_mut() = match verb {
-        Verb::Get => Method::GET,
-        Verb::Head => Method::HEAD,
-        Verb::Put => Method::PUT,
-        Verb::Delete => Method::DELETE,
-        Verb::Connect => Method::CONNECT,
-        Verb::Options => Method::OPTIONS,
-        Verb::Trace => Method::TRACE,
-        Verb::Patch => Method::PATCH,
-        Verb::None | Verb::Post => Method::POST,
-    };
+    *request.method_mut() = method_of(verb.into()).unwrap_or(Method::POST);
     *request.headers_mut() = passed_on(headers);
     let content_type = if content_type.is_empty() { "application/json" } else { &content_type };
     if let Ok(content_type) = HeaderValue::try_from(content_type) {
@@ -93,8 +83,24 @@ fn to_request(message: InvokeRequest, headers: HeaderMap) -> (String, http::Requ
     (path, request)
 }
 
+/// What a verb is called in HTTP; none where none is given.
+pub(crate) fn method_of(verb: i32) -> Option<Method> {
+    Some(match Verb::try_from(verb).unwrap_or_default() {
+        Verb::None => return None,
+        Verb::Get => Method::GET,
+        Verb::Head => Method::HEAD,
+        Verb::Post => Method::POST,
+        Verb::Put => Method::PUT,
+        Verb::Delete => Method::DELETE,
+        Verb::Connect => Method::CONNECT,
+        Verb::Options => Method::OPTIONS,
+        Verb::Trace => Method::TRACE,
+        Verb::Patch => Method::PATCH,
+    })
+}
+
 /// Without what belongs to one connection or to the protocol of one side.
-fn passed_on(mut headers: HeaderMap) -> HeaderMap {
+pub(crate) fn passed_on(mut headers: HeaderMap) -> HeaderMap {
     let own: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {

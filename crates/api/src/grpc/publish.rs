@@ -9,7 +9,7 @@ use crate::proto::runtime::v1::{
 use dhow_blocks::scope::{Event, Scope};
 use std::collections::HashSet;
 
-pub(super) async fn publish(
+pub(crate) async fn publish(
     scope: &Scope,
     caller: &Caller,
     request: PublishEventRequest,

@@ -12,45 +12,48 @@ use futures::stream::BoxStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-type Answer<T> = Result<Response<T>, Status>;
-type Messages<T> = BoxStream<'static, Result<T, Status>>;
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
+pub(crate) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Service {
-    fn answer<T>(&self, answer: Result<T, ApiError>) -> Answer<T> {
+    pub(crate) fn answer<T>(&self, answer: Result<T, ApiError>) -> Answer<T> {
         answer.map(Response::new).map_err(|error| self.status(&error))
     }
 
-    pub(super) fn status(&self, error: &ApiError) -> Status {
+    pub(crate) fn status(&self, error: &ApiError) -> Status {
         self.api.metrics.error(&self.scope.app_id, error.code);
         status::status(error, &self.scope.app_id)
     }
 
-    async fn take_lock(&self, request: TryLockRequest) -> Result<TryLockResponse, ApiError> {
+    pub(crate) async fn take_lock(&self, request: TryLockRequest) -> Result<TryLockResponse, ApiError> {
         let TryLockRequest { store_name, resource_id, lock_owner, expiry_in_seconds } = request;
         let expiry = i64::from(expiry_in_seconds);
         let success = lock::take(&self.scope, &store_name, &resource_id, &lock_owner, expiry).await?;
         Ok(TryLockResponse { success })
     }
 
-    async fn give_lock_back(&self, request: UnlockRequest) -> Result<UnlockResponse, ApiError> {
+    pub(crate) async fn give_lock_back(&self, request: UnlockRequest) -> Result<UnlockResponse, ApiError> {
         let UnlockRequest { store_name, resource_id, lock_owner } = request;
         let status = lock::give_back(&self.scope, &store_name, &resource_id, &lock_owner).await?;
         Ok(UnlockResponse { status })
     }
 
-    async fn read_secret(&self, request: GetSecretRequest) -> Result<GetSecretResponse, ApiError> {
+    pub(crate) async fn read_secret(&self, request: GetSecretRequest) -> Result<GetSecretResponse, ApiError> {
         let GetSecretRequest { store_name, key, metadata } = request;
         let secret = secret::read(&self.scope, &store_name, &key, &metadata).await?;
         Ok(GetSecretResponse { data: secret.0 })
     }
 
-    async fn read_secrets(&self, request: GetBulkSecretRequest) -> Result<GetBulkSecretResponse, ApiError> {
+    pub(crate) async fn read_secrets(
+        &self,
+        request: GetBulkSecretRequest,
+    ) -> Result<GetBulkSecretResponse, ApiError> {
         let secrets = secret::read_all(&self.scope, &request.store_name, &request.metadata).await?;
         let data = secrets.into_iter().map(|(name, secret)| (name, SecretResponse { secrets: secret.0 }));
         Ok(GetBulkSecretResponse { data: data.collect() })
     }
 
-    async fn call_binding(
+    pub(crate) async fn call_binding(
         &self,
         caller: Caller,
         request: InvokeBindingRequest,

@@ -19,7 +19,7 @@ use http::StatusCode;
 use humantime::format_rfc3339_millis;
 use serde::de::IgnoredAny;
 
-pub(super) async fn get(scope: &Scope, request: GetStateRequest) -> Result<GetStateResponse, ApiError> {
+pub(crate) async fn get(scope: &Scope, request: GetStateRequest) -> Result<GetStateResponse, ApiError> {
     let GetStateRequest { store_name: store, key, .. } = request;
     let state = open(scope, &store)?;
     legal(&key)?;
@@ -32,7 +32,7 @@ pub(super) async fn get(scope: &Scope, request: GetStateRequest) -> Result<GetSt
     Ok(GetStateResponse { data: item.value, etag: item.etag, metadata })
 }
 
-pub(super) async fn get_many(
+pub(crate) async fn get_many(
     scope: &Scope,
     request: GetBulkStateRequest,
 ) -> Result<GetBulkStateResponse, ApiError> {
@@ -51,7 +51,7 @@ pub(super) async fn get_many(
     Ok(GetBulkStateResponse { items: items.collect() })
 }
 
-pub(super) async fn save(scope: &Scope, request: SaveStateRequest) -> Result<(), ApiError> {
+pub(crate) async fn save(scope: &Scope, request: SaveStateRequest) -> Result<(), ApiError> {
     let SaveStateRequest { store_name: store, states } = request;
     let state = open(scope, &store)?;
     let what = format!("failed saving state in state store {store}");
@@ -62,7 +62,7 @@ pub(super) async fn save(scope: &Scope, request: SaveStateRequest) -> Result<(),
     Ok(())
 }
 
-pub(super) async fn delete(scope: &Scope, request: DeleteStateRequest) -> Result<(), ApiError> {
+pub(crate) async fn delete(scope: &Scope, request: DeleteStateRequest) -> Result<(), ApiError> {
     let DeleteStateRequest { store_name, key, etag: sent, .. } = request;
     let state = open(scope, &store_name)?;
     legal(&key)?;
@@ -71,7 +71,7 @@ pub(super) async fn delete(scope: &Scope, request: DeleteStateRequest) -> Result
     deleted.map_err(|error| ApiError::state("ERR_STATE_DELETE", &what, &error))
 }
 
-pub(super) async fn delete_many(scope: &Scope, request: DeleteBulkStateRequest) -> Result<(), ApiError> {
+pub(crate) async fn delete_many(scope: &Scope, request: DeleteBulkStateRequest) -> Result<(), ApiError> {
     let DeleteBulkStateRequest { store_name: store, states } = request;
     let state = open(scope, &store)?;
     let deletes = states.into_iter().map(|item| {
@@ -85,7 +85,7 @@ pub(super) async fn delete_many(scope: &Scope, request: DeleteBulkStateRequest) 
     Ok(())
 }
 
-pub(super) async fn transact(
+pub(crate) async fn transact(
     scope: &Scope,
     caller: &Caller,
     request: ExecuteStateTransactionRequest,
@@ -123,7 +123,7 @@ pub(super) async fn transact(
     done.map_err(|error| ApiError::internal("ERR_STATE_TRANSACTION", format!("{what}: {error}")))
 }
 
-pub(super) async fn query(scope: &Scope, request: QueryStateRequest) -> Result<QueryStateResponse, ApiError> {
+pub(crate) async fn query(scope: &Scope, request: QueryStateRequest) -> Result<QueryStateResponse, ApiError> {
     let page = find(scope, &request.store_name, request.query.as_bytes()).await?;
     let results = page.results.into_iter().map(|found| QueryStateItem {
         key: found.key,

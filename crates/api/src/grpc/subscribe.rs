@@ -37,7 +37,7 @@ use tonic::{Status, Streaming};
 const IN_FLIGHT: usize = 1000;
 
 /// A client has this long to say what it subscribes to.
-const FIRST_MESSAGE: Duration = Duration::from_secs(30);
+pub(crate) const FIRST_MESSAGE: Duration = Duration::from_secs(30);
 
 /// A client has this long for the verdict on an event.
 const VERDICT: Duration = Duration::from_secs(300);
@@ -76,7 +76,7 @@ struct Session {
 }
 
 /// Begins a stream; its first message says that the subscription is in force.
-pub(super) async fn subscribe(
+pub(crate) async fn subscribe(
     service: &Service,
     mut requests: Requests,
 ) -> Result<BoxStream<'static, Message>, Status> {

@@ -2,7 +2,7 @@
 
 use super::{Case, CaseResult, Failure, Report, Runtime, cases, ensure, ensure_eq};
 use crate::error::BlockError;
-use crate::lock::{LockStore, Unlock};
+use crate::lock::{LockStore, Renewal, Unlock};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,9 @@ const CASES: &[Case<Context>] = cases! {
     "an expired lock is free" => expires,
     "expiry frees no lock that was taken again" => expired_owner,
     "a lock is held until it expires" => holds,
+    "a renewed lock is held for longer" => renewed,
+    "only its owner renews a lock" => wrong_renewer,
+    "an expired lock is not renewed" => renewed_late,
     "resources and owners are opaque" => opaque,
     "one of many takes a lock" => one_winner,
     "holders exclude each other" => exclusion,
@@ -125,6 +128,41 @@ async fn holds(context: Context) -> CaseResult {
     Ok(())
 }
 
+async fn renewed(context: Context) -> CaseResult {
+    const EXPIRY: Duration = Duration::from_secs(2);
+    ensure!(context.take("short", "first", EXPIRY).await?, "a free lock was refused");
+    ensure!(context.take("long", "first", EXPIRY).await?, "a free lock was refused");
+    ensure_eq!(context.renew("long", "first", LONG).await?, Renewal::Renewed, "renewal by the owner");
+    // When one of the two is free, the other one would be, too.
+    context.take_soon("short", "second", LONG).await?;
+    ensure!(!context.take("long", "second", LONG).await?, "a lock that was renewed for {LONG:?} expired");
+    ensure_eq!(context.renew("long", "first", EXPIRY).await?, Renewal::Renewed, "a shorter renewal");
+    context.take_soon("long", "second", LONG).await
+}
+
+async fn wrong_renewer(context: Context) -> CaseResult {
+    ensure_eq!(
+        context.renew("a", "owner", LONG).await?,
+        Renewal::NotHeld,
+        "renewal of what was never locked"
+    );
+    ensure!(context.take("a", "owner", LONG).await?, "a free lock was refused");
+    for owner in ["other", "", "OWNER", "owner ", "owne"] {
+        ensure_eq!(context.renew("a", owner, LONG).await?, Renewal::HeldByOther, "renewal by {owner:?}");
+    }
+    ensure_eq!(context.give_back("a", "owner").await?, Unlock::Released, "unlock by the owner");
+    ensure_eq!(context.renew("a", "owner", LONG).await?, Renewal::NotHeld, "renewal of what was given back");
+    ensure!(context.take("a", "other", LONG).await?, "a renewal took the lock");
+    Ok(())
+}
+
+async fn renewed_late(context: Context) -> CaseResult {
+    ensure!(context.take("a", "first", Duration::from_secs(1)).await?, "a free lock was refused");
+    context.take_soon("a", "second", LONG).await?;
+    ensure_eq!(context.renew("a", "first", LONG).await?, Renewal::HeldByOther, "renewal by the owner before");
+    Ok(())
+}
+
 async fn opaque(context: Context) -> CaseResult {
     let names =
         ["plain", "PLAIN", "a||b", "100%", "it's", "\"quoted\"", "line\nbreak", "世界 🐪", " a ", "*", "?1"];
@@ -184,6 +222,7 @@ async fn closed(context: Context) -> CaseResult {
     let answers = [
         ("try_lock", context.take("a", "owner", LONG).await.map(drop)),
         ("unlock", context.give_back("a", "owner").await.map(drop)),
+        ("renew", context.renew("a", "owner", LONG).await.map(drop)),
     ];
     for (method, answer) in answers {
         ensure!(
@@ -203,6 +242,10 @@ impl Context {
 
     async fn give_back(&self, resource: &str, owner: &str) -> Result<Unlock, BlockError> {
         self.store.unlock(&format!("{}{resource}", self.prefix), owner).await
+    }
+
+    async fn renew(&self, resource: &str, owner: &str, expiry: Duration) -> Result<Renewal, BlockError> {
+        self.store.renew(&format!("{}{resource}", self.prefix), owner, expiry).await
     }
 
     /// Tries until the lock is taken.

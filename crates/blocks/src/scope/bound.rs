@@ -1,6 +1,7 @@
 //! A provider as one app sees it: with its policy and its measurements.
 
 use super::State;
+use crate::blob::BlobError;
 use crate::error::BlockError;
 use crate::policy::{Policy, Resilient};
 use crate::state::StateError;
@@ -84,6 +85,23 @@ impl<P: ?Sized> Bound<P> {
     }
 }
 
+impl<P: ?Sized> Bound<P> {
+    /// Measures a call that can be made once only, because what it hands over is gone then. No policy applies: it would
+    /// end, as if it were late, what takes long because it is large.
+    pub async fn once<T, E>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let began = Instant::now();
+        let answer = call.await;
+        if let Some(meter) = &self.meter {
+            meter.record(operation, "", answer.is_ok(), began.elapsed());
+        }
+        answer
+    }
+}
+
 impl<P: ?Sized> Clone for Bound<P> {
     fn clone(&self) -> Self {
         Bound {
@@ -115,6 +133,20 @@ impl Resilient for BlockError {
             BlockError::Unavailable { .. } | BlockError::Failed { .. } => true,
             BlockError::Invalid { .. } | BlockError::NotSupported { .. } => false,
         }
+    }
+}
+
+impl Resilient for BlobError {
+    fn timed_out(limit: Duration) -> BlobError {
+        BlockError::timed_out(limit).into()
+    }
+
+    fn circuit_open(breaker: &str) -> BlobError {
+        BlockError::circuit_open(breaker).into()
+    }
+
+    fn may_pass(&self) -> bool {
+        matches!(self, BlobError::Block(error) if error.may_pass())
     }
 }
 

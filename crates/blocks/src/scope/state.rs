@@ -16,6 +16,10 @@ pub struct State {
     pub bound: Bound<dyn StateStore>,
     /// What stands before every key of this app, e.g. `orders||`; empty when the component shares its keys.
     pub prefix: Arc<str>,
+    /// Whether the prefix is what an app gets whose component names none.
+    pub is_default_prefix: bool,
+    /// Whether keys stand in the store beside those of other apps, as in Layotto; see [`State::by_layotto`].
+    pub is_shared: bool,
     /// Where events of what transactions write go, if the component says so.
     pub outbox: Option<Arc<Outbox>>,
 }
@@ -143,6 +147,7 @@ impl State {
         after: Option<&str>,
         limit: usize,
     ) -> Result<KeyPage, StateError> {
+        self.own_keys("listing keys")?;
         let (prefix, store) = (self.scoped(prefix)?, &self.bound.provider);
         let after = after.map(|key| self.scoped(key)).transpose()?;
         let (prefix, after) = (prefix.as_str(), after.as_deref());
@@ -160,6 +165,7 @@ impl State {
 
     /// See [`StateStore::query`]; only this app's keys, without its prefix.
     pub async fn query(&self, query: Query) -> Result<QueryPage, StateError> {
+        self.own_keys("queries")?;
         let (prefix, store) = (&*self.prefix, &self.bound.provider);
         let mut page = self.bound.call("query", query, |query| store.query(prefix, query)).await?;
         for found in &mut page.results {
@@ -173,7 +179,16 @@ impl State {
         self.bound.provider.capabilities().contains(&capability)
     }
 
+    /// Refuses what would show the keys of other apps.
+    fn own_keys(&self, feature: &'static str) -> Result<(), StateError> {
+        let shows_others = self.is_shared && self.prefix.is_empty();
+        if shows_others { Err(StateError::NotSupported { feature }) } else { Ok(()) }
+    }
+
     fn scoped(&self, key: &str) -> Result<String, StateError> {
+        if self.is_shared && key.contains("||") {
+            return Err(StateError::KeyNotAllowed { key: key.to_owned() });
+        }
         let length = self.prefix.len() + key.len();
         if length > MAX_KEY_BYTES {
             return Err(StateError::TooLarge { what: "key", actual: length, limit: MAX_KEY_BYTES });

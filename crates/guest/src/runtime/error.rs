@@ -58,6 +58,7 @@ impl From<StateError> for Error {
             StateError::EtagMismatch { .. } => types::Error::Conflict(text),
             StateError::EtagInvalid { .. }
             | StateError::NotANumber { .. }
+            | StateError::KeyNotAllowed { .. }
             | StateError::Overflow { .. }
             | StateError::TooLarge { .. } => types::Error::Invalid(text),
             StateError::NotSupported { .. } => types::Error::Unsupported(text),

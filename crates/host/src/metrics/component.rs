@@ -11,9 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The block, and which labels stand behind `app_id`, `component` and `namespace`.
-const BLOCKS: [(&str, Kind); 9] = [
+const BLOCKS: [(&str, Kind); 13] = [
     ("configuration", Kind::Operation),
     ("lock", Kind::Operation),
+    ("sequencer", Kind::Operation),
+    ("blob", Kind::Operation),
+    ("cryption", Kind::Operation),
+    ("email", Kind::Operation),
     ("secret", Kind::Operation),
     ("state", Kind::Operation),
     ("output_binding", Kind::Binding),

@@ -1,15 +1,12 @@
 //! `bindings.aws.s3`: objects in a bucket of S3, or of a server that speaks as S3 does.
 //!
-//! Requests are signed in their URL (AWS Signature Version 4) by rusty-s3, which knows nothing of sockets;
-//! they are sent by the client that all providers share. Keys that a URL cannot hold (`a/../b`) are refused:
-//! they would name another object, or another bucket.
-//!
-//! Credentials are the component's, or those in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
-//! `AWS_SESSION_TOKEN`. Dapr's `filePath`, by which an app uploads a file of the host, is refused.
+//! Keys that a URL cannot hold (`a/../b`) are refused: they would name another object, or another bucket. Dapr's
+//! `filePath`, by which an app uploads a file of the host, is refused. How S3 is reached: `crate::s3`.
 
 use super::{unknown_operation, unquoted};
-use crate::http_client::{HttpClient, Tls};
+use crate::http_client::HttpClient;
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
+use crate::s3::{Account, DEADLINE, LONGEST_SIGNATURE, MAX_ANSWER, SIGNATURE, refusal};
 use crate::schedule::moment::go_duration;
 use async_trait::async_trait;
 use base64::Engine;
@@ -18,10 +15,10 @@ use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Metadata, value};
+use dhow_blocks::invoke::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::Full;
 use rusty_s3::actions::{ListObjectsV2, ListObjectsV2Response, S3Action};
-use rusty_s3::{Bucket, Credentials, UrlStyle};
+use rusty_s3::{Bucket, Credentials};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -57,20 +54,8 @@ pub(crate) const PROVIDER: Provider = Provider {
 
 const OPERATIONS: &[&str] = &["create", "get", "delete", "list", "presign"];
 
-/// A signature is good for as long as the clocks of S3 and its clients may differ.
-const SIGNATURE: Duration = Duration::from_secs(15 * 60);
-
-/// S3 signs for no longer.
-const LONGEST_SIGNATURE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A request has to be answered whole within this time.
-const DEADLINE: Duration = Duration::from_secs(300);
-
 /// Larger objects are not read whole into memory.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
-
-/// Lists and messages are shorter.
-const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
 /// What S3 lists at most, and without being asked.
 const MAX_RESULTS: u16 = 1000;
@@ -106,48 +91,12 @@ struct ListRequest {
 }
 
 fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> {
-    let failed = |reason: String| OpenError::Backend { component: component.name.clone(), reason };
     let Some(name) = component.field(&["bucket"]) else {
         return Err(component.invalid(&["bucket"], "given: the name of a bucket"));
     };
-    let is_bucket = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if !name.bytes().all(is_bucket) || name.starts_with('.') {
-        return Err(component.invalid(&["bucket"], "a name of letters, digits, dots and hyphens"));
-    }
-    let region = component.field(&["region", "awsRegion"]).unwrap_or("us-east-1");
-    let endpoint = match component.field(&["endpoint"]) {
-        None => format!("https://s3.{region}.amazonaws.com"),
-        Some(endpoint) if endpoint.contains("://") => endpoint.to_owned(),
-        Some(host) if component.truthy(&["disableSSL"]) => format!("http://{host}"),
-        Some(host) => format!("https://{host}"),
-    };
-    let endpoint = Url::parse(&endpoint)
-        .map_err(|_| component.invalid(&["endpoint"], "a URL such as http://localhost:9000"))?;
-    let style = if component.truthy(&["forcePathStyle"]) { UrlStyle::Path } else { UrlStyle::VirtualHost };
-    let bucket = Bucket::new(endpoint, style, name.to_owned(), region.to_owned())
-        .map_err(|error| failed(format!("endpoint, bucket and forcePathStyle make no URL: {error}")))?;
-    let keys = (
-        component.field(&["accessKey", "awsAccessKey"]),
-        component.field(&["secretKey", "awsSecretKey"]),
-        component.field(&["sessionToken", "awsSessionToken"]),
-    );
-    let credentials = match keys {
-        (Some(key), Some(secret), Some(token)) => Credentials::new_with_token(key, secret, token),
-        (Some(key), Some(secret), None) => Credentials::new(key, secret),
-        (None, None, _) => Credentials::from_env().ok_or_else(|| {
-            failed(
-                "no credentials: set accessKey and secretKey, or the variables \
-                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the host"
-                    .to_owned(),
-            )
-        })?,
-        _ => return Err(component.invalid(&["secretKey"], "given together with accessKey")),
-    };
-    let insecure = component.truthy(&["insecureSSL"]);
-    if insecure {
-        tracing::warn!(component = component.name, "insecureSSL: the server's certificate is not checked");
-    }
-    let client = HttpClient::new(&Tls { insecure, ..Tls::default() }).map_err(failed)?;
+    let account = Account::read(component, false)?;
+    let bucket = account.bucket(name).map_err(|reason| component.backend(reason))?;
+    let Account { client, credentials, .. } = account;
     let defaults = Options {
         decode_base64: component.truthy(&["decodeBase64"]),
         encode_base64: component.truthy(&["encodeBase64"]),
@@ -311,7 +260,7 @@ impl S3 {
         body: Bytes,
         limit: u64,
     ) -> Result<Response<Bytes>, BlockError> {
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
         *request.uri_mut() =
             url.as_str().parse().map_err(|_| BlockError::invalid("metadata key: makes no URL"))?;
@@ -321,27 +270,6 @@ impl S3 {
             return Ok(response);
         }
         Err(refusal(response.status(), response.body()))
-    }
-}
-
-/// What S3 says when it does not do as it was asked. Its message may be about the key, and not the secret.
-fn refusal(status: http::StatusCode, body: &[u8]) -> BlockError {
-    const LONGEST: usize = 300;
-    let text = String::from_utf8_lossy(body);
-    let element = |name: &str| {
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        let (content, _) = rest.split_once(&format!("</{name}>"))?;
-        Some(content.chars().take(LONGEST).collect::<String>())
-    };
-    let code = element("Code").unwrap_or_default();
-    let reason = match code.as_str() {
-        "NoSuchKey" => "object not found".to_owned(),
-        "" => format!("S3 answers {}", status.as_u16()),
-        code => format!("S3 answers {} {code}: {}", status.as_u16(), element("Message").unwrap_or_default()),
-    };
-    match status.as_u16() {
-        429 | 500.. => BlockError::Unavailable { reason },
-        _ => BlockError::Failed { reason },
     }
 }
 
@@ -458,19 +386,5 @@ mod tests {
         for text in ["", "a", "a=", "=b", "a=b,"] {
             assert!(tagging(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn refusals() {
-        let status = http::StatusCode::NOT_FOUND;
-        let body = "<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>";
-        assert_eq!(refusal(status, body.as_bytes()).to_string(), "object not found");
-        for body in [&b""[..], b"<Code>", b"\xff\xff", b"<Code></Code>"] {
-            assert_eq!(refusal(status, body).to_string(), "S3 answers 404");
-        }
-        assert!(matches!(
-            refusal(http::StatusCode::SERVICE_UNAVAILABLE, b""),
-            BlockError::Unavailable { .. }
-        ));
     }
 }

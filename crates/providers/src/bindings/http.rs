@@ -16,9 +16,9 @@ use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Metadata, value};
+use dhow_blocks::invoke::Body;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::Full;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -220,7 +220,7 @@ impl Http {
         mut body: Bytes,
     ) -> Result<Response<hyper::body::Incoming>, BlockError> {
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = Request::new(Full::new(body.clone()));
+            let mut request = Request::new(Body::from(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() =
                 url.as_str().parse().map_err(|_| BlockError::invalid("path: makes no URL"))?;

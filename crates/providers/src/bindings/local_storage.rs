@@ -65,8 +65,18 @@ fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> {
     let Some(path) = component.field(FIELD) else {
         return Err(component.invalid(FIELD, "given: the path of a folder"));
     };
-    if path.contains('\0') {
-        return Err(component.invalid(FIELD, "a path without a zero byte"));
+    let (path, root) = open_root(component, FIELD, Path::new(path))?;
+    Ok(Arc::new(LocalStorage { path, root: Arc::new(root) }))
+}
+
+/// Opens the folder that a field names, which is made if it is not there, and returns its real path, too.
+pub(crate) fn open_root(
+    component: &ComponentSpec,
+    field: &[&str],
+    path: &Path,
+) -> Result<(PathBuf, Dir), OpenError> {
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(component.invalid(field, "a path without a zero byte"));
     }
     let failed = |error: io::Error| OpenError::Backend {
         component: component.name.clone(),
@@ -75,7 +85,7 @@ fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> {
     // Looked at before anything is made, and again when links are resolved.
     let is_forbidden = |path: &Path| FORBIDDEN.iter().any(|forbidden| path.starts_with(forbidden));
     let refused =
-        || component.invalid(FIELD, "a folder outside /proc, /sys, /boot, /dev and /var/run/secrets");
+        || component.invalid(field, "a folder outside /proc, /sys, /boot, /dev and /var/run/secrets");
     let absolute = std::path::absolute(path).map_err(failed)?;
     let nearest = absolute.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
     if is_forbidden(&absolute) || nearest.is_some_and(|nearest| is_forbidden(&nearest)) {
@@ -87,7 +97,7 @@ fn open(component: &ComponentSpec) -> Result<Arc<dyn Binding>, OpenError> {
         return Err(refused());
     }
     let root = Dir::open_ambient_dir(&resolved, ambient_authority()).map_err(failed)?;
-    Ok(Arc::new(LocalStorage { path: resolved, root: Arc::new(root) }))
+    Ok((resolved, root))
 }
 
 /// The path below the root that a file name means.

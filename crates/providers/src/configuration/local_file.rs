@@ -7,6 +7,7 @@
 //! The file may be replaced, removed and made again. A change that cannot be read changes nothing. The type
 //! is not one of Dapr's, which has configuration stores on servers only.
 
+use super::edit::edit;
 use super::watch::Watch;
 use super::yaml;
 use crate::file::{self, Reloaded};
@@ -85,8 +86,7 @@ async fn open(component: ComponentSpec) -> Result<Arc<dyn ConfigurationStore>, O
 
 /// Reads the values of a text: JSON, unless the file's name says YAML.
 fn parse(path: &Path, text: &str) -> Result<Items, String> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let content = if ["yaml", "yml"].iter().any(|yaml| yaml.eq_ignore_ascii_case(extension)) {
+    let content = if is_yaml(path) {
         yaml::parse(text)?
     } else {
         serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?
@@ -101,6 +101,11 @@ fn parse(path: &Path, text: &str) -> Result<Items, String> {
         )),
     };
     entries.into_iter().map(item).collect()
+}
+
+fn is_yaml(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["yaml", "yml"].iter().any(|yaml| yaml.eq_ignore_ascii_case(extension))
 }
 
 fn item(value: Value) -> Option<ConfigurationItem> {
@@ -155,6 +160,28 @@ impl LocalFile {
         Ok(current)
     }
 
+    /// Writes, where the file is JSON: in YAML an operator's comments would be lost.
+    async fn edit(&self, set: Items, delete: Vec<String>) -> Result<(), BlockError> {
+        if matches!(*self.shared.lock().await, Shared::Closed) {
+            return Err(closed());
+        }
+        let path = self.file.path().to_owned();
+        if is_yaml(&path) {
+            return Err(BlockError::NotSupported { feature: "writing configuration into a YAML file" });
+        }
+        let edited = tokio::task::spawn_blocking(move || edit(&path, set, &delete)).await;
+        edited.unwrap_or_else(|error| Err(BlockError::failed(format!("a file was not written: {error}"))))?;
+        // Subscribers need not wait for the file system to tell.
+        let current = match &*self.shared.lock().await {
+            Shared::Following { current, .. } => Some(Arc::clone(current)),
+            Shared::Idle | Shared::Closed => None,
+        };
+        match current {
+            Some(current) => current.look().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     async fn items(&self) -> Result<Arc<Items>, BlockError> {
         Ok(file::read(&self.file).await?.unwrap_or_default())
     }
@@ -182,6 +209,14 @@ impl ConfigurationStore for LocalFile {
         let known = Arc::clone(&items.borrow());
         let subscription = Subscription { keys: keys.to_vec(), handler, items, known };
         Ok(Box::new(Task::spawn(|stop| subscription.run(stop))))
+    }
+
+    async fn set(&self, items: Items) -> Result<(), BlockError> {
+        self.edit(items, Vec::new()).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BlockError> {
+        self.edit(Items::new(), keys.to_vec()).await
     }
 
     async fn close(&self) {

@@ -4,7 +4,7 @@ use crate::registry::{Open, Provider};
 use crate::shutdown::closed;
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
-use dhow_blocks::lock::{LockStore, Unlock};
+use dhow_blocks::lock::{LockStore, Renewal, Unlock};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -93,6 +93,23 @@ impl LockStore for InMemory {
             Some(_) => {
                 locks.release(resource, |_| true);
                 Unlock::Released
+            }
+        })
+    }
+
+    async fn renew(&self, resource: &str, owner: &str, expiry: Duration) -> Result<Renewal, BlockError> {
+        let mut locks = self.locks.lock();
+        let locks = locks.as_mut().ok_or_else(closed)?;
+        let now = Instant::now();
+        locks.release(resource, |held| held.until <= now);
+        Ok(match locks.held.get_mut(resource) {
+            None => Renewal::NotHeld,
+            Some(held) if held.owner != owner => Renewal::HeldByOther,
+            Some(held) => {
+                let before = std::mem::replace(&mut held.until, now + expiry.min(LONGEST));
+                locks.expiring.remove(&(before, resource.into()));
+                locks.expiring.insert((held.until, resource.into()));
+                Renewal::Renewed
             }
         })
     }

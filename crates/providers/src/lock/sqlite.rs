@@ -9,7 +9,7 @@ use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::state::sqlite::{Location, SqliteOptions, default_file, location};
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
-use dhow_blocks::lock::{LockStore, Unlock};
+use dhow_blocks::lock::{LockStore, Renewal, Unlock};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl LockStore for Sqlite {
         self.database
             .run(move |connection| {
                 let now = now();
-                let expires = now.saturating_add(i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX));
+                let expires = behind(now, expiry);
                 sweep(connection, now)?;
                 let mut lock = connection.prepare_cached(
                     "INSERT INTO locks (resource, owner, expires) VALUES (?1, ?2, ?3) \
@@ -118,19 +118,31 @@ impl LockStore for Sqlite {
     async fn unlock(&self, resource: &str, owner: &str) -> Result<Unlock, BlockError> {
         let (resource, owner) = (resource.to_owned(), owner.to_owned());
         self.database
+            .run(move |connection| match holder(connection, &resource, now())? {
+                None => Ok(Unlock::NotHeld),
+                Some(held) if held != owner => Ok(Unlock::HeldByOther),
+                Some(_) => {
+                    let mut delete = connection.prepare_cached("DELETE FROM locks WHERE resource = ?1")?;
+                    delete.execute([&resource])?;
+                    Ok(Unlock::Released)
+                }
+            })
+            .await
+    }
+
+    async fn renew(&self, resource: &str, owner: &str, expiry: Duration) -> Result<Renewal, BlockError> {
+        let (resource, owner) = (resource.to_owned(), owner.to_owned());
+        self.database
             .run(move |connection| {
-                let held: Option<String> = connection
-                    .prepare_cached("SELECT owner FROM locks WHERE resource = ?1 AND expires > ?2")?
-                    .query_row((&resource, now()), |row| row.get(0))
-                    .optional()?;
-                match held {
-                    None => Ok(Unlock::NotHeld),
-                    Some(held) if held != owner => Ok(Unlock::HeldByOther),
+                let now = now();
+                match holder(connection, &resource, now)? {
+                    None => Ok(Renewal::NotHeld),
+                    Some(held) if held != owner => Ok(Renewal::HeldByOther),
                     Some(_) => {
-                        let mut delete =
-                            connection.prepare_cached("DELETE FROM locks WHERE resource = ?1")?;
-                        delete.execute([&resource])?;
-                        Ok(Unlock::Released)
+                        let mut update =
+                            connection.prepare_cached("UPDATE locks SET expires = ?2 WHERE resource = ?1")?;
+                        update.execute((&resource, behind(now, expiry)))?;
+                        Ok(Renewal::Renewed)
                     }
                 }
             })
@@ -140,6 +152,19 @@ impl LockStore for Sqlite {
     async fn close(&self) {
         self.database.close().await;
     }
+}
+
+/// Who holds the lock.
+fn holder(connection: &Connection, resource: &str, now: i64) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT owner FROM locks WHERE resource = ?1 AND expires > ?2")?
+        .query_row((resource, now), |row| row.get(0))
+        .optional()
+}
+
+/// A time so much later.
+fn behind(now: i64, expiry: Duration) -> i64 {
+    now.saturating_add(i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Removes a few expired locks.

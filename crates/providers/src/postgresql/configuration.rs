@@ -4,7 +4,7 @@
 //! store"). A subscription has a connection of its own. When that was lost, what changed meanwhile is found by
 //! comparing the table with what was last known of it.
 
-use super::database::Database;
+use super::database::{Database, Params};
 use super::options::{FIELDS, database, failed};
 use super::table;
 use crate::backoff::Backoff;
@@ -59,6 +59,8 @@ struct Store {
 
 struct Table {
     database: Database,
+    /// As it stands in statements.
+    name: String,
     /// Reads all rows.
     select: String,
 }
@@ -86,7 +88,7 @@ async fn open(component: &ComponentSpec) -> Result<Arc<dyn ConfigurationStore>, 
     // Fails when the table is not there, or has another form.
     let rows = database.query(&format!("{select} LIMIT 0"), &[]).await;
     rows.map_err(|error| failed(component, error))?;
-    Ok(Arc::new(Store { table: Arc::new(Table { database, select }), shutdown: Shutdown::new() }))
+    Ok(Arc::new(Store { table: Arc::new(Table { database, name, select }), shutdown: Shutdown::new() }))
 }
 
 // === impl Store ===
@@ -119,6 +121,22 @@ impl ConfigurationStore for Store {
         Ok(Box::new(Task::spawn(move |stop| watch.run(listening, alive, stop))))
     }
 
+    async fn set(&self, items: Items) -> Result<(), BlockError> {
+        self.shutdown.check()?;
+        for (key, ConfigurationItem { value, metadata, .. }) in &items {
+            self.table.write(key, value, metadata).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BlockError> {
+        self.shutdown.check()?;
+        let keys: Vec<&String> = keys.iter().filter(|key| !key.contains('\0')).collect();
+        let sql = format!("DELETE FROM {} WHERE key = ANY($1)", self.table.name);
+        self.table.database.execute(&sql, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        Ok(())
+    }
+
     async fn close(&self) {
         self.shutdown.shut_down(CLOSE_DEADLINE).await;
         self.table.database.pool.close();
@@ -149,6 +167,27 @@ impl Table {
             }
         }
         Ok(items)
+    }
+}
+
+impl Table {
+    /// Writes one value; its version is the one before and one more.
+    async fn write(&self, key: &str, value: &str, metadata: &Metadata) -> Result<(), BlockError> {
+        if [key, value].iter().any(|text| text.contains('\0')) {
+            return Err(BlockError::invalid(format!("key {key:?}: PostgreSQL's texts hold no zero byte")));
+        }
+        let sql = format!(
+            "WITH updated AS (UPDATE {name} SET value = $2, metadata = $3::text::json, version = \
+             CASE WHEN version ~ '^[0-9]{{1,17}}$' THEN (version::bigint + 1)::text ELSE '1' END \
+             WHERE key = $1 RETURNING 1) \
+             INSERT INTO {name} (key, value, version, metadata) SELECT $1, $2, '1', $3::text::json \
+             WHERE NOT EXISTS (SELECT 1 FROM updated)",
+            name = self.name
+        );
+        let metadata = serde_json::json!(metadata).to_string();
+        let params: Params<'_> = &[(&key, Type::TEXT), (&value, Type::TEXT), (&metadata, Type::TEXT)];
+        self.database.execute(&sql, params).await?;
+        Ok(())
     }
 }
 

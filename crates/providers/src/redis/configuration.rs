@@ -66,6 +66,37 @@ impl ConfigurationStore for RedisConfiguration {
         })))
     }
 
+    async fn set(&self, items: Items) -> Result<(), BlockError> {
+        let mut values = ::redis::cmd("MSET");
+        for (key, ConfigurationItem { value, version, metadata }) in &items {
+            if !metadata.is_empty() {
+                return Err(BlockError::NotSupported { feature: "metadata and tags of configuration" });
+            }
+            if value.contains(SEPARATOR) {
+                let reason = format!(
+                    "the value of {key:?} contains {SEPARATOR:?}, which separates it from its version"
+                );
+                return Err(BlockError::invalid(reason));
+            }
+            values.arg(key);
+            match version.as_str() {
+                "" => values.arg(value),
+                version => values.arg(format!("{value}{SEPARATOR}{version}")),
+            };
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        Ok(self.pool.command::<()>(Repeat::Harmless, &values).await?)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BlockError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        Ok(self.pool.command::<()>(Repeat::Harmless, ::redis::cmd("DEL").arg(keys)).await?)
+    }
+
     async fn close(&self) {
         self.pool.announce_close();
         self.receivers.end(STOP_DEADLINE).await;

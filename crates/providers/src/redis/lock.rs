@@ -5,7 +5,7 @@ use crate::registry::{Open, Provider};
 use ::redis::Script;
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
-use dhow_blocks::lock::{LockStore, Unlock};
+use dhow_blocks::lock::{LockStore, Renewal, Unlock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub(crate) const PROVIDER: Provider = Provider {
     open: Open::Lock(|component, _| {
         Box::pin(async move {
             let unlock = Script::new(include_str!("scripts/unlock.lua"));
-            Ok(Arc::new(RedisLock { pool: super::open(&component).await?, unlock }) as Arc<_>)
+            let renew = Script::new(include_str!("scripts/renew.lua"));
+            Ok(Arc::new(RedisLock { pool: super::open(&component).await?, unlock, renew }) as Arc<_>)
         })
     }),
 };
@@ -27,6 +28,15 @@ pub(crate) const PROVIDER: Provider = Provider {
 struct RedisLock {
     pool: Pool,
     unlock: Script,
+    renew: Script,
+}
+
+/// Redis counts milliseconds, and an expiry of none would be none at all.
+fn milliseconds(expiry: Duration) -> Result<u64, BlockError> {
+    match u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64 / 2) {
+        0 => Err(BlockError::invalid("a lock needs an expiry of at least a millisecond")),
+        milliseconds => Ok(milliseconds),
+    }
 }
 
 // === impl RedisLock ===
@@ -34,10 +44,7 @@ struct RedisLock {
 #[async_trait]
 impl LockStore for RedisLock {
     async fn try_lock(&self, resource: &str, owner: &str, expiry: Duration) -> Result<bool, BlockError> {
-        let milliseconds = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64 / 2);
-        if milliseconds == 0 {
-            return Err(BlockError::invalid("a lock needs an expiry of at least a millisecond"));
-        }
+        let milliseconds = milliseconds(expiry)?;
         let mut set = ::redis::cmd("SET");
         set.arg(resource).arg(owner).arg("NX").arg("PX").arg(milliseconds);
         let taken: Option<String> = self.pool.command(Repeat::Never, &set).await?;
@@ -52,6 +59,17 @@ impl LockStore for RedisLock {
             -1 => Unlock::NotHeld,
             -2 => Unlock::HeldByOther,
             _ => Unlock::Released,
+        })
+    }
+
+    async fn renew(&self, resource: &str, owner: &str, expiry: Duration) -> Result<Renewal, BlockError> {
+        let mut script = self.renew.key(resource);
+        script.arg(owner).arg(milliseconds(expiry)?);
+        let found: i64 = self.pool.script(Repeat::Harmless, &script).await?;
+        Ok(match found {
+            -1 => Renewal::NotHeld,
+            -2 => Renewal::HeldByOther,
+            _ => Renewal::Renewed,
         })
     }
 

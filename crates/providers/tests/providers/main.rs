@@ -19,6 +19,9 @@
 //! | [`redis`] | The Redis providers against a real server, which is started once, killed in the middle of work and started again |
 //! | [`registry`] | Components are opened by type; mistakes in them are named |
 //! | [`s3`] | `bindings.aws.s3` against a server that checks every signature (s3s over a folder) |
+//! | [`blobs`] | Every store of files and objects keeps every promise of its block |
+//! | [`mail`] | E-mail reaches a mail server |
+//! | [`sequencers`] | Every embedded sequencer keeps every promise of its block |
 //! | [`sqlite_faults`] | SQLite on bad terms with its disk: every fault is an error that says what to do, and loses nothing |
 //! | [`sqlite_sharing`] | Several hosts on one file, and files that Dapr wrote |
 //! | [`state_conformance`] | Every state provider keeps every promise of the state block |
@@ -33,6 +36,7 @@
 )]
 
 mod bindings;
+mod blobs;
 #[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
 mod brokers;
 #[cfg(feature = "sqlite")]
@@ -40,6 +44,8 @@ mod jobs;
 #[cfg(feature = "sqlite")]
 mod kill9;
 mod lock_conformance;
+#[cfg(feature = "smtp")]
+mod mail;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(feature = "mysql")]
@@ -61,6 +67,7 @@ mod redis;
 mod registry;
 #[cfg(feature = "s3")]
 mod s3;
+mod sequencers;
 #[cfg(feature = "sqlite")]
 mod sqlite_faults;
 #[cfg(feature = "sqlite")]

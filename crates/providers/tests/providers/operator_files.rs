@@ -1,7 +1,7 @@
 //! Secrets and configuration that an operator keeps in files or in the environment.
 
 use async_trait::async_trait;
-use dhow_blocks::configuration::{ConfigurationStore, Items};
+use dhow_blocks::configuration::{ConfigurationItem, ConfigurationStore, Items};
 use dhow_blocks::conformance::{Runtime, configuration, secrets};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Handler, Metadata, Outcome};
@@ -201,6 +201,24 @@ async fn next(reports: &mut UnboundedReceiver<Items>) -> Items {
     tokio::time::timeout(PATIENCE, reports.recv()).await.expect("no change was reported").unwrap()
 }
 
+/// Writes changes through a store that apps may write to.
+pub(crate) fn written_by(store: Arc<dyn ConfigurationStore>) -> configuration::Write {
+    Arc::new(move |changes| {
+        let store = Arc::clone(&store);
+        Box::pin(async move {
+            for (key, value) in changes {
+                match value {
+                    None => store.delete(&[key]).await.unwrap(),
+                    Some(value) => {
+                        let item = ConfigurationItem { value, ..ConfigurationItem::default() };
+                        store.set(Items::from([(key, item)])).await.unwrap();
+                    }
+                }
+            }
+        })
+    })
+}
+
 /// Writes changes into a file in one of the ways that editors have.
 fn writer(path: PathBuf, write: fn(&Path, &str)) -> configuration::Write {
     let content = Arc::new(parking_lot::Mutex::new(Map::new()));
@@ -228,6 +246,11 @@ async fn configuration_files_keep_the_promises() {
         let write = writer(path.clone(), write);
         configuration::suite("configuration.local.file", TOKIO, write, open).await.assert_passed();
     }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let write = written_by(open_configuration(&path).await);
+    let open = || open_configuration(&path);
+    configuration::suite("configuration.local.file, written", TOKIO, write, open).await.assert_passed();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -169,6 +169,8 @@ async fn conformance(server: &Process) {
     let described = component("configuration.postgresql", "v1", &metadata);
     let open = || open_configuration(&described);
     configuration::suite("configuration.postgresql", TOKIO, write, open).await.assert_passed();
+    let write = super::operator_files::written_by(open_configuration(&described).await);
+    configuration::suite("configuration.postgresql, written", TOKIO, write, open).await.assert_passed();
     let described = component("bindings.postgresql", "v1", &metadata[..1]);
     let open = || open_binding(&described);
     binding::suite("bindings.postgresql", TOKIO, binding::Traits::default(), open).await.assert_passed();

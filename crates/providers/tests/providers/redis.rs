@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest};
 use dhow_blocks::configuration::{ConfigurationItem, ConfigurationStore, Items};
-use dhow_blocks::conformance::{Runtime, binding, configuration, lock, pubsub, state};
+use dhow_blocks::conformance::{Runtime, binding, configuration, lock, pubsub, sequencer, state};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Handler, Metadata, Outcome};
 use dhow_blocks::lock::{LockStore, Unlock};
 use dhow_blocks::pubsub::{Message, Outgoing, PubSub, Subscribe};
+use dhow_blocks::sequencer::Sequencer;
 use dhow_blocks::state::{Concurrency, Delete, Operation, Set, StateError, StateStore, Ttl};
 use dhow_providers::registry::{ComponentSpec, OpenContext, OpenError, Opened, open};
 use dhow_servers::Process;
@@ -71,6 +72,9 @@ async fn conformance(server: &Server) {
     let open = || async { server.lock().await };
     lock::suite("lock.redis", TOKIO, open).await.assert_passed();
 
+    let open = || async { server.sequencer().await };
+    sequencer::suite("sequencer.redis", TOKIO, open).await.assert_passed();
+
     let traits = binding::Traits { key_field: Some("key"), ..binding::Traits::default() };
     let open = || async { server.binding().await };
     binding::suite("bindings.redis", TOKIO, traits, open).await.assert_passed();
@@ -99,6 +103,8 @@ async fn conformance(server: &Server) {
     });
     let open = || async { server.configuration(&[]).await };
     configuration::suite("configuration.redis", TOKIO, write, open).await.assert_passed();
+    let write = super::operator_files::written_by(server.configuration(&[]).await);
+    configuration::suite("configuration.redis, written", TOKIO, write, open).await.assert_passed();
 }
 
 async fn state_has_daprs_form(server: &Server) {
@@ -815,6 +821,13 @@ impl Server {
         match self.open("lock.redis", &[]).await.unwrap() {
             Opened::Lock(store) => store,
             _ => panic!("no lock store"),
+        }
+    }
+
+    async fn sequencer(&self) -> Arc<dyn Sequencer> {
+        match self.open("sequencer.redis", &[]).await.unwrap() {
+            Opened::Sequencer(sequencer) => sequencer,
+            _ => panic!("no sequencer"),
         }
     }
 

@@ -21,7 +21,7 @@ const TOKIO: Runtime = Runtime {
     sleep: |duration| Box::pin(tokio::time::sleep(duration)),
 };
 
-async fn server(folder: &Path) -> SocketAddr {
+pub(crate) async fn server(folder: &Path) -> SocketAddr {
     std::fs::create_dir(folder.join("shop")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

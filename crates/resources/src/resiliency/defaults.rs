@@ -33,16 +33,22 @@ pub enum DefaultTarget {
 pub enum ComponentBlock {
     /// `bindings.…`.
     Binding,
+    /// `blob.…`, `file.…`, `oss.…`; not of Dapr.
+    Blob,
     /// `configuration.…`.
     Configuration,
-    /// `crypto.…`.
+    /// `crypto.…`, `cryption.…`.
     Crypto,
+    /// `email.…`; not of Dapr.
+    Email,
     /// `lock.…`.
     Lock,
     /// `pubsub.…`.
     Pubsub,
     /// `secretstores.…`.
     Secretstore,
+    /// `sequencer.…`; not of Dapr.
+    Sequencer,
     /// `state.…`.
     Statestore,
 }
@@ -133,7 +139,10 @@ impl ComponentBlock {
             ComponentBlock::Binding => "Binding",
             ComponentBlock::Configuration => "Configuration",
             ComponentBlock::Crypto => "Crypto",
+            ComponentBlock::Blob => "Blob",
+            ComponentBlock::Email => "Email",
             ComponentBlock::Lock => "Lock",
+            ComponentBlock::Sequencer => "Sequencer",
             ComponentBlock::Pubsub => "Pubsub",
             ComponentBlock::Secretstore => "Secretstore",
             ComponentBlock::Statestore => "Statestore",

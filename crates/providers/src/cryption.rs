@@ -1,0 +1,3 @@
+//! Encryption with keys that stay here: keys of a file.
+
+pub mod local;

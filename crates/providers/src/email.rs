@@ -1,0 +1,4 @@
+//! E-mail: a mail server.
+
+mod session;
+pub mod smtp;

@@ -1,0 +1,133 @@
+//! What the components of S3 have in common: the account, the way to the server, and what refusals mean.
+//!
+//! Requests are signed in their URL (AWS Signature Version 4) by rusty-s3, which knows nothing of sockets; they are sent
+//! by the client that all providers share. Credentials are the component's, or those in `AWS_ACCESS_KEY_ID`,
+//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+
+use crate::http_client::{HttpClient, Tls};
+use crate::registry::{ComponentSpec, OpenError};
+use dhow_blocks::error::BlockError;
+use rusty_s3::{Bucket, Credentials, UrlStyle};
+use std::time::Duration;
+use url::Url;
+
+/// A signature is good for as long as the clocks of S3 and its clients may differ.
+pub(crate) const SIGNATURE: Duration = Duration::from_secs(15 * 60);
+
+/// S3 signs for no longer.
+pub(crate) const LONGEST_SIGNATURE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A request has to be answered whole within this time.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Lists and messages are shorter.
+pub(crate) const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// An account at a server.
+pub(crate) struct Account {
+    pub(crate) client: HttpClient,
+    pub(crate) credentials: Credentials,
+    endpoint: Url,
+    region: String,
+    style: UrlStyle,
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Reads a component's metadata. `path_style` says how URLs name the bucket where the component does not.
+    pub(crate) fn read(component: &ComponentSpec, path_style: bool) -> Result<Account, OpenError> {
+        let failed = |reason: String| OpenError::Backend { component: component.name.clone(), reason };
+        let region = component.field(&["region", "awsRegion"]).unwrap_or("us-east-1");
+        let endpoint = match component.field(&["endpoint"]) {
+            None => format!("https://s3.{region}.amazonaws.com"),
+            Some(endpoint) if endpoint.contains("://") => endpoint.to_owned(),
+            Some(host) if component.truthy(&["disableSSL"]) => format!("http://{host}"),
+            Some(host) => format!("https://{host}"),
+        };
+        let endpoint = Url::parse(&endpoint)
+            .map_err(|_| component.invalid(&["endpoint"], "a URL such as http://localhost:9000"))?;
+        let style = match component.flag(&["forcePathStyle"], path_style) {
+            true => UrlStyle::Path,
+            false => UrlStyle::VirtualHost,
+        };
+        let keys = (
+            component.field(&["accessKey", "awsAccessKey", "accessKeyID"]),
+            component.field(&["secretKey", "awsSecretKey", "accessKeySecret"]),
+            component.field(&["sessionToken", "awsSessionToken"]),
+        );
+        let credentials = match keys {
+            (Some(key), Some(secret), Some(token)) => Credentials::new_with_token(key, secret, token),
+            (Some(key), Some(secret), None) => Credentials::new(key, secret),
+            (None, None, _) => Credentials::from_env().ok_or_else(|| {
+                failed(
+                    "no credentials: set accessKey and secretKey, or the variables \
+                     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the host"
+                        .to_owned(),
+                )
+            })?,
+            _ => return Err(component.invalid(&["secretKey"], "given together with accessKey")),
+        };
+        let insecure = component.truthy(&["insecureSSL"]);
+        if insecure {
+            let component = &component.name;
+            tracing::warn!(component, "insecureSSL: the server's certificate is not checked");
+        }
+        let client = HttpClient::new(&Tls { insecure, ..Tls::default() }).map_err(failed)?;
+        Ok(Account { client, credentials, endpoint, region: region.to_owned(), style })
+    }
+
+    /// A bucket of the account; the error says why it has no URL.
+    pub(crate) fn bucket(&self, name: &str) -> Result<Bucket, String> {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if name.is_empty() || !name.bytes().all(is_legal) || name.starts_with('.') {
+            return Err(format!("bucket {name:?}: expected a name of letters, digits, dots and hyphens"));
+        }
+        Bucket::new(self.endpoint.clone(), self.style, name.to_owned(), self.region.clone())
+            .map_err(|error| format!("endpoint, bucket and forcePathStyle make no URL: {error}"))
+    }
+}
+
+/// What S3 says when it does not do as it was asked. Its message may be about the key, and not the secret.
+pub(crate) fn refusal(status: http::StatusCode, body: &[u8]) -> BlockError {
+    let code = element(body, "Code").unwrap_or_default();
+    let reason = match code.as_str() {
+        "NoSuchKey" => "object not found".to_owned(),
+        "" => format!("S3 answers {}", status.as_u16()),
+        code => {
+            format!("S3 answers {} {code}: {}", status.as_u16(), element(body, "Message").unwrap_or_default())
+        }
+    };
+    match status.as_u16() {
+        429 | 500.. => BlockError::Unavailable { reason },
+        _ => BlockError::Failed { reason },
+    }
+}
+
+/// The text of the first XML element of that name.
+pub(crate) fn element(body: &[u8], name: &str) -> Option<String> {
+    const LONGEST: usize = 300;
+    let text = String::from_utf8_lossy(body);
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    let (content, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(content.chars().take(LONGEST).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals() {
+        let status = http::StatusCode::NOT_FOUND;
+        let body = "<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>";
+        assert_eq!(refusal(status, body.as_bytes()).to_string(), "object not found");
+        for body in [&b""[..], b"<Code>", b"\xff\xff", b"<Code></Code>"] {
+            assert_eq!(refusal(status, body).to_string(), "S3 answers 404");
+        }
+        assert!(matches!(
+            refusal(http::StatusCode::SERVICE_UNAVAILABLE, b""),
+            BlockError::Unavailable { .. }
+        ));
+    }
+}
