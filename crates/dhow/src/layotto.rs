@@ -3,18 +3,23 @@
 use crate::hosts::{self, HostInfo};
 use crate::process::Process;
 use crate::serve::{self, Serving};
+use crate::sidecar::{ANSWER, NoPort};
 use crate::stop::{self, Stop};
 use crate::watch::Changes;
 use crate::{Error, elsewhere};
 use clap::Subcommand;
+use dhow_api::channel::Endpoint;
+use dhow_api::channel::grpc::GrpcChannel;
 use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_api::functions::FunctionTraffic;
 use dhow_api::functions::actuator::Actuator;
 use dhow_api::functions::management::FunctionManagement;
+use dhow_api::grpc::{GrpcFace, MAX_MESSAGE};
 use dhow_api::server::{Face, Listener};
+use dhow_blocks::invoke::Channel;
 use dhow_host::functions::{FunctionSpec, Functions};
-use dhow_host::{Components, Host};
-use dhow_resources::layotto::{self, Address};
+use dhow_host::{App, Components, Host};
+use dhow_resources::layotto::{self, Address, Callback, Runtime};
 use dhow_resources::load::Resources;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What `dhow ps` and the like show for such a host.
 const COMMAND: &str = "layotto";
+
+/// The id of the program outside, where the configuration gives it none.
+const APP: &str = "app";
 
 /// Run functions made for Layotto, from its configuration
 #[derive(clap::Args, Debug)]
@@ -103,17 +111,23 @@ pub(crate) async fn start(file: PathBuf, data_dir: Option<PathBuf>) -> Result<Ex
     let resources = Resources { components: configuration.components().to_vec(), ..Resources::default() };
     let host = serve::host(Components::new(resources, &data_dir), false)?;
     let mut serving = Serving::new(Arc::clone(&host));
-    host.serve_runtime_api(Dapr::new(&host, None, ApiOptions::default()));
-    let functions = Functions::new(&host, data_dir.join("functions"));
+    let api = Dapr::new(&host, None, ApiOptions::default());
+    host.serve_runtime_api(Arc::clone(&api) as _);
+    let app = outside(&configuration.runtime, &host).await?;
+    let functions = Functions::new(&host, data_dir.join("functions"), vec![Arc::clone(&app)]);
 
     // Ports first: one that is taken is known before minutes of compiling.
-    let faces = Faces { serving: &mut serving, host: &host, functions: &functions };
+    let runtime = Arc::new(GrpcFace::new(api, Arc::clone(app.scope()), api_token(), MAX_MESSAGE));
+    let faces = Faces { serving: &mut serving, host: &host, functions: &functions, runtime };
     let (addr, lines) = faces.listen(&configuration)?;
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
     let files = specs(&configuration).into_iter().map(|spec| spec.source).filter_map(path);
     let mut changes = Changes::watch(files)?;
     configure(&functions, &configuration).await?;
+    if let Some(callback) = configuration.runtime.callback.clone() {
+        tokio::spawn(call_back(callback, Arc::clone(&host), app));
+    }
     let ids: Vec<String> = functions.list().await.into_iter().filter_map(|function| function.id).collect();
     let names = elsewhere::join(&mut serving, &ids, None).await?;
 
@@ -152,6 +166,45 @@ pub(crate) async fn start(file: PathBuf, data_dir: Option<PathBuf>) -> Result<Ex
     ended.map(|()| ExitCode::SUCCESS)
 }
 
+/// The program outside that uses the runtime's API, and may be called back.
+async fn outside(runtime: &Runtime, host: &Arc<Host>) -> Result<Arc<App>, Error> {
+    let app_id = runtime.app_id.as_deref().unwrap_or(APP);
+    let channel: Arc<dyn Channel> = match &runtime.callback {
+        None => Arc::new(NoPort { app_id: app_id.to_owned() }),
+        Some(Callback { host: name, port }) => {
+            let endpoint = Endpoint {
+                app_id: app_id.into(),
+                host: name.clone(),
+                port: *port,
+                tls: false,
+                token: None,
+                deadline: ANSWER,
+            };
+            let channel = GrpcChannel::new(endpoint, MAX_MESSAGE);
+            let channel = channel.map_err(|reason| Error::new(format!("grpc_callback_host: {reason}")))?;
+            Arc::new(channel.counted(host.metrics().grpc_client(app_id)))
+        }
+    };
+    let app = host.prepare_native(app_id, channel, None).await;
+    app.map_err(|error| Error::new(error.to_string()))
+}
+
+/// Asks the app outside what it subscribes to, once it listens.
+async fn call_back(callback: Callback, host: Arc<Host>, app: Arc<App>) {
+    while tokio::net::TcpStream::connect((callback.host.as_str(), callback.port)).await.is_err() {
+        if host.is_stopping() {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    host.listen_for(&app).await;
+}
+
+/// What programs outside have to send, if anything.
+fn api_token() -> Option<String> {
+    std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty())
+}
+
 fn load(file: &Path) -> Result<layotto::Layotto, Error> {
     let configuration = layotto::Layotto::load(file).map_err(|error| Error::new(error.to_string()))?;
     for unused in &configuration.unused {
@@ -183,6 +236,7 @@ struct Faces<'a> {
     serving: &'a mut Serving,
     host: &'a Arc<Host>,
     functions: &'a Arc<Functions>,
+    runtime: Arc<GrpcFace>,
 }
 
 impl Faces<'_> {
@@ -202,10 +256,7 @@ impl Faces<'_> {
         }
         let token = std::env::var("DHOW_FUNCTIONS_TOKEN").ok().filter(|token| !token.is_empty());
         for address in &configuration.management_listeners {
-            let is_local = match address {
-                Address::Tcp(address) => address.ip().is_loopback(),
-                Address::Unix(_) => true,
-            };
+            let is_local = is_local(address);
             if !is_local && token.is_none() {
                 tracing::warn!(
                     "everybody who reaches {address} may install functions on this host; \
@@ -220,7 +271,13 @@ impl Faces<'_> {
             lines.push(format!("actuator: {}", shown(&at, "/actuator/info")));
         }
         for address in &configuration.runtime_listeners {
-            tracing::warn!("the Runtime API at {address} is not part of this version of dhow and not served");
+            if !is_local(address) && api_token().is_none() {
+                tracing::warn!(
+                    "everybody who reaches {address} may use all components; set DAPR_API_TOKEN, or listen on 127.0.0.1"
+                );
+            }
+            let runtime = Arc::clone(&self.runtime);
+            lines.push(format!("runtime (gRPC): {}", shown(&self.face(address, runtime)?, "")));
         }
         if let Some(port) = configuration.metrics_port {
             let at = self.serving.management((Ipv4Addr::UNSPECIFIED, port).into())?;
@@ -249,6 +306,13 @@ impl Faces<'_> {
         };
         self.serving.serve(listener, face);
         Ok(at)
+    }
+}
+
+fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => address.ip().is_loopback(),
+        Address::Unix(_) => true,
     }
 }
 

@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From a request to the head of the program's answer. Dapr sets no limit; this one only ends what hangs.
-const ANSWER: Duration = Duration::from_secs(3600);
+pub(crate) const ANSWER: Duration = Duration::from_secs(3600);
 
 /// A program has this long to end when it is told to, before it is killed (Dapr's default).
 const GRACE: Duration = Duration::from_secs(5);
@@ -63,8 +63,8 @@ pub(crate) struct Signals {
 }
 
 /// Stands where a program has no port: it can use the API, and cannot be reached.
-struct NoPort {
-    app_id: String,
+pub(crate) struct NoPort {
+    pub(crate) app_id: String,
 }
 
 #[async_trait::async_trait]

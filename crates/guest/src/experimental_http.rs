@@ -351,7 +351,8 @@ mod tests {
     #[test]
     fn redirects_are_followed_as_other_clients_do() {
         // Status, location, then method, URL, length of the body, names of headers.
-        let cases: [(u16, &str, Method, &str, usize, &[&str]); 5] = [
+        type Case<'a> = (u16, &'a str, Method, &'a str, usize, &'a [&'a str]);
+        let cases: [Case<'_>; 5] = [
             (301, "/z", Method::GET, "http://a.test/z", 0, &["authorization", "x-one"]),
             (303, "z", Method::GET, "http://a.test/x/z", 0, &["authorization", "x-one"]),
             (302, "http://b.test/", Method::GET, "http://b.test/", 0, &["x-one"]),

@@ -54,6 +54,7 @@ pub struct Functions {
     host: Arc<Host>,
     /// Where modules are stored that came over the network.
     store: PathBuf,
+    beside: Vec<Arc<App>>,
     /// Changed by one at a time.
     known: Mutex<BTreeMap<String, Function>>,
     /// Told when other files are to be watched.
@@ -154,9 +155,10 @@ impl FunctionSpec {
 
 impl Functions {
     /// No functions yet. Modules that come over the network are stored in the folder `store`, which need not be there.
-    pub fn new(host: &Arc<Host>, store: PathBuf) -> Arc<Functions> {
+    /// `beside` are apps that the host has beside the functions.
+    pub fn new(host: &Arc<Host>, store: PathBuf, beside: Vec<Arc<App>>) -> Arc<Functions> {
         let (known, changed) = (Mutex::default(), Notify::new());
-        Arc::new(Functions { host: Arc::clone(host), store, known, changed })
+        Arc::new(Functions { host: Arc::clone(host), store, beside, known, changed })
     }
 
     /// Makes these the functions of the configuration; those that were installed stay. A function whose file is not
@@ -371,7 +373,7 @@ impl Functions {
     /// Makes the host have these functions.
     fn publish(&self, known: &BTreeMap<String, Function>) {
         let mut groups = Groups::default();
-        let mut apps = Vec::new();
+        let mut apps = self.beside.clone();
         for function in known.values() {
             if let Some(Running { app, id }) = &function.running {
                 groups.add(id, function.spec.weight, Arc::clone(app));

@@ -140,28 +140,24 @@ mod tests {
         (SequencerBinding::new(bound, "shop||".into(), floors), counter)
     }
 
-    #[test]
-    fn weak_ids_come_from_segments_and_strong_ones_from_the_store() {
-        futures::executor::block_on(async {
-            let (binding, counter) = binding(&[]);
-            for expected in 1..=i64::from(SEGMENT) + 1 {
-                assert_eq!(binding.next("order", Increment::Weak).await, Ok(expected));
-            }
-            assert_eq!(counter.0.lock().1, 2, "requests");
-            let strong = binding.next("order", Increment::Strong).await;
-            assert_eq!(strong, Ok(2 * i64::from(SEGMENT) + 1));
-            assert_eq!(counter.0.lock().1, 3, "requests");
-        });
+    #[tokio::test]
+    async fn weak_ids_come_from_segments_and_strong_ones_from_the_store() {
+        let (binding, counter) = binding(&[]);
+        for expected in 1..=i64::from(SEGMENT) + 1 {
+            assert_eq!(binding.next("order", Increment::Weak).await, Ok(expected));
+        }
+        assert_eq!(counter.0.lock().1, 2, "requests");
+        let strong = binding.next("order", Increment::Strong).await;
+        assert_eq!(strong, Ok(2 * i64::from(SEGMENT) + 1));
+        assert_eq!(counter.0.lock().1, 3, "requests");
     }
 
-    #[test]
-    fn ids_exceed_their_floor() {
-        futures::executor::block_on(async {
-            for key in ["order", "sequencer|||shop||order"] {
-                let (binding, _) = binding(&[(key, 2000)]);
-                assert_eq!(binding.next("order", Increment::Strong).await, Ok(2001), "{key}");
-                assert_eq!(binding.next("order", Increment::Strong).await, Ok(2002), "{key}");
-            }
-        });
+    #[tokio::test]
+    async fn ids_exceed_their_floor() {
+        for key in ["order", "sequencer|||shop||order"] {
+            let (binding, _) = binding(&[(key, 2000)]);
+            assert_eq!(binding.next("order", Increment::Strong).await, Ok(2001), "{key}");
+            assert_eq!(binding.next("order", Increment::Strong).await, Ok(2002), "{key}");
+        }
     }
 }
