@@ -249,9 +249,12 @@ async fn parts(context: Context) -> CaseResult {
     }
     parts.sort_by_key(|part| part.number);
     let (found, is_truncated) = context.store.list_parts(&name, &upload, 0, 1000).await?;
-    let numbers: Vec<_> = found.iter().map(|part| (part.number, part.size, part.etag.clone())).collect();
-    let expected: Vec<_> = parts.iter().map(|part| (part.number, part.size, part.etag.clone())).collect();
-    ensure_eq!((numbers, is_truncated), (expected, false), "parts");
+    let numbers = |parts: &[Part]| parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>();
+    ensure_eq!((numbers(&found), is_truncated), (numbers(&parts), false), "parts");
+    for (found, part) in found.iter().zip(&parts) {
+        // Some servers tell no etags here.
+        ensure!(found.etag.is_empty() || found.etag == part.etag, "part {} has another etag", part.number);
+    }
     ensure!(context.store.head(&name).await.is_err(), "an object is there before its upload is complete");
     context.store.complete_upload(&name, &upload, &parts).await?;
     ensure_eq!(context.store.head(&name).await?.size, size as u64 + 5, "size of the object");

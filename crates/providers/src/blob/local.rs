@@ -24,7 +24,7 @@ use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 /// The line in the registry.
@@ -50,6 +50,9 @@ pub(crate) const FILES: Provider = Provider { component_type: "file.local", ..PR
 /// Where files are while they are written, and the parts of uploads; no object is there.
 const OWN: &str = ".dhow-blobs";
 
+/// A file that nobody wrote to for so long is not written any more.
+const UNFINISHED: Duration = Duration::from_secs(24 * 3600);
+
 /// Files below a folder.
 #[derive(Debug)]
 pub struct Local {
@@ -71,9 +74,22 @@ fn open(component: &ComponentSpec, context: &OpenContext) -> Result<Arc<dyn Blob
         }
     };
     let (_, root) = open_root(component, FIELD, &path)?;
-    // What was left unfinished by a process that died: uploads stay, halves of files do not.
-    let _ = root.remove_dir_all(Path::new(OWN).join("new"));
+    forget_unfinished(&root);
     Ok(Arc::new(Local { root: Arc::new(root), is_closed: AtomicBool::new(false) }))
+}
+
+/// Removes what a process that died did not finish. Others that share the folder may be writing, so only what is old
+/// goes; uploads stay until they are given up.
+fn forget_unfinished(root: &Dir) {
+    let new = Path::new(OWN).join("new");
+    let Ok(entries) = root.read_dir(&new) else { return };
+    for entry in entries.flatten() {
+        let modified = entry.metadata().ok().and_then(|metadata| metadata.modified().ok());
+        let age = modified.and_then(|modified| modified.into_std().elapsed().ok());
+        if age.is_some_and(|age| age > UNFINISHED) {
+            let _ = root.remove_file(new.join(entry.file_name()));
+        }
+    }
 }
 
 /// The path of an object below the root.
@@ -195,7 +211,11 @@ impl Local {
         let etag = self.on_disk(move |root| {
             let placed = || {
                 if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-                    root.create_dir_all(folder)?;
+                    // A file where the folder should be "exists already", but the object does not.
+                    root.create_dir_all(folder).map_err(|error| match error.kind() {
+                        io::ErrorKind::AlreadyExists => io::Error::from(io::ErrorKind::NotADirectory),
+                        _ => error,
+                    })?;
                 }
                 if root.metadata(&path).is_ok_and(|found| found.is_dir()) {
                     return Err(io::Error::from(io::ErrorKind::IsADirectory));

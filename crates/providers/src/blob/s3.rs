@@ -15,14 +15,14 @@ use dhow_blocks::error::BlockError;
 use dhow_blocks::invoke::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use http::{Request, Response, StatusCode};
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use rusty_s3::Bucket;
-use rusty_s3::actions::{
-    CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2, ListPartsResponse, S3Action,
-};
+use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2, S3Action};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 use url::Url;
 
 /// The line in the registry.
@@ -232,8 +232,13 @@ impl S3 {
     ) -> Result<String, BlobError> {
         headers.insert(CONTENT_LENGTH, length.into());
         let deadline = DEADLINE + Duration::from_secs(length / SLOWEST);
-        let response = self.send(http::Method::PUT, url, headers, body, deadline, what).await?;
-        Ok(unquoted(&text(response.headers(), "etag")))
+        let (body, broken) = measured(body, length);
+        tokio::select! {
+            response = self.send(http::Method::PUT, url, headers, body, deadline, what) => {
+                Ok(unquoted(&text(response?.headers(), "etag")))
+            }
+            error = broken => Err(error),
+        }
     }
 
     /// The headers of a new object, signed.
@@ -301,6 +306,40 @@ async fn held(body: &mut Body, rest: &mut Bytes, wanted: usize) -> Result<Bytes,
             None => return Ok(piece.freeze()),
         }
     }
+}
+
+/// A content that has to have this length, and why it has not, as soon as that is known: a server would wait for the
+/// rest of it.
+fn measured(body: Body, length: u64) -> (Body, impl Future<Output = BlobError>) {
+    let (tell, told) = oneshot::channel();
+    let frames =
+        futures::stream::unfold((body, length, Some(tell)), |(mut body, left, mut tell)| async move {
+            // Told already.
+            tell.as_ref()?;
+            let error = match next(&mut body).await {
+                Ok(Some(data)) if data.len() as u64 <= left => {
+                    let left = left - data.len() as u64;
+                    return Some((Ok(Frame::data(data)), (body, left, tell)));
+                }
+                Ok(None) if left == 0 => return None,
+                Ok(Some(_)) => BlockError::invalid("more bytes came than were announced").into(),
+                Ok(None) => BlockError::invalid(format!("{left} bytes less came than were announced")).into(),
+                Err(error) => error,
+            };
+            let frame = Err(std::io::Error::other(error.to_string()));
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(error);
+            }
+            Some((frame, (body, left, tell)))
+        });
+    let broken = async {
+        match told.await {
+            Ok(error) => error,
+            // It was whole.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    (Body::stream(StreamBody::new(Box::pin(frames))), broken)
 }
 
 /// A content as it comes, which may not stop for long.
@@ -510,17 +549,26 @@ impl BlobStore for S3 {
         }
         let url = action.sign(SIGNATURE);
         let response = self.ask(http::Method::GET, &url, HeaderMap::new(), Body::Empty, upload).await?;
-        let text = std::str::from_utf8(response.body()).map_err(|_| unreadable("a list of parts"))?;
-        let found: ListPartsResponse =
-            rusty_s3::actions::ListParts::parse_response(text).map_err(|_| unreadable("a list of parts"))?;
-        let parts = found.parts.into_iter().map(|part| Part {
-            number: part.number,
-            etag: unquoted(&part.etag),
-            size: part.size,
-            modified: time(&part.last_modified),
-        });
-        Ok((parts.collect(), found.next_part_number_marker.is_some()))
+        let is_truncated = element(response.body(), "IsTruncated").is_some_and(|text| text == "true");
+        Ok((parts_of(response.body()).ok_or_else(|| unreadable("a list of parts"))?, is_truncated))
     }
+}
+
+/// The parts in a list of them. By hand, because servers leave out what rusty-s3 insists on.
+fn parts_of(list: &[u8]) -> Option<Vec<Part>> {
+    let list = std::str::from_utf8(list).ok()?;
+    let parts = list.split("<Part>").skip(1).map(|part| {
+        let field = |name: &str| element(part.as_bytes(), name);
+        Some(Part {
+            number: field("PartNumber")?.parse().ok()?,
+            etag: unquoted(&field("ETag").unwrap_or_default()),
+            size: field("Size").and_then(|size| size.parse().ok()).unwrap_or(0),
+            modified: field("LastModified").as_deref().and_then(time),
+        })
+    });
+    let mut parts = parts.collect::<Option<Vec<Part>>>()?;
+    parts.sort_by_key(|part| part.number);
+    Some(parts)
 }
 
 /// The parts of an upload, as S3 wants to be told.

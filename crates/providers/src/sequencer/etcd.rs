@@ -131,18 +131,21 @@ impl Etcd {
     /// Asks the member that answered last, then the others.
     async fn ask(&self, path: &str, question: &Value) -> Result<Value, BlockError> {
         let start = self.current.load(Ordering::Relaxed);
-        let mut failure = closed();
+        let mut failure = None;
         for offset in 0..self.endpoints.len() {
             let index = (start + offset) % self.endpoints.len();
             match self.ask_member(&self.endpoints[index], path, question).await {
-                Err(error @ BlockError::Unavailable { .. }) => failure = error,
+                // What the member said that was there is told, should none be.
+                Err(error @ BlockError::Unavailable { .. }) => {
+                    failure.get_or_insert(error);
+                }
                 answer => {
                     self.current.store(index, Ordering::Relaxed);
                     return answer;
                 }
             }
         }
-        Err(failure)
+        Err(failure.unwrap_or_else(closed))
     }
 
     async fn ask_member(&self, endpoint: &str, path: &str, question: &Value) -> Result<Value, BlockError> {

@@ -44,7 +44,7 @@ async fn a_folder_keeps_the_promises() {
     blob::suite("blob.local", TOKIO, blob::Traits::default(), open).await.assert_passed();
     // Nothing half written stays.
     let left = std::fs::read_dir(root.join(".dhow-blobs/new")).unwrap().count();
-    assert_eq!(left, 0);
+    assert_eq!(left, 0, "files in .dhow-blobs/new");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
