@@ -351,13 +351,12 @@ mod tests {
     #[test]
     fn redirects_are_followed_as_other_clients_do() {
         // Status, location, then method, URL, length of the body, names of headers.
-        type Case<'a> = (u16, &'a str, Method, &'a str, usize, &'a [&'a str]);
-        let cases: [Case<'_>; 5] = [
-            (301, "/z", Method::GET, "http://a.test/z", 0, &["authorization", "x-one"]),
-            (303, "z", Method::GET, "http://a.test/x/z", 0, &["authorization", "x-one"]),
-            (302, "http://b.test/", Method::GET, "http://b.test/", 0, &["x-one"]),
-            (307, "z", Method::POST, "http://a.test/x/z", 4, &["authorization", "content-type", "x-one"]),
-            (308, "https://a.test/", Method::POST, "https://a.test/", 4, &["content-type", "x-one"]),
+        let cases = [
+            (301, "/z", Method::GET, "http://a.test/z", 0, "authorization x-one"),
+            (303, "z", Method::GET, "http://a.test/x/z", 0, "authorization x-one"),
+            (302, "http://b.test/", Method::GET, "http://b.test/", 0, "x-one"),
+            (307, "z", Method::POST, "http://a.test/x/z", 4, "authorization content-type x-one"),
+            (308, "https://a.test/", Method::POST, "https://a.test/", 4, "content-type x-one"),
         ];
         for (status, location, method, url, body, names) in cases {
             let mut asked = asked(Method::POST);
@@ -368,7 +367,7 @@ mod tests {
             let mut found: Vec<&str> = asked.headers.keys().map(HeaderName::as_str).collect();
             found.sort_unstable();
             assert_eq!((asked.method, asked.url.as_str(), asked.body.len()), (method, url, body), "{status}");
-            assert_eq!(found, names, "{status} {location}");
+            assert_eq!(found.join(" "), names, "{status} {location}");
         }
     }
 

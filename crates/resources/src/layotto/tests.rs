@@ -94,7 +94,7 @@ fn a_whole_file_is_read() {
     ];
     assert_eq!(found, expected);
     let lock = layotto.components().iter().find(|component| component.name == "l").unwrap();
-    assert_eq!((lock.auth_secret_store.as_deref(), lock.line), (Some("vault"), 20));
+    assert_eq!((lock.auth_secret_store.as_deref(), lock.line), (Some("vault"), 19));
 
     let [one, two] = layotto.functions.as_slice() else { panic!("{:?}", layotto.functions) };
     assert_eq!((one.name.as_str(), one.source.as_str(), one.instances), ("function1", "./f1.wasm", Some(2)));
