@@ -32,6 +32,11 @@ pub(crate) struct Account {
     style: UrlStyle,
 }
 
+/// Layotto's field `SSL`, which is off in its MinIO stores unless it says on.
+fn is_secure(component: &ComponentSpec) -> bool {
+    component.flag(&["SSL"], !component.component_type.eq_ignore_ascii_case("file.minio"))
+}
+
 // === impl Account ===
 
 impl Account {
@@ -42,7 +47,9 @@ impl Account {
         let endpoint = match component.field(&["endpoint"]) {
             None => format!("https://s3.{region}.amazonaws.com"),
             Some(endpoint) if endpoint.contains("://") => endpoint.to_owned(),
-            Some(host) if component.truthy(&["disableSSL"]) => format!("http://{host}"),
+            Some(host) if component.truthy(&["disableSSL"]) || !is_secure(component) => {
+                format!("http://{host}")
+            }
             Some(host) => format!("https://{host}"),
         };
         let endpoint = Url::parse(&endpoint)

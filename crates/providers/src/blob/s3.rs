@@ -46,6 +46,7 @@ pub(crate) const PROVIDER: Provider = Provider {
         "forcePathStyle",
         "disableSSL",
         "insecureSSL",
+        "SSL",
         "storageClass",
     ],
     open: Open::Blob(|component, _| Box::pin(async move { open(&component) })),
