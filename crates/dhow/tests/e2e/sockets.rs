@@ -182,48 +182,7 @@ fn an_http_client_reaches_the_world_and_dapr() {
     }
 }
 
-/// Every function of the extension and how many parameters it has.
-const FUNCTIONS: [(&str, usize); 39] = [
-    ("sock_open", 3),
-    ("sock_open_v2", 3),
-    ("sock_bind", 3),
-    ("sock_bind_v2", 3),
-    ("sock_listen", 2),
-    ("sock_listen_v2", 2),
-    ("sock_accept", 2),
-    ("sock_accept", 3),
-    ("sock_accept_v2", 3),
-    ("sock_connect", 3),
-    ("sock_connect_v2", 3),
-    ("sock_recv", 6),
-    ("sock_recv_v2", 6),
-    ("sock_recv_from", 7),
-    ("sock_recv_from", 8),
-    ("sock_recv_from_v2", 8),
-    ("sock_send", 5),
-    ("sock_send_v2", 5),
-    ("sock_send_to", 7),
-    ("sock_send_to_v2", 7),
-    ("sock_shutdown", 2),
-    ("sock_getsockopt", 5),
-    ("sock_setsockopt", 5),
-    ("sock_getlocaladdr", 3),
-    ("sock_getlocaladdr", 4),
-    ("sock_getlocaladdr_v2", 3),
-    ("sock_getpeeraddr", 3),
-    ("sock_getpeeraddr", 4),
-    ("sock_getpeeraddr_v2", 3),
-    ("sock_getaddrinfo", 8),
-    ("poll_oneoff", 4),
-    ("epoll_oneoff", 4),
-    ("fd_read", 4),
-    ("fd_write", 4),
-    ("fd_close", 1),
-    ("fd_fdstat_get", 2),
-    ("fd_filestat_get", 2),
-    ("fd_renumber", 2),
-    ("fd_fdstat_set_flags", 2),
-];
+include!("../../../../fuzz/socket_functions.rs");
 
 fn import(index: usize, (name, count): (&str, usize)) -> String {
     let params = "i32 ".repeat(count);

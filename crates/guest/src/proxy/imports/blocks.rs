@@ -97,52 +97,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<ProxyState>) -> wasmtime::Result
         },
     )?;
     locks(linker)?;
-    linker.func_wrap_async(
-        ENV,
-        "proxy_get_secret",
-        |mut caller: Caller<'_, ProxyState>,
-         (s, s_len, n, n_len, out, out_len): (u32, u32, u32, u32, u32, u32)| {
-            Box::new(async move {
-                let found = match texts(&mut caller, [(s, s_len), (n, n_len)]) {
-                    Ok([store, name]) => secret(Arc::clone(&caller.data().setup), store, name).await,
-                    Err(status) => Err(status),
-                };
-                give_found(&mut caller, found, out, out_len).await
-            })
-        },
-    )?;
-    linker.func_wrap_async(
-        ENV,
-        "proxy_get_configuration",
-        |mut caller: Caller<'_, ProxyState>,
-         (s, s_len, k, k_len, out, out_len): (u32, u32, u32, u32, u32, u32)| {
-            Box::new(async move {
-                let found = match texts(&mut caller, [(s, s_len), (k, k_len)]) {
-                    Ok([store, key]) => configuration(Arc::clone(&caller.data().setup), store, key).await,
-                    Err(status) => Err(status),
-                };
-                give_found(&mut caller, found, out, out_len).await
-            })
-        },
-    )?;
+    reads(linker, "proxy_get_secret", secret)?;
+    reads(linker, "proxy_get_configuration", configuration)?;
     Ok(())
 }
 
 fn layottos(linker: &mut Linker<ProxyState>) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        ENV,
-        "proxy_get_state",
-        |mut caller: Caller<'_, ProxyState>,
-         (s, s_len, k, k_len, out, out_len): (u32, u32, u32, u32, u32, u32)| {
-            Box::new(async move {
-                let found = match texts(&mut caller, [(s, s_len), (k, k_len)]) {
-                    Ok([store, key]) => state(Arc::clone(&caller.data().setup), store, key).await,
-                    Err(status) => Err(status),
-                };
-                give_found(&mut caller, found, out, out_len).await
-            })
-        },
-    )?;
+    reads(linker, "proxy_get_state", state)?;
     linker.func_wrap_async(
         ENV,
         "proxy_invoke_service",
@@ -157,6 +118,33 @@ fn layottos(linker: &mut Linker<ProxyState>) -> wasmtime::Result<()> {
                             (Arc::clone(&caller.data().setup), caller.data().outbound.origin);
                         invoke(setup, origin, id, method, param).await
                     }
+                    Err(status) => Err(status),
+                };
+                give_found(&mut caller, found, out, out_len).await
+            })
+        },
+    )?;
+    Ok(())
+}
+
+/// A function that gives what lies in a store under a name.
+fn reads<F, B>(
+    linker: &mut Linker<ProxyState>,
+    function: &'static str,
+    read: impl Fn(Arc<Setup>, String, String) -> F + Copy + Send + Sync + 'static,
+) -> wasmtime::Result<()>
+where
+    F: Future<Output = Result<B, Status>> + Send,
+    B: AsRef<[u8]> + Send,
+{
+    linker.func_wrap_async(
+        ENV,
+        function,
+        move |mut caller: Caller<'_, ProxyState>,
+              (s, s_len, n, n_len, out, out_len): (u32, u32, u32, u32, u32, u32)| {
+            Box::new(async move {
+                let found = match texts(&mut caller, [(s, s_len), (n, n_len)]) {
+                    Ok([store, name]) => read(Arc::clone(&caller.data().setup), store, name).await,
                     Err(status) => Err(status),
                 };
                 give_found(&mut caller, found, out, out_len).await
