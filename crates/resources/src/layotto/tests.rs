@@ -109,15 +109,15 @@ fn a_whole_file_is_read() {
     let unused: Vec<String> =
         layotto.unused.iter().map(|field| format!("{} {}", field.line, field.name)).collect();
     let expected = [
-        "19 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.file.f.metadata[1]",
-        "23 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.extends",
-        "27 servers[0].listeners[1].stream_filters[0].config.function1.number",
-        "28 servers[0].listeners[1].stream_filters[0].config.function1.vm_config.cpu",
-        "31 servers[0].listeners[1].stream_filters[1] (flowControlFilter)",
-        "34 servers[0].listeners[4].filter_chains[0].filters[0] (tcp_proxy)",
-        "34 servers[0].listeners[4]",
+        "18 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.file.f.metadata[1]",
+        "22 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.extends",
+        "26 servers[0].listeners[1].stream_filters[0].config.function1.number",
+        "27 servers[0].listeners[1].stream_filters[0].config.function1.vm_config.cpu",
+        "30 servers[0].listeners[1].stream_filters[1] (flowControlFilter)",
+        "33 servers[0].listeners[4].filter_chains[0].filters[0] (tcp_proxy)",
+        "33 servers[0].listeners[4]",
         "5 servers[0].graceful_timeout",
-        "37 tracing",
+        "36 tracing",
     ];
     assert_eq!(unused, expected);
 }
