@@ -5,6 +5,7 @@ use super::errno::{Errno, code};
 use super::table::Sockets;
 use super::{NAME, calls, parts, poll, transfer};
 use crate::command::ModuleState;
+use crate::memory;
 use wasmtime::{Caller, Extern, Linker, bail};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as preview1, WasiSnapshotPreview1};
 use wasmtime_wasi::p1::{WasiP1Ctx, types};
@@ -44,9 +45,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 if Sockets::owns(fd) {
                     return Ok(code(transfer::write(&mut guest, fd, (vectors, count), length).await));
                 }
-                let (mut memory, wasi) = others(&mut guest)?;
-                let [fd, vectors, count, length] = [fd, vectors, count, length].map(u32::cast_signed);
-                answered(preview1::fd_write(wasi, &mut memory, fd, vectors, count, length).await)
+                write(&mut guest, fd, (vectors, count), length).await
             })
         },
     )?;
@@ -102,6 +101,50 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
         })
     })?;
     Ok(())
+}
+
+/// `fd_write` on what is no socket. Preview 1's own writes the first vector that is not empty and leaves it to the program
+/// to come back with the others, which the libraries of old do not do: here all are written, as far as it goes.
+async fn write(
+    guest: &mut Guest<'_>,
+    fd: u32,
+    (vectors, count): (u32, u32),
+    length: u32,
+) -> wasmtime::Result<i32> {
+    let places = match parts(guest).map(|(memory, _)| memory.vectors(vectors, count)) {
+        Ok(Ok(places)) if places.iter().filter(|place| place.length > 0).count() > 1 => places,
+        _ => return write_first(guest, fd, (vectors, count), length).await,
+    };
+    let mut written = 0_u32;
+    for (at, place) in (0_u32..).zip(&places).filter(|(_, place)| place.length > 0) {
+        let at = vectors.wrapping_add(8 * at);
+        let errno = write_first(guest, fd, (at, 1), length).await?;
+        if errno != 0 && written == 0 {
+            return Ok(errno);
+        }
+        let now = match parts(guest).map(|(memory, _)| memory.u32(length)) {
+            Ok(Ok(now)) if errno == 0 => now,
+            _ => 0,
+        };
+        written = written.saturating_add(now);
+        if now < place.length {
+            break;
+        }
+    }
+    let (mut memory, _) = memory::of(guest)?;
+    memory.write(length, &written.to_le_bytes())?;
+    Ok(0)
+}
+
+async fn write_first(
+    guest: &mut Guest<'_>,
+    fd: u32,
+    (vectors, count): (u32, u32),
+    length: u32,
+) -> wasmtime::Result<i32> {
+    let (mut memory, wasi) = others(guest)?;
+    let [fd, vectors, count, length] = [fd, vectors, count, length].map(u32::cast_signed);
+    answered(preview1::fd_write(wasi, &mut memory, fd, vectors, count, length).await)
 }
 
 /// Preview 1's state and the module's memory, in the form that it wants it.
