@@ -51,7 +51,9 @@ const SERVERS: [(&str, &str); 11] = [
 ];
 
 /// Dapr's SDKs, unmodified, as the tests run them against dhow.
-pub const DAPR_PYTHON: [&str; 3] = ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "moto[s3,server]==5.1.9"];
+/// Google's compiler makes the stubs of Layotto's API.
+pub const DAPR_PYTHON: [&str; 4] =
+    ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "grpcio-tools==1.85.1", "moto[s3,server]==5.1.9"];
 pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
 
 /// Everything.

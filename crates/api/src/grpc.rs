@@ -39,6 +39,7 @@ use dhow_blocks::invoke::{Body, Reply};
 use dhow_blocks::scope::Scope;
 use http::Request;
 use http::header::{HeaderValue, ORIGIN};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -73,6 +74,17 @@ impl GrpcFace {
         let layotto = Layotto::new(Arc::clone(&api), &scope, max_message);
         let service = Arc::new(Service { api, scope, max_message });
         GrpcFace { service, layotto: Arc::new(layotto), token }
+    }
+}
+
+impl GrpcFace {
+    /// The same face with Layotto's greetings, by the name that `SayHello` asks for. Without any there is one for all
+    /// names.
+    pub fn with_hellos(mut self, hellos: BTreeMap<String, String>) -> GrpcFace {
+        if let Some(layotto) = Arc::get_mut(&mut self.layotto) {
+            layotto.greet(hellos);
+        }
+        self
     }
 }
 

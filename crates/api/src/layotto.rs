@@ -50,6 +50,7 @@ use crate::proto::layotto::sms::sms_service_server::{self, SmsServiceServer};
 use dhow_blocks::invoke::{Body, Reply};
 use dhow_blocks::scope::Scope;
 use http::Request;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::{Response, Status};
 use tower_service::Service as _;
@@ -58,6 +59,8 @@ use tower_service::Service as _;
 pub(crate) struct Layotto {
     /// What Dapr's methods work with, too; its scope has Layotto's keys.
     inner: grpc::Service,
+    /// What `SayHello` says, by name; empty: the same to everybody.
+    hellos: BTreeMap<String, String>,
 }
 
 /// Whether a gRPC service is one of these.
@@ -93,7 +96,12 @@ impl Layotto {
             let app_id = Arc::clone(&scope.app_id);
             runtime.spawn(async move { host.triggers().publish_delayed(&host, &app_id).await });
         }
-        Layotto { inner: grpc::Service { api, scope: Arc::new(scope.by_layotto()), max_message } }
+        let inner = grpc::Service { api, scope: Arc::new(scope.by_layotto()), max_message };
+        Layotto { inner, hellos: BTreeMap::new() }
+    }
+
+    pub(crate) fn greet(&mut self, hellos: BTreeMap<String, String>) {
+        self.hellos = hellos;
     }
 
     /// Answers a request to one of the services.

@@ -117,7 +117,8 @@ pub(crate) async fn start(file: PathBuf, data_dir: Option<PathBuf>) -> Result<Ex
     let functions = Functions::new(&host, data_dir.join("functions"), vec![Arc::clone(&app)]);
 
     // Ports first: one that is taken is known before minutes of compiling.
-    let runtime = Arc::new(GrpcFace::new(api, Arc::clone(app.scope()), api_token(), MAX_MESSAGE));
+    let runtime = GrpcFace::new(api, Arc::clone(app.scope()), serve::token("DAPR_API_TOKEN"), MAX_MESSAGE);
+    let runtime = Arc::new(runtime.with_hellos(configuration.runtime.hellos.clone()));
     let faces = Faces { serving: &mut serving, host: &host, functions: &functions, runtime };
     let (addr, lines) = faces.listen(&configuration)?;
     let mut hangup = signal(SignalKind::hangup())
@@ -200,11 +201,6 @@ async fn call_back(callback: Callback, host: Arc<Host>, app: Arc<App>) {
     host.listen_for(&app).await;
 }
 
-/// What programs outside have to send, if anything.
-fn api_token() -> Option<String> {
-    std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty())
-}
-
 fn load(file: &Path) -> Result<layotto::Layotto, Error> {
     let configuration = layotto::Layotto::load(file).map_err(|error| Error::new(error.to_string()))?;
     for unused in &configuration.unused {
@@ -254,7 +250,7 @@ impl Faces<'_> {
                 first.get_or_insert(at);
             }
         }
-        let token = std::env::var("DHOW_FUNCTIONS_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = serve::token("DHOW_FUNCTIONS_TOKEN");
         for address in &configuration.management_listeners {
             let is_local = is_local(address);
             if !is_local && token.is_none() {
@@ -271,7 +267,7 @@ impl Faces<'_> {
             lines.push(format!("actuator: {}", shown(&at, "/actuator/info")));
         }
         for address in &configuration.runtime_listeners {
-            if !is_local(address) && api_token().is_none() {
+            if !is_local(address) && serve::token("DAPR_API_TOKEN").is_none() {
                 tracing::warn!(
                     "everybody who reaches {address} may use all components; set DAPR_API_TOKEN, or listen on 127.0.0.1"
                 );

@@ -86,6 +86,11 @@ pub(crate) fn host(components: Components, keep_loaded: bool) -> Result<Arc<Host
     Ok(host)
 }
 
+/// What others have to send, or what to send to others, from a variable of the environment; nothing if it is empty.
+pub(crate) fn token(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|token| !token.is_empty())
+}
+
 /// Where compiled code is kept: `DHOW_CACHE_DIR`, or `dhow/compiled` in the user's cache folder.
 pub(crate) fn cache_dir() -> PathBuf {
     let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -125,7 +130,7 @@ impl Serving {
     ) -> Result<SocketAddr, Error> {
         let scope = self.host.outside_scope(OUTSIDE).await;
         let scope = scope.map_err(|error| Error::new(error.to_string()))?;
-        let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = token("DAPR_API_TOKEN");
         self.listen(address, Arc::new(dhow_api::dapr::DaprFace { api, scope, token }))
     }
 

@@ -124,7 +124,7 @@ impl Sidecar {
         if let Some(connection) = connection(&spec) {
             api.connect(&spec.app_id, connection);
         }
-        let token = std::env::var("DAPR_API_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = serve::token("DAPR_API_TOKEN");
         let max_message = spec.max_body.map_or(MAX_MESSAGE, bytes);
         let scope = Arc::clone(app.scope());
         let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
@@ -246,7 +246,7 @@ fn channel(spec: &multi_app::App, host: &Host) -> Result<Arc<dyn Channel>, Error
         host: spec.app_channel_address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
         port,
         tls: matches!(protocol, AppProtocol::Https | AppProtocol::Grpcs),
-        token: std::env::var("APP_API_TOKEN").ok().filter(|token| !token.is_empty()),
+        token: serve::token("APP_API_TOKEN"),
         deadline: ANSWER,
     };
     let max_message = spec.max_body.map_or(MAX_MESSAGE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));

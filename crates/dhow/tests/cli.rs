@@ -24,7 +24,9 @@ fn dhow(home: &TempDir) -> Command {
         .env("HOME", home.path())
         .env("XDG_STATE_HOME", home.path().join("state"))
         .env("DHOW_CACHE_DIR", home.path().join("cache"))
+        .env_remove("DHOW_KEYS")
         .env_remove("DHOW_LOG")
+        .env_remove("XDG_CONFIG_HOME")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
     command

@@ -339,9 +339,12 @@ impl Page {
             "RUST_LOG",
             "DHOW_DATA_DIR",
             "DAPR_API_TOKEN",
+            "DHOW_FUNCTIONS_TOKEN",
+            "DHOW_KEYS",
             "RUST_BACKTRACE",
             "http_proxy",
             "XDG_CACHE_HOME",
+            "XDG_CONFIG_HOME",
         ] {
             shell.env_remove(variable);
         }

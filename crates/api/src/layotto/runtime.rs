@@ -17,18 +17,22 @@ use crate::proto::runtime::v1::{
 };
 use tonic::{Request, Streaming};
 
-/// The one greeting there is, of the component that Layotto's quick start configures.
+/// The greeting where none is configured: that of Layotto's quick start.
 const GREETING: &str = "greeting";
 
 #[tonic::async_trait]
 impl Runtime for Layotto {
     async fn say_hello(&self, request: Request<SayHelloRequest>) -> Answer<SayHelloResponse> {
         let SayHelloRequest { service_name, name, data } = request.into_inner();
-        let hello = match (service_name.as_str(), name.as_str()) {
-            ("", _) => Err(ApiError::malformed("service_name is empty")),
-            (_, "") => Ok(GREETING.to_owned()),
-            (_, name) => Ok(format!("{GREETING}, {name}")),
+        let greeting = match self.hellos.get(&service_name) {
+            Some(greeting) => Ok(greeting.as_str()),
+            None if self.hellos.is_empty() && !service_name.is_empty() => Ok(GREETING),
+            None => Err(ApiError::malformed(format!("there is no greeting {service_name:?}"))),
         };
+        let hello = greeting.map(|greeting| match name.as_str() {
+            "" => greeting.to_owned(),
+            name => format!("{greeting}, {name}"),
+        });
         self.answer(hello.map(|hello| SayHelloResponse { hello, data }))
     }
 

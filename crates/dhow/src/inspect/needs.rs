@@ -38,14 +38,25 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
-        imports: &["wasi:keyvalue/", "dhow:runtime/state@"],
+        imports: &[
+            "wasi:keyvalue/",
+            "dhow:runtime/state@",
+            "env::proxy_get_state",
+            "env::proxy_set_state",
+            "env::proxy_delete_state",
+        ],
         exports: &[],
         kind: "state",
         manifest: "grants.state = [\"statestore\"]",
         flag: "--grant state=statestore",
     },
     Rule {
-        imports: &["wasi:messaging/producer@", "wasmcloud:messaging/consumer@", "dhow:runtime/pubsub@"],
+        imports: &[
+            "wasi:messaging/producer@",
+            "wasmcloud:messaging/consumer@",
+            "dhow:runtime/pubsub@",
+            "env::proxy_publish",
+        ],
         exports: &[],
         kind: "publish",
         manifest: "grants.publish = [\"pubsub/<topic>\"]",
@@ -64,21 +75,21 @@ const RULES: &[Rule] = &[
         flag: "--grant 'subscribe=pubsub/<topic>'",
     },
     Rule {
-        imports: &["dhow:runtime/invoke@"],
+        imports: &["dhow:runtime/invoke@", "env::proxy_invoke_service"],
         exports: &[],
         kind: "invoke",
         manifest: "grants.invoke = [\"<app>\"]",
         flag: "--grant 'invoke=<app>'",
     },
     Rule {
-        imports: &["dhow:runtime/lock@"],
+        imports: &["dhow:runtime/lock@", "env::proxy_try_lock"],
         exports: &[],
         kind: "lock",
         manifest: "grants.lock = [\"lockstore\"]",
         flag: "--grant lock=lockstore",
     },
     Rule {
-        imports: &["dhow:runtime/secrets@"],
+        imports: &["dhow:runtime/secrets@", "env::proxy_get_secret"],
         exports: &[],
         kind: "secrets",
         manifest: "grants.secrets = [\"<component>/<secret>\"]",
@@ -107,7 +118,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         // Requests to the app's own Dapr endpoint, localhost:3500, need no grant of this kind.
-        imports: &["wasi:http/outgoing-handler@", "wasi:http/client@", "wasi:http/handler@"],
+        imports: &[
+            "wasi:http/outgoing-handler@",
+            "wasi:http/client@",
+            "wasi:http/handler@",
+            "wasi_experimental_http::req",
+            "env::proxy_http_call",
+            "env::proxy_dispatch_http_call",
+        ],
         exports: &[],
         kind: "http",
         manifest: "grants.http = [\"<host>\"]",

@@ -6,7 +6,7 @@
 //!
 //! | folder | programs |
 //! |---|---|
-//! | `python` | `client`: the client half; `grpc_app`, `http_app`: the server half |
+//! | `python` | `client`: the client half; `grpc_app`, `http_app`: the server half; `layotto_app`: Layotto's API |
 //! | `js` | `client`, `server`: both over HTTP and over gRPC |
 //! | `rust` | both halves in one program |
 //! | `resources` | the components that all of them use |
@@ -106,6 +106,38 @@ fn python_app_over_http() {
     let setting = setting().env("DAPR_API_TOKEN", "secret").env("APP_API_TOKEN", "mine");
     let flags = ["--app-id", "py-http", "--app-port", &free_port(), "--enable-app-health-check"];
     python(&setting, "http_app.py", &flags);
+}
+
+/// What Layotto's API has beside Dapr's.
+const LAYOTTO: &str = r#"
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: ids }
+spec: { type: sequencer.sqlite, version: v1, metadata: [{ name: url, value: ids.db }] }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: files }
+spec: { type: file.local, version: v1, metadata: [{ name: rootPath, value: blobs }] }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: vault }
+spec:
+  type: cryption.local
+  version: v1
+  metadata:
+    - { name: keys, value: '{"orders": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}' }
+"#;
+
+#[test]
+fn python_app_of_layotto() {
+    let setting = setting();
+    setting.file("resources/layotto.yaml", LAYOTTO.as_bytes());
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let flags = ["--app-id", "py-layotto", "--app-port", &free_port(), "--app-protocol", "grpc"];
+    let program = folder("python").join("layotto_app.py");
+    passes(&setting, &flags, &[&installed("dapr-py/bin/python"), &program, &proto]);
 }
 
 #[test]

@@ -310,11 +310,3 @@ fn invoke(setup: Arc<Setup>, origin: Origin, name: String, mut request: Request<
         }
     })
 }
-
-/// Reads the body of an answer, whole.
-pub(super) async fn whole(body: Body, limit: u64) -> Option<Bytes> {
-    match collected(body, limit).await {
-        Ok((bytes, _)) => Some(bytes),
-        Err(Unread::TooLarge | Unread::Broken(_)) => None,
-    }
-}

@@ -78,9 +78,14 @@ impl HttpStream {
         }
     }
 
-    /// One of its own maps, if it is there now; a response is there once it came, and for an app always.
+    /// A response is there once it came, and for an app always.
+    pub(super) fn has_response(&self) -> bool {
+        self.is_app || self.direction == Direction::Response
+    }
+
+    /// One of its own maps, if it is there now.
     pub(super) fn map(&mut self, map: MapType) -> Option<Map<'_>> {
-        let has_response = self.is_app || self.direction == Direction::Response;
+        let has_response = self.has_response();
         match map {
             MapType::RequestHeaders => Some(Map::Request(&mut self.request)),
             MapType::RequestTrailers => Some(Map::Plain(&mut self.request_trailers)),

@@ -3,8 +3,9 @@
 use super::ports::Ports;
 use crate::counted::{Counted, Early, announced};
 use crate::failure::Failure;
+use dhow_blocks::hops;
 use dhow_blocks::invoke::{Body, Invocation, Reply};
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Uri, Version};
 use hyper_util::client::legacy::Client;
@@ -17,17 +18,6 @@ use std::time::Duration;
 /// Idle connections that are kept, and how long.
 const IDLE_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(30);
-
-/// Headers between two neighbours only (RFC 9110 section 7.6.1).
-const HOPS: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Connections to the program, made when first used.
 #[derive(Default)]
@@ -50,7 +40,7 @@ impl Ports {
         if announced(request.headers()).is_some_and(|length| length > limit) {
             return Err(Failure::RequestTooLarge(limit));
         }
-        strip_hops(request.headers_mut());
+        hops::strip(request.headers_mut());
         if let Ok(trace) = HeaderValue::try_from(trace.to_string()) {
             request.headers_mut().insert(HeaderName::from_static("traceparent"), trace);
         }
@@ -67,7 +57,7 @@ impl Ports {
         });
         let answer = self.forward.client().request(request).await;
         let mut answer = answer.map_err(|error| unreachable(&error))?;
-        strip_hops(answer.headers_mut());
+        hops::strip(answer.headers_mut());
         Ok(answer.map(Body::stream))
     }
 }
@@ -78,19 +68,6 @@ fn at(uri: &Uri, address: SocketAddr) -> Result<Uri, http::Error> {
     parts.authority = Some(Authority::try_from(address.to_string())?);
     parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
     Ok(Uri::from_parts(parts)?)
-}
-
-/// Takes off what belongs to the last connection, also what its `Connection` header names.
-fn strip_hops(headers: &mut HeaderMap) {
-    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named = named.flat_map(|list| list.split(','));
-    let named: Vec<HeaderName> = named.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOPS {
-        headers.remove(name);
-    }
 }
 
 fn unreachable(error: &hyper_util::client::legacy::Error) -> Failure {

@@ -3,10 +3,10 @@
 
 use super::Sockets;
 use super::errno::Errno;
+use crate::outbound::sent_trace;
 use crate::setup::Setup;
 use crate::store::Origin;
 use dhow_blocks::invoke::{Body, Invocation, RuntimeApi, Trigger};
-use dhow_blocks::trace::TraceContext;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -69,8 +69,7 @@ async fn serve(stream: UnixStream, api: Arc<dyn RuntimeApi>, setup: Arc<Setup>, 
     let answer = |request: Request<Incoming>| {
         let (api, setup) = (Arc::clone(&api), Arc::clone(&setup));
         async move {
-            let sent = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
-            let trace = sent.and_then(TraceContext::parse).unwrap_or(origin.trace).child();
+            let trace = sent_trace(request.headers()).unwrap_or(origin.trace).child();
             let request = request.map(Body::stream);
             let invocation = Invocation { request, trigger: Trigger::App, trace, depth: origin.depth };
             Ok::<_, Infallible>(api.call(&setup.scope, invocation).await)

@@ -6,8 +6,8 @@
 use super::{ENV, give_found, put, writable};
 use crate::memory::Place;
 use crate::proxy::abi::{Status, code};
-use crate::proxy::calls::whole;
 use crate::proxy::state::{ProxyState, of};
+use crate::proxy::stream::collected;
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
@@ -238,8 +238,9 @@ async fn invoke(
     if !status.is_success() {
         return Err(told(&setup)(format!("{id:?} answered with status {status}")));
     }
-    let body = whole(reply.into_body(), setup.bounds.response_body).await;
-    body.ok_or_else(|| told(&setup)(format!("the answer of {id:?} is too large, or broke off")))
+    let body = collected(reply.into_body(), setup.bounds.response_body).await;
+    body.map(|(bytes, _)| bytes)
+        .map_err(|_| told(&setup)(format!("the answer of {id:?} is too large, or broke off")))
 }
 
 /// The value of a secret that has one, else all its values as JSON.

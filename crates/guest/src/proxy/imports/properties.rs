@@ -2,11 +2,12 @@
 //! (github.com/proxy-wasm/spec, "Well-known properties"). Numbers have eight bytes, little endian.
 
 use super::{ENV, give_found};
-use crate::proxy::abi::{Direction, Status, code};
+use crate::proxy::abi::{Status, code};
 use crate::proxy::headers::{Map, authority, path, scheme};
 use crate::proxy::state::{ProxyState, of};
 use crate::proxy::stream::HttpStream;
 use bytes::Bytes;
+use http::HeaderMap;
 use std::time::SystemTime;
 use wasmtime::{Caller, Linker};
 
@@ -56,9 +57,8 @@ fn property(state: &mut ProxyState, path: &[u8]) -> Option<Bytes> {
         (b"plugin_vm_id", None, ..) => text(&state.about.vm.id),
         (b"request", Some(name), rest, None) => request(state.stream.as_mut()?, name, rest),
         (b"response", Some(name), rest, None) => {
-            let stream = state.stream.as_mut()?;
-            let is_there = stream.is_app || stream.direction == Direction::Response;
-            is_there.then(|| response(stream, name, rest)).flatten()
+            let stream = state.stream.as_mut().filter(|stream| stream.has_response())?;
+            response(stream, name, rest)
         }
         _ => None,
     }
@@ -93,10 +93,7 @@ fn request(stream: &mut HttpStream, name: &[u8], key: Option<&[u8]>) -> Option<B
             number(u64::try_from(stream.began.elapsed().unwrap_or_default().as_nanos()).unwrap_or(u64::MAX))
         }
         (b"size", None) => number(stream.request_body.bytes.len() as u64),
-        (b"total_size", None) => {
-            let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-            number((headers.sum::<usize>() + stream.request_body.bytes.len()) as u64)
-        }
+        (b"total_size", None) => total(&head.headers, &stream.request_body.bytes),
         _ => return None,
     })
 }
@@ -105,18 +102,19 @@ fn response(stream: &mut HttpStream, name: &[u8], key: Option<&[u8]>) -> Option<
     let head = &stream.response;
     Some(match (name, key) {
         (b"headers", Some(key)) => {
-            let found =
-                Map::Response(&mut stream.response).get(key).map(|value| Bytes::copy_from_slice(&value));
-            return found;
+            return Map::Response(&mut stream.response).get(key).map(|value| Bytes::copy_from_slice(&value));
         }
         (b"code", None) => number(head.status.as_u16().into()),
         (b"size", None) => number(stream.response_body.bytes.len() as u64),
-        (b"total_size", None) => {
-            let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-            number((headers.sum::<usize>() + stream.response_body.bytes.len()) as u64)
-        }
+        (b"total_size", None) => total(&head.headers, &stream.response_body.bytes),
         _ => return None,
     })
+}
+
+/// Bytes of headers and body.
+fn total(headers: &HeaderMap, body: &[u8]) -> Bytes {
+    let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    number((headers.sum::<usize>() + body.len()) as u64)
 }
 
 fn number(number: u64) -> Bytes {
