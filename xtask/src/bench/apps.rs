@@ -58,6 +58,12 @@ impl Folder {
         }
     }
 
+    /// Puts filters before the app that was added last, if it has no grants.
+    pub fn filters(&mut self, filters: &[&str]) {
+        self.manifest.truncate(self.manifest.trim_end().len());
+        let _ = write!(self.manifest, "\nfilters = {filters:?}\n\n");
+    }
+
     /// Grants more to an app that has no grants yet.
     pub fn grant(&mut self, id: &str, kind: &str, pattern: &str) {
         let _ = write!(self.manifest, "[apps.{id}.grants]\n{kind} = [{pattern:?}]\n\n");

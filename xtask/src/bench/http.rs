@@ -87,10 +87,12 @@ struct Entry {
 }
 
 /// One turn under load.
-struct Round {
-    cpu_us: f64,
+pub(super) struct Round {
+    /// Of the server, a request.
+    pub(super) cpu_us: f64,
     user_share: Option<f64>,
-    rate: f64,
+    /// Requests a second.
+    pub(super) rate: f64,
     p50_us: f64,
     p99_us: f64,
     /// Shares of their cores that server and load used.
@@ -150,7 +152,9 @@ pub fn measure(
             // Another one goes first each time, so that nobody always follows the same neighbour.
             for turn in 0..count {
                 let entry = &mut entries[(round + turn) % count];
-                let measured = take_turn(&entry.server, *connections, row.body_length, settings);
+                let server = &entry.server;
+                let measured = Load::connect(server.addr, *connections, "/", Some(row.body_length))
+                    .and_then(|load| take_turn(server, load, settings));
                 entry
                     .rounds
                     .push(measured.map_err(|e| format!("{}, c={connections}: {e}", entry.server.name))?);
@@ -166,13 +170,8 @@ pub fn measure(
     Ok(())
 }
 
-fn take_turn(
-    server: &Server,
-    connections: usize,
-    body_length: u64,
-    settings: &Settings,
-) -> Result<Round, String> {
-    let mut load = Load::connect(server.addr, connections, "/", Some(body_length))?;
+/// Puts a server under load for as long as the settings say.
+pub(super) fn take_turn(server: &Server, mut load: Load, settings: &Settings) -> Result<Round, String> {
     load.run(settings.warm_up, settings.most_requests)?;
     let before = server.cpu()?;
     let sample = load.run(settings.time, settings.most_requests)?;

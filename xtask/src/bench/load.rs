@@ -72,6 +72,13 @@ impl Load {
         Ok(load)
     }
 
+    /// Sends one header more with each request.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.request.truncate(self.request.len() - 2);
+        self.request.extend(format!("{name}: {value}\r\n\r\n").into_bytes());
+        self
+    }
+
     /// Keeps every connection busy until `time` has passed or `requests` are answered, whichever is first,
     /// and then waits for the answers still due.
     pub fn run(&mut self, time: Duration, requests: u64) -> Result<Sample, String> {

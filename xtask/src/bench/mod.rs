@@ -11,6 +11,7 @@
 //! | `start` | process start and the first request of an app whose code is cached |
 //! | `state` | a read of state from inside a guest |
 //! | `publish` | publishing from inside a guest |
+//! | `proxy` | proxy-wasm: a filter before an app, and two functions that call each other |
 //! | `sockets` | a program with sockets of its own, beside the same natively |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
@@ -26,6 +27,7 @@ mod histogram;
 mod http;
 mod load;
 mod peers;
+mod proxy;
 mod publish;
 mod report;
 mod response;
@@ -129,6 +131,8 @@ fn rows() -> Vec<Row> {
         Row { name: "first-request", measure: Measure::Other(start::first_request) },
         Row { name: "state", measure: Measure::Other(state::measure) },
         Row { name: "publish", measure: Measure::Other(publish::measure) },
+        Row { name: "filter", measure: Measure::Other(proxy::filter) },
+        Row { name: "inventory", measure: Measure::Other(proxy::inventory) },
         Row { name: "echo", measure: Measure::Other(sockets::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },

@@ -100,6 +100,21 @@ const TUNED: &[&str] = &[
 ];
 
 impl Places {
+    /// A program for the machine, out of a folder of the project; compiled if it is not.
+    pub fn native(&self, folder: &str, program: &str) -> Result<PathBuf, String> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+        let target = self.target.join("bench").join("native");
+        // The folder's own configuration may compile it for WASI.
+        let machine = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--quiet", "--release", "--locked", "--target", &machine]).current_dir(source);
+        match cargo.env("CARGO_TARGET_DIR", &target).status() {
+            Ok(status) if status.success() => Ok(target.join(machine).join("release").join(program)),
+            Ok(status) => Err(format!("compiling {folder}: {status}")),
+            Err(error) => Err(format!("compiling {folder}: {error}")),
+        }
+    }
+
     /// The usual places: `CARGO_TARGET_DIR`, else the user's cache folder.
     pub fn find() -> Result<Self, String> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

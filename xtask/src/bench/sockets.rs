@@ -3,7 +3,6 @@
 //! The source is that of `examples/http-echo`: hyper and tokio, one thread. What is compared is what the sandbox and the
 //! way of its sockets through the host cost.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub fn measure(
     settings: &Settings,
     report: &mut Report,
 ) -> Result<(), String> {
-    let mut commands = vec![("native", Command::new(native(places)?))];
+    let mut commands = vec![("native", Command::new(places.native("examples/http-echo/echo", "echo")?))];
     if let Some(dhow) = &places.dhow {
         let guest = places.guests.join("http-echo-echo.wasm");
         if !guest.is_file() {
@@ -74,20 +73,4 @@ pub fn measure(
     }
     servers.into_iter().for_each(|(server, _)| server.stop());
     Ok(())
-}
-
-/// The program for the machine; compiled if it is not.
-fn native(places: &Places) -> Result<PathBuf, String> {
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http-echo/echo");
-    let target = places.target.join("bench").join("native");
-    // The program's own configuration compiles it for WASI.
-    let machine = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--release", "--locked", "--target", &machine]).current_dir(source);
-    let status = cargo.env("CARGO_TARGET_DIR", &target).status();
-    match status {
-        Ok(status) if status.success() => Ok(target.join(machine).join("release").join("echo")),
-        Ok(status) => Err(format!("compiling the echo server: {status}")),
-        Err(error) => Err(format!("compiling the echo server: {error}")),
-    }
 }

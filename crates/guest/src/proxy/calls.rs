@@ -7,7 +7,7 @@ use super::abi::Status;
 use super::grpc::Grpc;
 use super::headers::{Map, authority, header};
 use super::state::ProxyState;
-use super::stream::{Unread, collected};
+use super::stream::collected;
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;

@@ -5,7 +5,7 @@ use crate::counted::{Counted, Early, announced};
 use crate::failure::Failure;
 use dhow_blocks::hops;
 use dhow_blocks::invoke::{Body, Invocation, Reply};
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Uri, Version};
 use hyper_util::client::legacy::Client;
