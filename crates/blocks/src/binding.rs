@@ -39,7 +39,7 @@ pub struct BindingEvent {
 #[async_trait]
 pub trait Binding: Send + Sync + 'static {
     /// The operations that [`Binding::invoke`] knows; empty for a provider of events only.
-    fn operations(&self) -> &'static [&'static str];
+    fn operations(&self) -> Vec<&str>;
 
     /// Whether [`Binding::read`] is supported.
     fn is_input(&self) -> bool {

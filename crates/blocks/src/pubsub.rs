@@ -79,7 +79,7 @@ pub struct Subscribe {
 #[async_trait]
 pub trait PubSub: Send + Sync + 'static {
     /// What this broker can do; constant for the life of the provider.
-    fn features(&self) -> &'static [Feature];
+    fn features(&self) -> &[Feature];
 
     /// Publishes one message.
     async fn publish(&self, message: Outgoing) -> Result<(), BlockError>;

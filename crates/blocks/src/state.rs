@@ -206,7 +206,7 @@ pub enum StateError {
 #[async_trait]
 pub trait StateStore: Send + Sync + 'static {
     /// What this store can do; constant for the life of the store.
-    fn capabilities(&self) -> &'static [Capability];
+    fn capabilities(&self) -> &[Capability];
 
     /// The longest key, in bytes, that this store takes for certain; [`MAX_KEY_BYTES`] or less. A longer one may
     /// be refused with [`StateError::TooLarge`].

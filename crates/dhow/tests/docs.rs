@@ -99,6 +99,7 @@ pages! {
     use_secrets: "docs/use-secrets.md",
     use_the_layotto_api: "docs/use-the-layotto-api.md",
     wit_interfaces: "docs/wit-interfaces.md",
+    write_a_component: "docs/write-a-component.md",
 }
 
 /// A fenced block of a page.

@@ -29,6 +29,7 @@
 //! | `postgresql` | PostgreSQL: state, configuration, binding |
 //! | `mysql` | MySQL and MariaDB: state, binding |
 //! | `sql` | what bindings to SQL databases have in common |
+//! | `pluggable` | components in processes of their own |
 //! | `pool` | connections to a database, each lent to one request at a time |
 //! | `tls` | TLS to a broker or a mail server |
 //! | [`task`] | a task that receives in the background |
@@ -64,6 +65,8 @@ mod mqtt;
 mod mysql;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "pluggable")]
+mod pluggable;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod pool;
 #[cfg(feature = "postgresql")]

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// One event after another, or several at once.
 const CONCURRENCY: &[&str] = &["concurrencyMode", "concurrency"];
 
+/// The fields of a provider that knows them better itself: none is unknown.
+pub(crate) const ANY: &[&str] = &["*"];
+
 /// A component as its resource describes it, with secrets already resolved.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ComponentSpec {

@@ -5,7 +5,7 @@
 
 pub use crate::metadata::{ComponentSpec, UnknownField};
 
-use crate::metadata::nearest;
+use crate::metadata::{ANY, nearest};
 #[cfg(feature = "mysql")]
 use crate::mysql;
 #[cfg(feature = "postgresql")]
@@ -208,7 +208,7 @@ const HOST_FIELDS: &[(&str, &[&str])] = &[
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OpenError {
     /// No provider has this type.
-    #[error("component {component:?}: type {component_type:?} is not known{}; known types: {}", did_you_mean(.nearest), .known.join(", "))]
+    #[error("component {component:?}: type {component_type:?} is not known{}; known types: {}{}", did_you_mean(.nearest), .known.join(", "), sockets())]
     UnknownType {
         /// The component's name.
         component: String,
@@ -305,6 +305,9 @@ pub fn embedded_jobs(data_dir: &Path) -> Option<Arc<dyn Jobs>> {
 /// The component's metadata fields that its type does not know.
 pub fn unknown_fields(component: &ComponentSpec) -> Result<Vec<UnknownField>, OpenError> {
     let provider = provider(component)?;
+    if provider.fields == ANY {
+        return Ok(Vec::new());
+    }
     let block = block_of(provider.component_type);
     let host = HOST_FIELDS.iter().find(|(name, _)| *name == block).map_or(&[][..], |(_, fields)| *fields);
     Ok(component.unknown_fields(&[provider.fields, host].concat()))
@@ -323,6 +326,10 @@ pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenErro
         names.into_iter().any(|name| name.eq_ignore_ascii_case(component_type))
     };
     if !PROVIDERS.iter().any(|provider| of_type(&provider)) {
+        #[cfg(feature = "pluggable")]
+        if let Some(provider) = crate::pluggable::provider(component_type) {
+            return Ok(provider);
+        }
         let siblings: Vec<_> = types().filter(|known| block_of(known) == block_of(component_type)).collect();
         return Err(OpenError::UnknownType {
             component: name.clone(),
@@ -347,6 +354,14 @@ pub fn provider(component: &ComponentSpec) -> Result<&'static Provider, OpenErro
 /// `state` of `state.sqlite`.
 fn block_of(component_type: &str) -> &str {
     component_type.split('.').next().unwrap_or_default()
+}
+
+/// Where a component may come from that is not in the table.
+fn sockets() -> String {
+    #[cfg(feature = "pluggable")]
+    return crate::pluggable::hint();
+    #[cfg(not(feature = "pluggable"))]
+    String::new()
 }
 
 fn did_you_mean(nearest: &Option<&'static str>) -> String {

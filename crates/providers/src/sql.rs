@@ -106,8 +106,8 @@ impl Request {
 
 #[async_trait]
 impl<S: Server> Binding for Sql<S> {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
+    fn operations(&self) -> Vec<&str> {
+        OPERATIONS.to_vec()
     }
 
     async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {

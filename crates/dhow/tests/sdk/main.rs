@@ -6,7 +6,7 @@
 //!
 //! | folder | programs |
 //! |---|---|
-//! | `python` | `client`: the client half; `grpc_app`, `http_app`: the server half; `layotto_app`: Layotto's API |
+//! | `python` | `client`: the client half; `grpc_app`, `http_app`: the server half; `layotto_app`: Layotto's API; `pluggable`: components in Python |
 //! | `js` | `client`, `server`: both over HTTP and over gRPC |
 //! | `rust` | both halves in one program |
 //! | `resources` | the components that all of them use |
@@ -28,8 +28,10 @@ mod support;
 
 mod cli;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 use support::Setting;
 
@@ -138,6 +140,40 @@ fn python_app_of_layotto() {
     let flags = ["--app-id", "py-layotto", "--app-port", &free_port(), "--app-protocol", "grpc"];
     let program = folder("python").join("layotto_app.py");
     passes(&setting, &flags, &[&installed("dapr-py/bin/python"), &program, &proto]);
+}
+
+/// A process that is ended with the test.
+struct Component(Child);
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        // It may be gone: the program of the test kills it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_component_in_a_process_of_its_own() {
+    let setting = Setting::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let example = root.join("examples/pluggable-component");
+    let resources = fs::read(example.join("resources/components.yaml")).unwrap();
+    setting.file("resources/components.yaml", &resources);
+    let python = installed("dapr-py/bin/python");
+    let sockets = setting.path().join("sockets");
+    let (program, proto, socket) =
+        (example.join("component.py"), root.join("proto"), sockets.join("shelf.sock"));
+    let mut component = Command::new(&python);
+    component.args([&program, &proto, &socket]).stdout(Stdio::piped());
+    let mut component = Component(component.spawn().unwrap());
+    let mut listening = String::new();
+    BufReader::new(component.0.stdout.take().unwrap()).read_line(&mut listening).unwrap();
+    assert!(listening.contains("listening on"), "the component ended: {listening:?}");
+    let setting = setting.env("DAPR_COMPONENTS_SOCKETS_FOLDER", sockets.to_str().unwrap());
+    let flags = ["--app-id", "py-shop", "--app-port", &free_port()];
+    let program_of_test = folder("python").join("pluggable.py");
+    passes(&setting, &flags, &[&python, &program_of_test, &python, &program, &proto, &socket]);
 }
 
 #[test]

@@ -333,8 +333,8 @@ impl std::fmt::Debug for S3 {
 
 #[async_trait]
 impl Binding for S3 {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
+    fn operations(&self) -> Vec<&str> {
+        OPERATIONS.to_vec()
     }
 
     async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {

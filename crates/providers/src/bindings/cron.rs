@@ -72,8 +72,8 @@ impl Cron {
 
 #[async_trait]
 impl Binding for Cron {
-    fn operations(&self) -> &'static [&'static str] {
-        &[]
+    fn operations(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     fn is_input(&self) -> bool {

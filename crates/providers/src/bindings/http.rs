@@ -257,8 +257,8 @@ impl Http {
 
 #[async_trait]
 impl Binding for Http {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
+    fn operations(&self) -> Vec<&str> {
+        OPERATIONS.to_vec()
     }
 
     async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {

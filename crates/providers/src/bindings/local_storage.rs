@@ -237,8 +237,8 @@ fn json(value: &serde_json::Value) -> BindingResponse {
 
 #[async_trait]
 impl Binding for LocalStorage {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
+    fn operations(&self) -> Vec<&str> {
+        OPERATIONS.to_vec()
     }
 
     async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {

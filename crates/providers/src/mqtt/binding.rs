@@ -91,8 +91,8 @@ impl Mqtt {
 
 #[async_trait]
 impl Binding for Mqtt {
-    fn operations(&self) -> &'static [&'static str] {
-        &["create"]
+    fn operations(&self) -> Vec<&str> {
+        vec!["create"]
     }
 
     fn is_input(&self) -> bool {

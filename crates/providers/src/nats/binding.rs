@@ -106,8 +106,8 @@ impl Nats {
 
 #[async_trait]
 impl Binding for Nats {
-    fn operations(&self) -> &'static [&'static str] {
-        &["create", "publish", "request"]
+    fn operations(&self) -> Vec<&str> {
+        vec!["create", "publish", "request"]
     }
 
     fn is_input(&self) -> bool {

@@ -125,8 +125,8 @@ impl RabbitMq {
 
 #[async_trait]
 impl Binding for RabbitMq {
-    fn operations(&self) -> &'static [&'static str] {
-        &["create"]
+    fn operations(&self) -> Vec<&str> {
+        vec!["create"]
     }
 
     fn is_input(&self) -> bool {

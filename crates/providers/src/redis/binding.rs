@@ -31,8 +31,8 @@ struct RedisBinding {
 
 #[async_trait]
 impl Binding for RedisBinding {
-    fn operations(&self) -> &'static [&'static str] {
-        OPERATIONS
+    fn operations(&self) -> Vec<&str> {
+        OPERATIONS.to_vec()
     }
 
     async fn invoke(&self, request: BindingRequest) -> Result<BindingResponse, BlockError> {
