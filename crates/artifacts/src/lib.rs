@@ -5,11 +5,15 @@
 //! |---|---|
 //! | [`sniff`] | what a file is, by its first bytes |
 //! | [`error`] | why a module could not be had, and what to do |
+//! | [`reference`], [`digest`], [`media_type`] | how things in registries are named |
 //! | `file` | paths and standard input |
 //! | `url` | HTTP and HTTPS with redirects |
 
+pub mod digest;
 pub mod error;
 mod file;
+pub mod media_type;
+pub mod reference;
 pub mod sniff;
 mod url;
 
