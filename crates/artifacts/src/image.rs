@@ -108,7 +108,9 @@ fn list(
             remove_below(names, &removed);
         } else {
             let found = match entry.header().entry_type() {
-                EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Found::File(index),
+                EntryType::Regular | EntryType::Continuous => Found::File(index),
+                // A head that says it is gigabytes.
+                EntryType::GNUSparse => Found::Other("a sparse file"),
                 EntryType::Link => Found::Link(link(entry, "")?),
                 EntryType::Symlink => Found::Link(link(entry, folder)?),
                 EntryType::Directory => Found::Other("a folder"),

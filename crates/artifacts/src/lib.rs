@@ -119,10 +119,13 @@ impl Source {
         Source::Oci(Box::new(OciSource { reference: reference.to_owned(), access: Access::default() }))
     }
 
-    /// The same with another way to speak with registries; nothing else has one.
+    /// The same with another way to speak with registries; nothing else has one. A signature that was asked for is
+    /// asked for still.
     pub fn with_access(mut self, access: &Access) -> Source {
         if let Source::Oci(source) = &mut self {
+            let own = source.access.cosign_key.take();
             source.access = access.clone();
+            source.access.cosign_key = own.or_else(|| access.cosign_key.clone());
         }
         self
     }

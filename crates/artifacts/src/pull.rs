@@ -108,6 +108,7 @@ impl Session<'_> {
         let reference = self.reference.with_selector(Selector::Tag(tag.clone()));
         let digest = self.tag(&tag).await?.ok_or_else(|| RegistryError::NotFound { reference: reference.to_string() })?;
         if reference != *self.reference {
+            tracing::info!("{} is {tag} ({digest})", self.reference);
             let known = Remembered { tag, digest: digest.clone() };
             self.store.remember(&self.reference.to_string(), &known)?;
         }
@@ -334,7 +335,7 @@ impl Session<'_> {
     /// Whether somebody with the key has signed what has this digest.
     async fn check_signature(&self, key: &cosign::Key, digest: &Digest) -> Result<(), RegistryError> {
         let mut reason = "it has no signature".to_owned();
-        if let Some(found) = self.tag(&cosign::signature_tag(digest)).await?
+        if let Some(found) = self.attached(&cosign::signature_tag(digest)).await?
             && let Document::Manifest(manifest) = self.document(&found).await?
         {
             let signatures =
@@ -380,11 +381,7 @@ impl Session<'_> {
                 index
             }
             None => {
-                let found = match self.tag(&tag).await {
-                    Err(RegistryError::Offline { .. }) => None,
-                    found => found?,
-                };
-                let Some(found) = found else { return Ok(Vec::new()) };
+                let Some(found) = self.attached(&tag).await? else { return Ok(Vec::new()) };
                 match self.document(&found).await? {
                     Document::Index(index) => index,
                     Document::Manifest(_) => return Ok(Vec::new()),
@@ -396,6 +393,14 @@ impl Session<'_> {
             kind.is_empty() || kind.starts_with(media_type::SIGSTORE_BUNDLE)
         };
         Ok(index.manifests.into_iter().filter(is_bundle).take(cosign::MAX_SIGNATURES).collect())
+    }
+
+    /// What a tag leads to that need not be there, with a network or without.
+    async fn attached(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+        match self.tag(tag).await {
+            Err(RegistryError::Offline { .. }) => Ok(None),
+            found => found,
+        }
     }
 
     async fn signed(&self, layer: &Descriptor) -> Result<Bytes, RegistryError> {
