@@ -37,7 +37,7 @@ const MAX_ERROR: u64 = 64 << 10;
 const MAX_PAGES: usize = 1000;
 const MAX_TAGS: usize = 200_000;
 
-/// How often a request is sent that a registry is too busy for.
+/// How often a request is sent that a registry is too busy for, or whose connection breaks.
 const ATTEMPTS: u32 = 4;
 
 /// The longest pause that a registry can ask for.

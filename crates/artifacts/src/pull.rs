@@ -15,7 +15,7 @@ use crate::media_type::{self, LayerKind};
 use crate::progress::Progress;
 use crate::reference::{Reference, Selector, highest};
 use crate::sniff::sniff;
-use crate::store::{DEFAULT_MAX_BYTES, Remembered, Store};
+use crate::store::{DEFAULT_MAX_BYTES, Partial, Remembered, Store};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::sync::Semaphore;
@@ -307,7 +307,7 @@ impl Session<'_> {
             (None, None) => return Err(self.offline(&what())),
             (None, Some(client)) => {
                 self.progress.expect(descriptor.size);
-                let mut partial = self.store.partial(&descriptor.digest, descriptor.size)?;
+                let mut partial = self.partial(descriptor).await?;
                 let downloaded =
                     client.download(self.reference.repository(), descriptor, &mut partial, &self.progress).await;
                 match downloaded {
@@ -409,6 +409,13 @@ impl Session<'_> {
             return Err(RegistryError::Limit { what, limit: bytes_of(cosign::MAX_DOCUMENT) });
         }
         self.content(layer).await
+    }
+
+    /// What is there already is hashed, which takes long for a large module.
+    async fn partial(&self, descriptor: &Descriptor) -> Result<Partial, RegistryError> {
+        let (store, digest, size) = (self.store.clone(), descriptor.digest.clone(), descriptor.size);
+        let opened = tokio::task::spawn_blocking(move || store.partial(&digest, size)).await;
+        opened.unwrap_or_else(|panicked| Err(self.no_module(panicked.to_string())))
     }
 
     /// Reading verifies the digest, which takes long for a large module; the executor's threads have other work.

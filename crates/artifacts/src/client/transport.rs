@@ -6,6 +6,7 @@
 //! header.
 
 use super::error::RegistryError;
+use super::{ATTEMPTS, pause};
 use crate::access::Access;
 use crate::tls;
 use crate::url::{chain, resolve, without_secrets};
@@ -72,6 +73,11 @@ impl Ask {
         Ask { body, ..self }
     }
 
+    /// Whether it changes nothing, and may be sent again.
+    fn is_read(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+
     /// For messages.
     pub(super) fn shown(&self) -> String {
         without_secrets(&self.uri.to_string())
@@ -105,8 +111,7 @@ impl Transport {
         for _ in 0..=MAX_REDIRECTS {
             let authorization = authorization.filter(|_| is_same_place(&ask.uri, &uri));
             let response = self.send_once(ask, &uri, authorization).await?;
-            let is_read = ask.method == Method::GET || ask.method == Method::HEAD;
-            if !is_read || !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            if !ask.is_read() || !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
@@ -139,14 +144,27 @@ impl Transport {
             .body(Full::new(ask.body.clone()))
             .map_err(|error| RegistryError::Malformed { what: shown(uri), reason: error.to_string() })?;
         let patience = SILENCE + Duration::from_secs(ask.body.len() as u64 / SLOWEST_UPLOAD);
-        let answer = timeout(patience, self.client.request(request)).await;
-        let answer = answer
-            .map_err(|_| RegistryError::Timeout { url: shown(uri), seconds: patience.as_secs() })?;
-        answer.map_err(|error| RegistryError::Connect {
-            url: shown(uri),
-            reason: chain(&error),
-            plain: uri.scheme_str() == Some("http"),
-        })
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let answer = timeout(patience, self.client.request(request.clone())).await;
+            let answer = answer
+                .map_err(|_| RegistryError::Timeout { url: shown(uri), seconds: patience.as_secs() })?;
+            match answer {
+                // The connection was there and broke. A registry that cannot be reached at all is told at once.
+                Err(error) if !error.is_connect() && ask.is_read() && attempt < ATTEMPTS => {
+                    tracing::debug!("{}: {}", shown(uri), chain(&error));
+                    tokio::time::sleep(pause(attempt, None)).await;
+                }
+                answer => {
+                    return answer.map_err(|error| RegistryError::Connect {
+                        url: shown(uri),
+                        reason: chain(&error),
+                        plain: uri.scheme_str() == Some("http"),
+                    });
+                }
+            }
+        }
     }
 }
 

@@ -74,6 +74,9 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request, usize) -> Answer, seen: &
         seen.iter().filter(|one| one.target == request.target && one.method == request.method).count()
     };
     let answer = answer(&request, number);
+    if answer.status == 0 {
+        return;
+    }
     let length = answer.promised.unwrap_or(answer.body.len());
     let mut head = format!("HTTP/1.1 {} x\r\ncontent-length: {length}\r\nconnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
@@ -127,6 +130,11 @@ impl Request {
 impl Answer {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         Answer { status, headers: Vec::new(), body: body.into(), promised: None }
+    }
+
+    /// Hangs up without a word.
+    pub(crate) fn silence() -> Answer {
+        Answer::new(0, "")
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Answer {

@@ -137,7 +137,7 @@ fn module(findings: &mut Findings, node: &Node, path: &str, dir: &Path) -> Optio
 /// Adds the key by which the module must be signed. A key that nothing is verified with would protect nobody.
 fn with_key(
     findings: &mut Findings,
-    table: &mut Table,
+    table: &mut Table<'_>,
     module: Option<ModuleSource>,
     dir: &Path,
 ) -> Option<ModuleSource> {
@@ -150,7 +150,7 @@ fn with_key(
         (module, None, _) | (module, _, None) => Some(module),
         (module, Some(_), Some(at)) => {
             let path = table.path_of("cosign_key");
-            findings.add(at, path, "only modules in a registry are signed with cosign", "expected module = \"oci://…\"");
+            findings.add(at, &path, "only modules in a registry are signed with cosign", "expected module = \"oci://…\"");
             Some(module)
         }
     }
