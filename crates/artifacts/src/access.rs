@@ -58,10 +58,11 @@ impl Places {
         let below_home = |name: &str| Some(home.as_deref()?.join(name));
         let cache = || absolute("XDG_CACHE_HOME").or_else(|| below_home(".cache"));
         let downloads = path("DHOW_ARTIFACTS_DIR").or_else(|| Some(cache()?.join("dhow/artifacts")));
-        let named: Vec<PathBuf> = [path("REGISTRY_AUTH_FILE"), path("DOCKER_CONFIG").map(|dir| dir.join("config.json"))]
-            .into_iter()
-            .flatten()
-            .collect();
+        let named: Vec<PathBuf> =
+            [path("REGISTRY_AUTH_FILE"), path("DOCKER_CONFIG").map(|dir| dir.join("config.json"))]
+                .into_iter()
+                .flatten()
+                .collect();
         let usual = || {
             let podman = |dir: Option<PathBuf>| dir.map(|dir| dir.join("containers/auth.json"));
             let config = absolute("XDG_CONFIG_HOME").or_else(|| below_home(".config"));

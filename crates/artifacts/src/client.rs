@@ -170,7 +170,9 @@ impl Client {
         for _ in 0..MAX_PAGES {
             let response = self.send_patiently(&ask, repository, Right::Pull).await?;
             if response.status() == StatusCode::NOT_FOUND {
-                return Err(RegistryError::NotFound { reference: format!("oci://{}/{repository}", self.registry) });
+                return Err(RegistryError::NotFound {
+                    reference: format!("oci://{}/{repository}", self.registry),
+                });
             }
             if !response.status().is_success() {
                 return Err(self.failed(&ask, response).await);
@@ -216,7 +218,12 @@ impl Client {
     }
 
     /// Sends a request, and once more when the registry has asked who we are and there is something to say.
-    async fn send(&self, ask: &Ask, repository: &str, scope: &str) -> Result<Response<Incoming>, RegistryError> {
+    async fn send(
+        &self,
+        ask: &Ask,
+        repository: &str,
+        scope: &str,
+    ) -> Result<Response<Incoming>, RegistryError> {
         let known = self.auth.header(scope).await;
         let response = self.transport.send(ask, known.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -251,7 +258,8 @@ impl Client {
             if !is_busy || attempt == ATTEMPTS {
                 return Ok(response);
             }
-            let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let asked =
+                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             tokio::time::sleep(pause(attempt, asked.map(Duration::from_secs))).await;
         }
     }
@@ -328,7 +336,9 @@ fn message(body: &[u8]) -> String {
 fn content_digest(headers: &HeaderMap, what: &str) -> Result<Option<Digest>, RegistryError> {
     let Some(value) = headers.get(CONTENT_DIGEST) else { return Ok(None) };
     let digest = value.to_str().unwrap_or_default().parse::<Digest>();
-    digest.map(Some).map_err(|error| RegistryError::Malformed { what: what.to_owned(), reason: error.to_string() })
+    digest
+        .map(Some)
+        .map_err(|error| RegistryError::Malformed { what: what.to_owned(), reason: error.to_string() })
 }
 
 /// Where the next page of a list is (RFC 8288).
@@ -336,7 +346,9 @@ fn next_page(link: &str) -> Option<String> {
     link.split(',').find_map(|link| {
         let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
         let is_next = rest.split(';').any(|part| {
-            part.trim().strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
+            part.trim()
+                .strip_prefix("rel=")
+                .is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
         });
         is_next.then(|| target.to_owned())
     })

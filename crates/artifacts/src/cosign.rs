@@ -29,8 +29,8 @@ const MAX_KEY: u64 = 64 << 10;
 
 /// What a key on the curve P-256 begins with in DER (RFC 5480): SEQUENCE, id-ecPublicKey, prime256v1, BIT STRING.
 const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// The public key of whoever signs.
@@ -55,7 +55,11 @@ impl Key {
             .and_then(|(_, rest)| rest.split_once("-----END PUBLIC KEY-----"))
             .map(|(body, _)| body.split_whitespace().collect::<String>());
         let Some(body) = body else {
-            let private = if text.contains("PRIVATE KEY") { "; it is a private key, which belongs to the signer" } else { "" };
+            let private = if text.contains("PRIVATE KEY") {
+                "; it is a private key, which belongs to the signer"
+            } else {
+                ""
+            };
             return Err(format!("it holds no public key (-----BEGIN PUBLIC KEY-----){private}"));
         };
         let der = STANDARD.decode(body).map_err(|error| format!("its key is no base64: {error}"))?;
@@ -142,7 +146,8 @@ impl Key {
         }
         let statement: Statement = serde_json::from_slice(&payload).map_err(senseless)?;
         let algorithm = digest.algorithm().to_string();
-        let is_about = |subject: &Subject| subject.digest.get(&algorithm).is_some_and(|hex| hex == digest.hex());
+        let is_about =
+            |subject: &Subject| subject.digest.get(&algorithm).is_some_and(|hex| hex == digest.hex());
         match statement.subject.iter().any(is_about) {
             true => Ok(()),
             false => Err("the signature is for something else".to_owned()),
@@ -213,7 +218,8 @@ mod tests {
             (right.clone(), "!".to_owned(), Err("base64")),
             (right, String::new(), Err("another key")),
         ];
-        let (elsewhere, attestation) = (document(&Digest::sha256(b"x"), kind), document(&digest, "attestation"));
+        let (elsewhere, attestation) =
+            (document(&Digest::sha256(b"x"), kind), document(&digest, "attestation"));
         let more = [
             (elsewhere.clone(), sign(&pair, elsewhere.as_bytes()), Err("the signature is for")),
             (attestation.clone(), sign(&pair, attestation.as_bytes()), Err("no signature of an image")),

@@ -169,7 +169,11 @@ fn each_entry(
         true => Box::new(MultiGzDecoder::new(packed)),
         false => Box::new(packed),
     };
-    let counted = Counted { inner: reader, left: limits.unpacked - budget.bytes.min(limits.unpacked), exceeded: &exceeded };
+    let counted = Counted {
+        inner: reader,
+        left: limits.unpacked - budget.bytes.min(limits.unpacked),
+        exceeded: &exceeded,
+    };
     let mut archive = Archive::new(counted);
     let mut count = entries;
     let mut walk = || -> Result<(), String> {
@@ -291,7 +295,9 @@ fn follow<'a>(names: &'a BTreeMap<String, Found>, begin: &'a str) -> Result<(&'a
         match names.get(name) {
             Some(Found::File(layer)) => return Ok((name, *layer)),
             Some(Found::Link(target)) => name = target,
-            Some(Found::Other(kind)) => return Err(format!("the image starts {:?}, which is {kind}", shown(name))),
+            Some(Found::Other(kind)) => {
+                return Err(format!("the image starts {:?}, which is {kind}", shown(name)));
+            }
             None => return Err(format!("the image starts {:?}, a link to nothing", shown(begin))),
         }
     }
@@ -398,12 +404,7 @@ mod tests {
                 &["a.wasm"],
                 Ok(WASM),
             ),
-            (
-                "whiteout",
-                vec![tar(&two), tar(&[file("bin/.wh.b.wasm", b""), file("c", b"")])],
-                &[],
-                Ok(WASM),
-            ),
+            ("whiteout", vec![tar(&two), tar(&[file("bin/.wh.b.wasm", b""), file("c", b"")])], &[], Ok(WASM)),
             ("whiteout of a folder", vec![tar(&two), tar(&[file(".wh.bin", b"")])], &[], Ok(WASM)),
             (
                 "opaque folder",
@@ -433,8 +434,18 @@ mod tests {
                 &["a"],
                 Err("a link to nothing"),
             ),
-            ("a device", vec![tar(&[("a.wasm", EntryType::Char, b"")])], &["a.wasm"], Err("which is a device")),
-            ("a name that leads out", vec![tar(&[file("../a.wasm", WASM)])], &[], Err("leads out of the image")),
+            (
+                "a device",
+                vec![tar(&[("a.wasm", EntryType::Char, b"")])],
+                &["a.wasm"],
+                Err("which is a device"),
+            ),
+            (
+                "a name that leads out",
+                vec![tar(&[file("../a.wasm", WASM)])],
+                &[],
+                Err("leads out of the image"),
+            ),
             ("no archive", vec![b"x".repeat(1024)], &[], Err("no whole tar archive")),
         ];
         for (what, layers, command, expected) in cases {
@@ -457,7 +468,11 @@ mod tests {
             ("bytes of two layers", vec![gzip(&half), gzip(&half)], "1 MiB"),
             ("entries", vec![gzip(&tar(&many))], "50 files"),
             ("module", vec![gzip(&tar(&[file("a.wasm", &zeros[..2000])]))], "1000 bytes"),
-            ("cut off", vec![gzip(&tar(&[file("a.wasm", &zeros[..2000])]))[..30].to_vec()], "no whole tar archive"),
+            (
+                "cut off",
+                vec![gzip(&tar(&[file("a.wasm", &zeros[..2000])]))[..30].to_vec()],
+                "no whole tar archive",
+            ),
         ];
         for (what, layers, part) in cases {
             let error = run(&layers, &[]).unwrap_err();

@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn platforms_are_ranked() {
-        let platform = |os: &str, architecture: &str| Platform { os: os.into(), architecture: architecture.into() };
+        let platform =
+            |os: &str, architecture: &str| Platform { os: os.into(), architecture: architecture.into() };
         assert!(platform("wasip2", "wasm").rank() < platform("wasi", "wasm32").rank());
         assert_eq!(platform("linux", "amd64").rank(), None);
         assert_eq!(platform("linux", "wasm").rank(), None);

@@ -1,7 +1,11 @@
 //! From a reference to a module: which manifest, whether it is trusted, which of its layers, which file in them.
 //!
+//! `pull/signature.rs` is about trust.
+//!
 //! Nothing is looked at whose digest was not verified, and nothing is downloaded before its announced size was found
 //! to be acceptable.
+
+mod signature;
 
 use crate::access::Access;
 use crate::client::Client;
@@ -11,7 +15,7 @@ use crate::cosign;
 use crate::digest::Digest;
 use crate::image::{self, Layer, Limits};
 use crate::manifest::{Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_MANIFEST, Manifest};
-use crate::media_type::{self, LayerKind};
+use crate::media_type::LayerKind;
 use crate::progress::Progress;
 use crate::reference::{Reference, Selector, highest};
 use crate::sniff::sniff;
@@ -67,8 +71,8 @@ pub async fn pull(
     };
     let (reference, digest) = session.resolve().await?;
     if let Some(path) = &access.cosign_key {
-        let key = cosign::Key::read(path)
-            .map_err(|reason| RegistryError::File { path: path.clone(), reason })?;
+        let key =
+            cosign::Key::read(path).map_err(|reason| RegistryError::File { path: path.clone(), reason })?;
         session.check_signature(&key, &digest).await?;
     }
     let manifest = session.manifest(&digest).await?;
@@ -106,7 +110,10 @@ impl Session<'_> {
             },
         };
         let reference = self.reference.with_selector(Selector::Tag(tag.clone()));
-        let digest = self.tag(&tag).await?.ok_or_else(|| RegistryError::NotFound { reference: reference.to_string() })?;
+        let digest = self
+            .tag(&tag)
+            .await?
+            .ok_or_else(|| RegistryError::NotFound { reference: reference.to_string() })?;
         if reference != *self.reference {
             tracing::info!("{} is {tag} ({digest})", self.reference);
             let known = Remembered { tag, digest: digest.clone() };
@@ -186,11 +193,16 @@ impl Session<'_> {
 
     /// The manifest of an index that is for Wasm; one that is alone is taken whatever it is for.
     fn choose(&self, index: Index) -> Result<Descriptor, RegistryError> {
-        let mut candidates: Vec<Descriptor> =
-            index.manifests.into_iter().filter(|manifest| manifest.annotation(ATTESTATION).is_none()).collect();
+        let mut candidates: Vec<Descriptor> = index
+            .manifests
+            .into_iter()
+            .filter(|manifest| manifest.annotation(ATTESTATION).is_none())
+            .collect();
         let rank = |manifest: &Descriptor| manifest.platform.as_ref().and_then(|platform| platform.rank());
-        if let Some(best) =
-            candidates.iter().filter(|manifest| rank(manifest).is_some()).min_by_key(|manifest| rank(manifest))
+        if let Some(best) = candidates
+            .iter()
+            .filter(|manifest| rank(manifest).is_some())
+            .min_by_key(|manifest| rank(manifest))
         {
             return Ok(best.clone());
         }
@@ -212,7 +224,9 @@ impl Session<'_> {
 
     /// The module of a manifest.
     async fn module(&self, manifest: &Manifest) -> Result<Bytes, RegistryError> {
-        let of_kind = |kind: LayerKind| manifest.layers.iter().filter(move |layer| LayerKind::of(&layer.media_type) == kind);
+        let of_kind = |kind: LayerKind| {
+            manifest.layers.iter().filter(move |layer| LayerKind::of(&layer.media_type) == kind)
+        };
         let wasm: Vec<&Descriptor> = of_kind(LayerKind::Wasm).collect();
         match wasm.as_slice() {
             [layer] => return self.layer(layer).await,
@@ -295,7 +309,8 @@ impl Session<'_> {
             module: self.limit,
         };
         let reference = self.reference.to_string();
-        let found = tokio::task::spawn_blocking(move || image::module(&reference, &layers, &command, limits)).await;
+        let found =
+            tokio::task::spawn_blocking(move || image::module(&reference, &layers, &command, limits)).await;
         found.unwrap_or_else(|panicked| Err(self.no_module(panicked.to_string())))
     }
 
@@ -308,8 +323,9 @@ impl Session<'_> {
             (None, Some(client)) => {
                 self.progress.expect(descriptor.size);
                 let mut partial = self.partial(descriptor).await?;
-                let downloaded =
-                    client.download(self.reference.repository(), descriptor, &mut partial, &self.progress).await;
+                let downloaded = client
+                    .download(self.reference.repository(), descriptor, &mut partial, &self.progress)
+                    .await;
                 match downloaded {
                     Ok(()) => partial.finish()?,
                     Err(error @ RegistryError::Size { .. }) => {
@@ -330,85 +346,6 @@ impl Session<'_> {
             return Err(RegistryError::Size { what: what(), expected, found });
         }
         Ok(bytes)
-    }
-
-    /// Whether somebody with the key has signed what has this digest.
-    async fn check_signature(&self, key: &cosign::Key, digest: &Digest) -> Result<(), RegistryError> {
-        let mut reason = "it has no signature".to_owned();
-        if let Some(found) = self.attached(&cosign::signature_tag(digest)).await?
-            && let Document::Manifest(manifest) = self.document(&found).await?
-        {
-            let signatures =
-                manifest.layers.iter().filter(|layer| layer.media_type == media_type::SIMPLE_SIGNING);
-            for layer in signatures.take(cosign::MAX_SIGNATURES) {
-                let Some(signature) = layer.annotation(cosign::SIGNATURE) else { continue };
-                let document = self.signed(layer).await?;
-                match key.verify(&document, signature, digest) {
-                    Ok(()) => return Ok(()),
-                    Err(wrong) => reason = wrong,
-                }
-            }
-        }
-        for bundle in self.bundles(digest).await? {
-            let Document::Manifest(manifest) = self.document(&bundle.digest).await? else { continue };
-            let layers = manifest.layers.iter();
-            for layer in layers.filter(|layer| layer.media_type.starts_with(media_type::SIGSTORE_BUNDLE)).take(4) {
-                let bundle = self.signed(layer).await?;
-                match key.verify_bundle(&bundle, digest) {
-                    Ok(()) => return Ok(()),
-                    Err(wrong) => reason = wrong,
-                }
-            }
-        }
-        Err(RegistryError::Signature { reference: self.reference.to_string(), digest: digest.clone(), reason })
-    }
-
-    /// Manifests of bundles that are attached to a manifest. The list is remembered as the tag that stands for it where
-    /// the registry has none of its own.
-    async fn bundles(&self, digest: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        let tag = cosign::referrers_tag(digest);
-        let listed = match &self.client {
-            Some(client) => client.referrers(self.reference.repository(), digest).await?,
-            None => None,
-        };
-        let index = match listed {
-            Some(index) => {
-                let bytes = serde_json::to_vec(&index).unwrap_or_default();
-                let known = Remembered { tag: tag.clone(), digest: Digest::sha256(&bytes) };
-                self.store.write(&known.digest, &bytes)?;
-                let name = self.reference.with_selector(Selector::Tag(tag)).to_string();
-                self.store.remember(&name, &known)?;
-                index
-            }
-            None => {
-                let Some(found) = self.attached(&tag).await? else { return Ok(Vec::new()) };
-                match self.document(&found).await? {
-                    Document::Index(index) => index,
-                    Document::Manifest(_) => return Ok(Vec::new()),
-                }
-            }
-        };
-        let is_bundle = |manifest: &Descriptor| {
-            let kind = manifest.artifact_type.as_deref().unwrap_or_default();
-            kind.is_empty() || kind.starts_with(media_type::SIGSTORE_BUNDLE)
-        };
-        Ok(index.manifests.into_iter().filter(is_bundle).take(cosign::MAX_SIGNATURES).collect())
-    }
-
-    /// What a tag leads to that need not be there, with a network or without.
-    async fn attached(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
-        match self.tag(tag).await {
-            Err(RegistryError::Offline { .. }) => Ok(None),
-            found => found,
-        }
-    }
-
-    async fn signed(&self, layer: &Descriptor) -> Result<Bytes, RegistryError> {
-        if layer.size > cosign::MAX_DOCUMENT {
-            let what = format!("the signature {} of {}", layer.digest, self.reference);
-            return Err(RegistryError::Limit { what, limit: bytes_of(cosign::MAX_DOCUMENT) });
-        }
-        self.content(layer).await
     }
 
     /// What is there already is hashed, which takes long for a large module.

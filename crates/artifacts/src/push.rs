@@ -50,7 +50,9 @@ pub async fn push(
         RegistryError::Reference(ReferenceError { text: reference.to_string(), reason: reason.to_owned() })
     };
     let Selector::Tag(first) = reference.selector() else {
-        return Err(refused("what is pushed gets a tag; its digest follows from it, and a range is for pulls"));
+        return Err(refused(
+            "what is pushed gets a tag; its digest follows from it, and a range is for pulls",
+        ));
     };
     if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
         return Err(refused(&format!("{tag:?} is no tag (at most 128 letters, digits, _ . -)")));
@@ -94,7 +96,9 @@ impl Artifact {
         };
         let config = Bytes::from(serde_json::to_vec(&config).unwrap_or_default());
         let mut annotations = self.annotations.clone();
-        annotations.entry("org.opencontainers.image.created".to_owned()).or_insert_with(|| self.created.clone());
+        annotations
+            .entry("org.opencontainers.image.created".to_owned())
+            .or_insert_with(|| self.created.clone());
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),

@@ -64,7 +64,9 @@ impl Store {
     /// lead elsewhere.
     pub fn open(folder: &Path, max_bytes: u64) -> Result<Store, RegistryError> {
         let store = Store { folder: folder.to_owned(), max_bytes };
-        for folder in [folder.to_owned(), store.blobs("sha256"), store.blobs("sha512"), store.partials(), store.tags()] {
+        for folder in
+            [folder.to_owned(), store.blobs("sha256"), store.blobs("sha512"), store.partials(), store.tags()]
+        {
             make_private(&folder).map_err(|reason| RegistryError::Store { path: folder, reason })?;
         }
         Ok(store)
@@ -98,7 +100,8 @@ impl Store {
     /// Begins a download, or goes on with one that broke off.
     pub fn partial(&self, digest: &Digest, size: u64) -> Result<Partial, RegistryError> {
         let path = self.partials().join(format!("{}-{}", digest.algorithm(), digest.hex()));
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = opened.map_err(|error| failed(&path, &error))?;
         // Whoever holds the lock is at it; then this is a download of its own.
         if file.try_lock().is_err() || !is_at(&file, &path) {

@@ -92,7 +92,9 @@ pub(crate) fn logout(args: &Logout) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Kept::Program(program)) => {
-            crate::say(format_args!("logged out of {registry}; docker-credential-{program} knows it no more"));
+            crate::say(format_args!(
+                "logged out of {registry}; docker-credential-{program} knows it no more"
+            ));
             Ok(ExitCode::SUCCESS)
         }
         None => Err(Error::new(format!("{} holds no credentials for {registry}", file.display()))),
@@ -122,21 +124,23 @@ fn registry(text: &str) -> Result<String, Error> {
 }
 
 fn file(path: Option<PathBuf>) -> Result<PathBuf, Error> {
-    path.ok_or_else(|| Error::new("there is no home folder for credentials; set REGISTRY_AUTH_FILE to a file"))
+    path.ok_or_else(|| {
+        Error::new("there is no home folder for credentials; set REGISTRY_AUTH_FILE to a file")
+    })
 }
 
 /// Asks a person; a secret is not shown while it is typed.
 fn ask(prompt: &str, secret: bool) -> Result<String, Error> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err(Error::usage(
-            "there is no terminal to ask on; give --username and --password-stdin",
-        ));
+        return Err(Error::usage("there is no terminal to ask on; give --username and --password-stdin"));
     }
     eprint_prompt(prompt);
     let mut line = String::new();
     let read = {
-        let _quiet = secret.then(process::without_echo).transpose()
+        let _quiet = secret
+            .then(process::without_echo)
+            .transpose()
             .context(|| "cannot switch the terminal's echo off".to_owned())?;
         stdin.lock().take(LONGEST).read_line(&mut line)
     };

@@ -61,7 +61,9 @@ pub(crate) fn execute(args: &Pull) -> Result<ExitCode, Error> {
             out.write_all(&pulled.module)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Some(path) => std::fs::write(path, &pulled.module).context(|| format!("cannot write {}", path.display()))?,
+        Some(path) => {
+            std::fs::write(path, &pulled.module).context(|| format!("cannot write {}", path.display()))?
+        }
         None => {}
     }
     if args.json {

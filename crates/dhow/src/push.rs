@@ -82,10 +82,8 @@ pub(crate) fn execute(args: &Push) -> Result<ExitCode, Error> {
     let inspection = &program.inspection;
     let is_component = inspection.kind == dhow_engine::Kind::Component;
     let artifact = Artifact {
-        component: is_component.then(|| Interfaces {
-            exports: inspection.exports.clone(),
-            imports: inspection.imports.clone(),
-        }),
+        component: is_component
+            .then(|| Interfaces { exports: inspection.exports.clone(), imports: inspection.imports.clone() }),
         module: wasm.into_owned().into(),
         created: created(),
         author: args.author.clone(),

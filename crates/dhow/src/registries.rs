@@ -12,7 +12,13 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Registries")]
 pub(crate) struct Registry {
     /// Registry that is spoken with over plain HTTP (repeatable)
-    #[arg(long, value_name = "HOST[:PORT]", env = "DHOW_INSECURE", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "DHOW_INSECURE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     insecure: Vec<String>,
     /// PEM file with authorities that are trusted besides the system's
     #[arg(long, value_name = "FILE", env = "DHOW_CA", hide_env_values = true)]
@@ -50,7 +56,11 @@ impl Registry {
             let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
             rest.split('/').next().unwrap_or_default().to_owned()
         };
-        Access { insecure: self.insecure.iter().map(host).collect(), ca: self.ca.clone(), ..Access::default() }
+        Access {
+            insecure: self.insecure.iter().map(host).collect(),
+            ca: self.ca.clone(),
+            ..Access::default()
+        }
     }
 }
 
@@ -85,7 +95,9 @@ impl FetchingOne {
 /// Shown on a terminal while something is downloaded.
 pub(crate) fn download_bar(what: &str) -> ProgressBar {
     let progress = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
         progress.set_style(style);
     }
     progress.set_message(what.to_owned());

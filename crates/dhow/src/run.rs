@@ -352,7 +352,9 @@ fn app_id(source: &Source) -> String {
             let file = url.rsplit('/').next()?;
             Some(file.split('.').next().unwrap_or(file).to_owned())
         }),
-        Source::Oci(source) => source.reference.parse::<Reference>().ok().map(|found| found.name().to_owned()),
+        Source::Oci(source) => {
+            source.reference.parse::<Reference>().ok().map(|found| found.name().to_owned())
+        }
         Source::Stdin => None,
     };
     harmless(&name.unwrap_or_default())

@@ -122,7 +122,8 @@ impl Up {
             .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
         let path = self.manifest.clone();
         let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
-        let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new(), access: self.fetching.access() };
+        let mut fleet =
+            Fleet { host: Arc::clone(&host), current: BTreeMap::new(), access: self.fetching.access() };
         fleet.update(&manifest).await?;
         let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;

@@ -20,7 +20,8 @@ pub fn docker_registry_with_users() -> Result<(Process, Certificates), StartErro
     let server = prepare()?;
     let certificates = Certificates::make(server.folder())?;
     let folder = server.folder().display().to_string();
-    std::fs::write(server.folder().join("htpasswd"), HTPASSWD).map_err(|error| io_failed("registry", &error))?;
+    std::fs::write(server.folder().join("htpasswd"), HTPASSWD)
+        .map_err(|error| io_failed("registry", &error))?;
     let tls = format!("  tls:\n    certificate: {folder}/certificate.pem\n    key: {folder}/key.pem\n");
     let auth = format!("auth:\n  htpasswd:\n    realm: dhow\n    path: {folder}/htpasswd\n");
     Ok((start(server, &tls, &auth)?, certificates))

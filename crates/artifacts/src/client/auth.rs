@@ -56,7 +56,10 @@ impl Auth {
 
     /// With these credentials and no others.
     pub(super) fn with_credentials(registry: &str, place: Uri, credentials: Credentials) -> Auth {
-        Auth { credentials: OnceCell::new_with(Some(Some(credentials))), ..Auth::new(registry, place, Vec::new()) }
+        Auth {
+            credentials: OnceCell::new_with(Some(Some(credentials))),
+            ..Auth::new(registry, place, Vec::new())
+        }
     }
 
     /// What the registry was told last for this scope.
@@ -86,7 +89,9 @@ impl Auth {
                 let token = self.token(transport, realm, service.as_deref(), scope, credentials).await?;
                 header("Bearer", &token)
             }
-            (None, Some(Credentials::Password { user, password })) if challenges.contains(&Challenge::Basic) => {
+            (None, Some(Credentials::Password { user, password }))
+                if challenges.contains(&Challenge::Basic) =>
+            {
                 header("Basic", &Secret::new(STANDARD.encode(format!("{user}:{}", password.expose()))))
             }
             _ => return Ok(None),
@@ -160,11 +165,14 @@ impl Auth {
         }
         let answer: Answer = serde_json::from_slice(&body)
             // The error of the parser could show the token.
-            .map_err(|_| RegistryError::Malformed { what: what.clone(), reason: "it is no token".to_owned() })?;
-        answer.token.or(answer.access_token).ok_or_else(|| RegistryError::Malformed {
-            what,
-            reason: "the answer holds no token".to_owned(),
-        })
+            .map_err(|_| RegistryError::Malformed {
+                what: what.clone(),
+                reason: "it is no token".to_owned(),
+            })?;
+        answer
+            .token
+            .or(answer.access_token)
+            .ok_or_else(|| RegistryError::Malformed { what, reason: "the answer holds no token".to_owned() })
     }
 
     /// Whether the place that gives tokens may be told who asks. A registry over HTTPS cannot send anybody to HTTP; one

@@ -51,7 +51,13 @@ impl Client {
             fruitless = if partial.length() > before { 0 } else { fruitless + 1 };
             if fruitless == ATTEMPTS || attempts == MOST_ATTEMPTS || Instant::now() > deadline {
                 let (received, size) = (partial.length(), descriptor.size);
-                return Err(RegistryError::Interrupted { what, received, size, attempts: fruitless.max(1), reason });
+                return Err(RegistryError::Interrupted {
+                    what,
+                    received,
+                    size,
+                    attempts: fruitless.max(1),
+                    reason,
+                });
             }
             tracing::debug!("{what}: broke off after {} bytes: {reason}", partial.length());
             tokio::time::sleep(pause(fruitless + 1, None)).await;
@@ -77,7 +83,9 @@ impl Client {
         let response = match self.send_patiently(&ask, repository, Right::Pull).await {
             Ok(response) => response,
             // Once something was there, a registry that is gone may come back.
-            Err(error @ (RegistryError::Connect { .. } | RegistryError::Timeout { .. })) if partial.length() > 0 => {
+            Err(error @ (RegistryError::Connect { .. } | RegistryError::Timeout { .. }))
+                if partial.length() > 0 =>
+            {
                 return Ok(Ended::Broke(error.to_string()));
             }
             Err(error) => return Err(error),

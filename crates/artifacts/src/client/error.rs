@@ -58,7 +58,9 @@ pub enum RegistryError {
         message: String,
     },
     /// It is not there.
-    #[error("{reference} is not in the registry; check its name and tag, and whether you may see it (`dhow login`)")]
+    #[error(
+        "{reference} is not in the registry; check its name and tag, and whether you may see it (`dhow login`)"
+    )]
     NotFound {
         /// What was asked for.
         reference: String,
@@ -88,7 +90,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// The content is not what its digest says.
-    #[error("{what} is not what was asked for: its digest is {found}, not {expected}; the registry or something before it changed it")]
+    #[error(
+        "{what} is not what was asked for: its digest is {found}, not {expected}; the registry or something before it changed it"
+    )]
     Digest {
         /// What, with its place.
         what: String,
@@ -98,7 +102,9 @@ pub enum RegistryError {
         found: String,
     },
     /// The content is shorter or longer than was promised.
-    #[error("{what} is not what was asked for: it has {found} bytes, not {expected}; the registry or something before it changed it")]
+    #[error(
+        "{what} is not what was asked for: it has {found} bytes, not {expected}; the registry or something before it changed it"
+    )]
     Size {
         /// What, with its place.
         what: String,
@@ -108,7 +114,9 @@ pub enum RegistryError {
         found: u64,
     },
     /// The connection broke again and again.
-    #[error("{what}: the download broke off after {received} of {size} bytes, {attempts} times without getting further: {reason}; try again, it goes on from there")]
+    #[error(
+        "{what}: the download broke off after {received} of {size} bytes, {attempts} times without getting further: {reason}; try again, it goes on from there"
+    )]
     Interrupted {
         /// What, with its place.
         what: String,
@@ -166,7 +174,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// The network is not to be used.
-    #[error("{what} was not downloaded before, and the network is not to be used (--offline); `dhow pull` it first")]
+    #[error(
+        "{what} was not downloaded before, and the network is not to be used (--offline); `dhow pull` it first"
+    )]
     Offline {
         /// What is missing.
         what: String,

@@ -63,8 +63,10 @@ impl Ask {
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Result<Ask, RegistryError> {
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| RegistryError::Malformed { what: self.shown(), reason: format!("no value of {name}") })?;
+        let value = HeaderValue::from_str(value).map_err(|_| RegistryError::Malformed {
+            what: self.shown(),
+            reason: format!("no value of {name}"),
+        })?;
         self.headers.push((name, value));
         Ok(self)
     }
@@ -176,7 +178,8 @@ pub(super) async fn read(
 ) -> Result<Bytes, RegistryError> {
     let deadline = Instant::now() + WHOLE_ANSWER;
     let late = |_| RegistryError::Timeout { url: what.to_owned(), seconds: WHOLE_ANSWER.as_secs() };
-    let broken = |error: hyper::Error| RegistryError::Malformed { what: what.to_owned(), reason: chain(&error) };
+    let broken =
+        |error: hyper::Error| RegistryError::Malformed { what: what.to_owned(), reason: chain(&error) };
     let mut body = response.into_body();
     let mut bytes = BytesMut::new();
     while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(late)? {
@@ -200,11 +203,13 @@ pub(crate) fn bytes_of(count: u64) -> String {
 
 /// Whether what may be told to the one may be told to the other.
 pub(super) fn is_same_place(one: &Uri, other: &Uri) -> bool {
-    let port = |uri: &Uri| uri.port_u16().or(match uri.scheme_str() {
-        Some("http") => Some(80),
-        Some("https") => Some(443),
-        _ => None,
-    });
+    let port = |uri: &Uri| {
+        uri.port_u16().or(match uri.scheme_str() {
+            Some("http") => Some(80),
+            Some("https") => Some(443),
+            _ => None,
+        })
+    };
     let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
     one.scheme_str() == other.scheme_str() && host(one) == host(other) && port(one) == port(other)
 }

@@ -12,7 +12,12 @@ use http::{Method, StatusCode};
 
 impl Client {
     /// Sends content unless the registry has it; whether it was sent.
-    pub async fn upload(&self, repository: &str, digest: &Digest, content: Bytes) -> Result<bool, RegistryError> {
+    pub async fn upload(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        content: Bytes,
+    ) -> Result<bool, RegistryError> {
         let ask = Ask::new(Method::HEAD, &format!("{}/v2/{repository}/blobs/{digest}", self.base))?;
         // Some registries answer this with a refusal to those who may only write.
         if let Ok(response) = self.send_patiently(&ask, repository, Right::Push).await

@@ -105,7 +105,8 @@ impl Entry {
                 reason: "its auth is no base64 of user:password".to_owned(),
             };
             let auth = auth.expose().trim();
-            let decoded = STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| malformed())?;
+            let decoded =
+                STANDARD.decode(auth).or_else(|_| STANDARD_NO_PAD.decode(auth)).map_err(|_| malformed())?;
             let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
             let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
             let password = Secret::new(password.trim_end_matches('\0'));
@@ -148,12 +149,16 @@ pub(super) fn change(
     };
     let auths = whole.entry("auths").or_insert_with(|| json!({}));
     let Value::Object(auths) = auths else {
-        return Err(RegistryError::File { path: path.to_owned(), reason: "its auths are no object".to_owned() });
+        return Err(RegistryError::File {
+            path: path.to_owned(),
+            reason: "its auths are no object".to_owned(),
+        });
     };
     if !how(auths) {
         return Ok(false);
     }
-    let failed = |error: std::io::Error| RegistryError::File { path: path.to_owned(), reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| RegistryError::File { path: path.to_owned(), reason: error.to_string() };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let temporary = folder.join(format!(".dhow-login.{:016x}", fastrand::u64(..)));
@@ -177,14 +182,18 @@ fn is_for(name: &str, registry: &str) -> bool {
     let rest = name.strip_prefix("https://").or_else(|| name.strip_prefix("http://"));
     let (host, path) = rest.unwrap_or(name).split_once('/').unwrap_or((rest.unwrap_or(name), ""));
     let is_whole = matches!(path, "" | "v1" | "v1/" | "v2" | "v2/");
-    is_whole && (host == registry || (registry == "docker.io" && matches!(host, "index.docker.io" | "registry-1.docker.io")))
+    is_whole
+        && (host == registry
+            || (registry == "docker.io" && matches!(host, "index.docker.io" | "registry-1.docker.io")))
 }
 
 fn bytes(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
     let failed = |reason: String| RegistryError::File { path: path.to_owned(), reason };
     let file = match fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error.to_string())),
     };
     let mut bytes = Vec::new();
@@ -240,7 +249,11 @@ mod tests {
             ("unknown.io", "a", None),
         ];
         for (registry, repository, expected) in cases {
-            assert_eq!(find(&files, registry, repository).await.unwrap(), expected, "{registry}/{repository}");
+            assert_eq!(
+                find(&files, registry, repository).await.unwrap(),
+                expected,
+                "{registry}/{repository}"
+            );
         }
         let error = find(&files, "bad.io", "a").await.unwrap_err().to_string();
         assert!(error.contains("no base64 of user:password") && !error.contains("secret"), "{error}");
@@ -261,7 +274,10 @@ mod tests {
         keep(&file, "b.io", "you", &Secret::new("z")).await.unwrap();
         let files = [file.clone()];
         assert_eq!(find(&files, "a.io", "r").await.unwrap(), password("me", "x:y"));
-        assert_eq!(forget(&file, "a.io").await.unwrap(), Some(Kept::File(std::fs::canonicalize(&file).unwrap_or(file.clone()))));
+        assert_eq!(
+            forget(&file, "a.io").await.unwrap(),
+            Some(Kept::File(std::fs::canonicalize(&file).unwrap_or(file.clone())))
+        );
         assert_eq!(forget(&file, "a.io").await.unwrap(), None);
         assert_eq!(find(&files, "a.io", "r").await.unwrap(), None);
         assert_eq!(find(&files, "b.io", "r").await.unwrap(), password("you", "z"));

@@ -46,7 +46,12 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credentials>,
     }))
 }
 
-pub(super) async fn store(name: &str, server: &str, user: &str, password: &Secret) -> Result<(), RegistryError> {
+pub(super) async fn store(
+    name: &str,
+    server: &str,
+    user: &str,
+    password: &Secret,
+) -> Result<(), RegistryError> {
     let input = json!({ "ServerURL": server, "Username": user, "Secret": password.expose() }).to_string();
     let ended = run(name, "store", &input).await?;
     if ended.success { Ok(()) } else { Err(ended.failed(name)) }
@@ -89,7 +94,9 @@ async fn run(name: &str, verb: &str, input: &str) -> Result<Ended, RegistryError
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => "it is not in PATH; install it, or remove it from the file".to_owned(),
+                std::io::ErrorKind::NotFound => {
+                    "it is not in PATH; install it, or remove it from the file".to_owned()
+                }
                 _ => error.to_string(),
             })?;
         if let Some(mut stdin) = child.stdin.take() {

@@ -78,7 +78,8 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request, usize) -> Answer, seen: &
         return;
     }
     let length = answer.promised.unwrap_or(answer.body.len());
-    let mut head = format!("HTTP/1.1 {} x\r\ncontent-length: {length}\r\nconnection: close\r\n", answer.status);
+    let mut head =
+        format!("HTTP/1.1 {} x\r\ncontent-length: {length}\r\nconnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

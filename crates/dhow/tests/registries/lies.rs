@@ -60,7 +60,8 @@ fn content_that_is_not_what_its_digest_says_is_refused() {
     });
     fails(&longer, "bytes, not");
     let other_manifest = registry(|request, _, answer| match request.target.ends_with("manifests/1") {
-        true => Answer::new(200, answer.body()).header("docker-content-digest", format!("sha256:{}", "0".repeat(64))),
+        true => Answer::new(200, answer.body())
+            .header("docker-content-digest", format!("sha256:{}", "0".repeat(64))),
         false => answer,
     });
     fails(&other_manifest, "is not what was asked for: its digest is");
@@ -84,11 +85,12 @@ fn content_that_is_not_what_its_digest_says_is_refused() {
 #[test]
 fn a_download_that_breaks_off_goes_on_from_there() {
     let half = module().len() / 2;
-    let resumes = registry(move |request, number, answer| match (request.is_blob(), number, request.range()) {
-        (true, 1, None) => answer.cut(half),
-        (true, _, Some(begin)) => answer.from(begin),
-        _ => answer,
-    });
+    let resumes =
+        registry(move |request, number, answer| match (request.is_blob(), number, request.range()) {
+            (true, 1, None) => answer.cut(half),
+            (true, _, Some(begin)) => answer.from(begin),
+            _ => answer,
+        });
     succeeds(&resumes);
     let ranges: Vec<usize> = resumes.seen().iter().filter_map(Request::range).collect();
     assert_eq!(ranges, [half]);
@@ -150,11 +152,12 @@ fn where_a_registry_sends_its_clients_nobody_is_told_who_asks() {
     };
     let place = format!("http://localhost:{}/content?signature=secret", storage.addr.port());
     let content = Content::artifact("a", "1", &module);
-    let sends = Hostile::start(move |request, _| match (request.header("authorization"), request.is_blob()) {
-        (None, _) => Answer::new(401, "{}").header("www-authenticate", "Basic realm=\"x\""),
-        (Some(_), true) => Answer::new(307, "").header("location", place.clone()),
-        (Some(_), false) => content.answer(request),
-    });
+    let sends =
+        Hostile::start(move |request, _| match (request.header("authorization"), request.is_blob()) {
+            (None, _) => Answer::new(401, "{}").header("www-authenticate", "Basic realm=\"x\""),
+            (Some(_), true) => Answer::new(307, "").header("location", place.clone()),
+            (Some(_), false) => content.answer(request),
+        });
     let setting = Setting::new();
     // me:secret
     let auths = format!(r#"{{"auths": {{"{}": {{"auth": "bWU6c2VjcmV0"}}}}}}"#, sends.addr);
@@ -202,15 +205,19 @@ fn credentials_go_to_token_servers_that_may_have_them() {
     // A token that is none, from the registry itself.
     let own = Hostile::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(200, "{\"token\": \"a\\nb\"}"),
-        false => Answer::new(401, "{}")
-            .header("www-authenticate", format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap())),
+        false => Answer::new(401, "{}").header(
+            "www-authenticate",
+            format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap()),
+        ),
     });
     let error = pull_with_password(&own);
     assert!(error.contains("characters that no header may have"), "{error}");
     let endless = Hostile::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(200, vec![b' '; 1 << 20]),
-        false => Answer::new(401, "{}")
-            .header("www-authenticate", format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap())),
+        false => Answer::new(401, "{}").header(
+            "www-authenticate",
+            format!("Bearer realm=\"http://{}/token\"", request.header("host").unwrap()),
+        ),
     });
     let error = pull_with_password(&endless);
     assert!(error.contains("256 KiB"), "{error}");
@@ -234,7 +241,8 @@ fn what_is_too_large_is_not_downloaded() {
             r#"{{"schemaVersion": 2, "config": {{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "{digest}", "size": {config}}}, "layers": [{layers}]}}"#
         )
     };
-    let layer = |kind: &str, size: u64| format!(r#"{{"mediaType": "{kind}", "digest": "{digest}", "size": {size}}}"#);
+    let layer =
+        |kind: &str, size: u64| format!(r#"{{"mediaType": "{kind}", "digest": "{digest}", "size": {size}}}"#);
     let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
     let many = vec![layer(tar, 1); 300].join(",");
     let half = layer(tar, 300 << 20);
@@ -266,7 +274,11 @@ fn what_makes_no_sense_is_refused() {
             r#"{{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "{digest}", "size": 2, "platform": {{"os": "{os}", "architecture": "{architecture}"}}}}"#
         )
     };
-    let index = format!(r#"{{"schemaVersion": 2, "manifests": [{}, {}]}}"#, entry("linux", "amd64"), entry("linux", "arm64"));
+    let index = format!(
+        r#"{{"schemaVersion": 2, "manifests": [{}, {}]}}"#,
+        entry("linux", "amd64"),
+        entry("linux", "arm64")
+    );
     let config = format!(r#""config": {{"mediaType": "x", "digest": "{digest}", "size": 2}}"#);
     let wasm = format!(r#"{{"mediaType": "application/wasm", "digest": "{digest}", "size": 2}}"#);
     let cases = [
@@ -275,7 +287,10 @@ fn what_makes_no_sense_is_refused() {
         (format!(r#"{{"schemaVersion": 2, {config}, "layers": [], "manifests": []}}"#), "at the same time"),
         (index, "it has linux/amd64, linux/arm64"),
         (r#"{"schemaVersion": 2, "manifests": []}"#.to_owned(), "it has none"),
-        (format!(r#"{{"schemaVersion": 2, {config}, "layers": []}}"#), "neither a Wasm artifact nor an image"),
+        (
+            format!(r#"{{"schemaVersion": 2, {config}, "layers": []}}"#),
+            "neither a Wasm artifact nor an image",
+        ),
         (format!(r#"{{"schemaVersion": 2, {config}, "layers": [{wasm}, {wasm}]}}"#), "2 modules"),
         (format!(r#"{{"schemaVersion": 2, {config}, "layers": [{wasm}]}}"#), "is not WebAssembly"),
     ];
@@ -294,12 +309,17 @@ fn lists_without_end_and_messages_of_any_kind_are_bounded() {
     let error = refused(setting.run(&["pull", &endless.reference("a:^1"), "--insecure", &insecure]));
     assert!(error.contains("1000 pages"), "{error}");
     let away = Hostile::start(|_, _| {
-        Answer::new(200, r#"{"tags": ["1.0.0"]}"#).header("link", "<http://localhost:1/v2/a/tags/list>; rel=\"next\"")
+        Answer::new(200, r#"{"tags": ["1.0.0"]}"#)
+            .header("link", "<http://localhost:1/v2/a/tags/list>; rel=\"next\"")
     });
-    let error = refused(setting.run(&["pull", &away.reference("a:^1"), "--insecure", &away.addr.to_string()]));
+    let error =
+        refused(setting.run(&["pull", &away.reference("a:^1"), "--insecure", &away.addr.to_string()]));
     assert!(error.contains("its next page is on another host"), "{error}");
     let loud = registry(|_, _, _| {
-        Answer::new(418, format!(r#"{{"errors": [{{"code": "X", "message": "\u001b[2J{}"}}]}}"#, "y".repeat(50_000)))
+        Answer::new(
+            418,
+            format!(r#"{{"errors": [{{"code": "X", "message": "\u001b[2J{}"}}]}}"#, "y".repeat(50_000)),
+        )
     });
     let error = fails(&loud, "the registry answered 418");
     assert!(error.len() < 1000 && !error.contains('\u{1b}'), "{error}");

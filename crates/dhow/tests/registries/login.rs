@@ -29,7 +29,8 @@ fn a_login_is_tried_kept_and_forgotten() {
     assert!(error.contains("the credentials for it are wrong"), "{error}");
     let config = setting.path().join(".docker/config.json");
     assert!(!config.exists());
-    setting.file(".docker/config.json", br#"{"auths": {"other.io": {"auth": "YTpi"}}, "detachKeys": "ctrl-x"}"#);
+    setting
+        .file(".docker/config.json", br#"{"auths": {"other.io": {"auth": "YTpi"}}, "detachKeys": "ctrl-x"}"#);
 
     let ended = succeeded(setting.run_with_input(&login, format!("{password}\n").as_bytes()));
     assert!(ended.err.contains("logged in to") && !ended.err.contains(password), "{}", ended.err);
@@ -68,7 +69,8 @@ fn a_program_keeps_the_password() {
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", helper.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let setting = setting.env("PATH", &path);
-    setting.file(".docker/config.json", format!(r#"{{"credHelpers": {{"{address}": "drawer"}}}}"#).as_bytes());
+    setting
+        .file(".docker/config.json", format!(r#"{{"credHelpers": {{"{address}": "drawer"}}}}"#).as_bytes());
     let reference = format!("oci://{address}/hello:1");
     let pull = ["pull", &reference, "--ca", "ca.pem"];
 

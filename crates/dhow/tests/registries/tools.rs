@@ -29,16 +29,15 @@ fn skopeo_copies_what_was_pushed_and_the_copy_runs() {
     };
     copy(&to("hello:1"), &to("copy:2"));
     runs(&shop, "copy:2");
-    assert_eq!(shop.dhow(&["pull", &shop.reference("copy:2")]).split('@').nth(1).map(str::trim), pinned.split('@').nth(1));
+    assert_eq!(
+        shop.dhow(&["pull", &shop.reference("copy:2")]).split('@').nth(1).map(str::trim),
+        pinned.split('@').nth(1)
+    );
     copy(&to("hello:1"), "oci:layout:1");
     let index = fs::read_to_string(shop.setting.path().join("layout/index.json")).unwrap();
     assert!(index.contains(pinned.split('@').nth(1).unwrap()), "{index}");
-    let said = tool(
-        shop.setting.path(),
-        "skopeo",
-        &["inspect", "--raw", "--tls-verify=false", &to("hello:1")],
-        &[],
-    );
+    let said =
+        tool(shop.setting.path(), "skopeo", &["inspect", "--raw", "--tls-verify=false", &to("hello:1")], &[]);
     let manifest: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(manifest["layers"][0]["mediaType"], "application/wasm");
 }
@@ -80,7 +79,17 @@ impl<'a> Buildah<'a> {
     fn push(&self, image: &str, format: &str, rest: &str) {
         let to = format!("docker://{}/{rest}", self.shop.registry.address());
         let policy = self.policy();
-        self.run(&["push", "-q", "--signature-policy", &policy, "--tls-verify=false", "--format", format, image, &to]);
+        self.run(&[
+            "push",
+            "-q",
+            "--signature-policy",
+            &policy,
+            "--tls-verify=false",
+            "--format",
+            format,
+            image,
+            &to,
+        ]);
     }
 }
 
@@ -95,7 +104,8 @@ fn images_of_buildah_run() {
     );
     let policy = buildah.policy();
     for (file, platform) in [("One", "wasi/wasm"), ("Layers", "linux/amd64")] {
-        let build = ["build", "-q", "--signature-policy", &policy, "--layers", "--platform", platform, "-f", file];
+        let build =
+            ["build", "-q", "--signature-policy", &policy, "--layers", "--platform", platform, "-f", file];
         buildah.run(&[&build[..], &["-t", &format!("localhost/{}", file.to_lowercase()), "."]].concat());
     }
     for (image, format, rest) in [
@@ -109,7 +119,16 @@ fn images_of_buildah_run() {
     // An index: the part for Wasm is taken.
     buildah.run(&["manifest", "create", "all", "localhost/layers", "localhost/one"]);
     let to = format!("docker://{}/all:1", shop.registry.address());
-    buildah.run(&["manifest", "push", "--signature-policy", &policy, "--tls-verify=false", "--all", "all", &to]);
+    buildah.run(&[
+        "manifest",
+        "push",
+        "--signature-policy",
+        &policy,
+        "--tls-verify=false",
+        "--all",
+        "all",
+        &to,
+    ]);
     runs(&shop, "all:1");
     // And what is pushed here, buildah's libraries take.
     shop.push(PROGRAM, "ours:1");
@@ -127,7 +146,8 @@ fn images_of_buildah_run() {
 /// The Python that has oras.
 fn oras() -> PathBuf {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or(home);
+    let cache =
+        std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or(home);
     let python = cache.expect("a home").join("dhow/guests/oras/bin/python");
     assert!(python.exists(), "{} is missing: run cargo xtask setup", python.display());
     python
@@ -149,8 +169,16 @@ fn oras_pushes_in_every_media_type_and_pulls_what_was_pushed() {
     let cases = [
         ("today", "app.wasm:application/wasm", "application/vnd.wasm.config.v0+json"),
         ("component", "app.wasm:application/vnd.bytecodealliance.wasm.component.layer.v0+wasm", ""),
-        ("solo", "app.wasm:application/vnd.module.wasm.content.layer.v1+wasm", "application/vnd.module.wasm.config.v1+json"),
-        ("older", "app.wasm:application/vnd.wasm.content.layer.v1+wasm", "application/vnd.wasm.config.v1+json"),
+        (
+            "solo",
+            "app.wasm:application/vnd.module.wasm.content.layer.v1+wasm",
+            "application/vnd.module.wasm.config.v1+json",
+        ),
+        (
+            "older",
+            "app.wasm:application/vnd.wasm.content.layer.v1+wasm",
+            "application/vnd.wasm.config.v1+json",
+        ),
         ("any", "app.wasm:application/octet-stream", ""),
         ("nothing-said", "app.wasm", ""),
         ("folder", "site", ""),

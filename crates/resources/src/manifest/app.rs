@@ -150,7 +150,12 @@ fn with_key(
         (module, None, _) | (module, _, None) => Some(module),
         (module, Some(_), Some(at)) => {
             let path = table.path_of("cosign_key");
-            findings.add(at, &path, "only modules in a registry are signed with cosign", "expected module = \"oci://…\"");
+            findings.add(
+                at,
+                &path,
+                "only modules in a registry are signed with cosign",
+                "expected module = \"oci://…\"",
+            );
             Some(module)
         }
     }

@@ -177,8 +177,16 @@ fn every_mistake_is_told_with_its_place() {
             "4:10: apps.b.module: modules cannot be fetched over `ftp`",
             "https://",
         ),
-        ("[apps.b]\nmodule = 'oci://x'", "4:10: apps.b.module: the reference names no registry", "oci://<registry>"),
-        ("[apps.b]\nmodule = 'b'\ncosign_key = 'k'", "5:14: apps.b.cosign_key: only modules in a registry", "oci://"),
+        (
+            "[apps.b]\nmodule = 'oci://x'",
+            "4:10: apps.b.module: the reference names no registry",
+            "oci://<registry>",
+        ),
+        (
+            "[apps.b]\nmodule = 'b'\ncosign_key = 'k'",
+            "5:14: apps.b.cosign_key: only modules in a registry",
+            "oci://",
+        ),
         ("[host]\naddr = '8080'", "4:8: host.addr: `8080` is not an address", "\"127.0.0.1:8080\""),
         ("[host]\napi_addr = false", "4:12: host.api_addr: false is not an address", "\"off\""),
         ("[host]\nadr = '127.0.0.1:1'", "4:1: host: unknown field `adr`", "did you mean `addr`?"),
