@@ -135,13 +135,12 @@ fn ask(prompt: &str, secret: bool) -> Result<String, Error> {
     if !stdin.is_terminal() {
         return Err(Error::usage("there is no terminal to ask on; give --username and --password-stdin"));
     }
-    eprint_prompt(prompt);
     let mut line = String::new();
     let read = {
-        let _quiet = secret
-            .then(process::without_echo)
-            .transpose()
-            .context(|| "cannot switch the terminal's echo off".to_owned())?;
+        // Before the question: who types ahead is not shown, either.
+        let quiet = secret.then(process::without_echo).transpose();
+        let _quiet = quiet.context(|| "cannot switch the terminal's echo off".to_owned())?;
+        eprint_prompt(prompt);
         stdin.lock().take(LONGEST).read_line(&mut line)
     };
     read.context(|| "cannot read from the terminal".to_owned())?;

@@ -4,7 +4,7 @@ use crate::error::Error;
 use clap::Args;
 use dhow_artifacts::Source;
 use dhow_artifacts::access::Access;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 
 /// How a registry is spoken with.
@@ -92,12 +92,11 @@ impl FetchingOne {
     }
 }
 
-/// Shown on a terminal while something is downloaded.
+/// Shown on a terminal once there is something to download.
 pub(crate) fn download_bar(what: &str) -> ProgressBar {
-    let progress = ProgressBar::new(0);
-    if let Ok(style) =
-        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-    {
+    let progress = ProgressBar::hidden();
+    let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
         progress.set_style(style);
     }
     progress.set_message(what.to_owned());
@@ -107,7 +106,11 @@ pub(crate) fn download_bar(what: &str) -> ProgressBar {
 /// How far a download is, for [`download_bar`].
 pub(crate) fn show(progress: &ProgressBar) -> impl FnMut(u64, Option<u64>) + Send + 'static {
     let progress = progress.clone();
+    let mut is_shown = false;
     move |received, total| {
+        if !std::mem::replace(&mut is_shown, true) {
+            progress.set_draw_target(ProgressDrawTarget::stderr());
+        }
         progress.set_length(total.unwrap_or(received));
         progress.set_position(received);
     }

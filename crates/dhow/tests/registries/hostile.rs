@@ -197,6 +197,11 @@ impl Content {
         digest
     }
 
+    /// Adds an answer.
+    pub(crate) fn set(&mut self, target: String, answer: Answer) {
+        self.0.insert(target, answer);
+    }
+
     /// What an honest registry answers.
     pub(crate) fn answer(&self, request: &Request) -> Answer {
         self.0.get(&request.target).cloned().unwrap_or_else(|| Answer::new(404, "{}"))

@@ -115,3 +115,35 @@ fn podmans_file_is_read_and_the_most_exact_name_wins() {
     let error = refused(push("other/hello"));
     assert!(error.contains("the credentials for it are wrong"), "{error}");
 }
+
+/// Somebody at a terminal, who waits for each question. Prints all that the terminal shows.
+const PERSON: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen = b""
+for question, answer in ((b"Username: ", b"shop"), (b"Password: ", b"correct horse")):
+    while not seen.endswith(question):
+        seen += os.read(terminal, 1)
+    os.write(terminal, answer + b"\n")
+try:
+    while more := os.read(terminal, 1024):
+        seen += more
+except OSError:
+    pass
+print(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn a_person_is_asked_and_the_password_is_not_shown() {
+    let (setting, registry) = shop();
+    let address = registry.address();
+    let dhow = env!("CARGO_BIN_EXE_dhow");
+    let args = ["-c", PERSON, dhow, "login", &address, "--ca", "ca.pem"];
+    let shown = crate::tool(setting.path(), "python3", &args, &[("DOCKER_CONFIG", "docker")]);
+    assert!(shown.contains("logged in to") && shown.contains("as shop"), "{shown}");
+    assert!(!shown.contains("correct horse"), "{shown}");
+    assert!(setting.path().join("docker/config.json").is_file());
+}

@@ -1,5 +1,6 @@
 //! Signatures as cosign makes them, with OpenSSL in its place: a key on P-256, ECDSA over SHA-256 in DER, in base64.
 
+use crate::hostile::{Answer, Hostile};
 use crate::support::{Setting, guest};
 use crate::{PROGRAM, Shop, refused, succeeded, tool};
 use dhow_artifacts::digest::Digest;
@@ -152,6 +153,29 @@ fn bundles_of_version_3_are_verified() {
     shop.dhow(&["run", &pinned, "--cosign-key", "cosign.pub"]);
     let error = shop.refused(&["run", &pinned, "--cosign-key", "other.pub"]);
     assert!(error.contains("another key"), "{error}");
+
+    // A registry that lists what is attached, and so has no tag for it.
+    let (address, subject) = (shop.address(), digest(&pinned));
+    let tag = format!("/v2/orders/manifests/sha256-{}", subject.hex());
+    let lists = Hostile::start(move |request, _| {
+        let accept = [("accept", request.header("accept").unwrap_or("*/*"))];
+        let target = match &request.target {
+            target if *target == tag => return Answer::new(404, "{}"),
+            target if *target == format!("/v2/orders/referrers/{subject}") => &tag,
+            target => target,
+        };
+        let found = crate::support::http::send(address, "GET", target, &accept, b"");
+        Answer::new(found.status, found.body)
+    });
+    let (insecure, reference) = (lists.addr.to_string(), lists.reference("orders:1"));
+    let pull = |key: &str| {
+        let setting = &shop.setting;
+        setting.run(&["pull", &reference, "--cosign-key", key, "--insecure", &insecure])
+    };
+    succeeded(pull("cosign.pub"));
+    assert!(refused(pull("other.pub")).contains("another key"));
+    assert!(lists.seen().iter().any(|request| request.target.contains("/referrers/")));
+    succeeded(shop.setting.run(&["run", &reference, "--cosign-key", "cosign.pub", "--offline"]));
 }
 
 #[test]
