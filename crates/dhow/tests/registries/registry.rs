@@ -1,9 +1,11 @@
 //! Docker's registry: what is pushed is pulled and run, by tag, digest and range; a second start needs nothing.
 
+use crate::hostile::{Content, Hostile};
 use crate::support::{Setting, guest};
-use crate::{PROGRAM, Shop, refused, succeeded};
+use crate::{PROGRAM, Shop, refused, succeeded, tool};
 use serde_json::Value;
 use std::fs;
+use std::sync::Barrier;
 
 #[test]
 fn what_is_pushed_is_pulled_and_run() {
@@ -207,4 +209,36 @@ fn what_is_not_there_is_said_with_advice() {
     let pinned = shop.push(PROGRAM, "hello:1");
     let error = shop.refused(&["push", &guest(PROGRAM).to_string_lossy(), &pinned]);
     assert!(error.contains("gets a tag"), "{error}");
+}
+
+#[test]
+fn layers_are_downloaded_side_by_side() {
+    let setting = Setting::new();
+    let mut content = Content::default();
+    fs::copy(guest(PROGRAM), setting.path().join("app.wasm")).unwrap();
+    let mut layer = |file: &str| {
+        tool(setting.path(), "tar", &["-cf", "layer.tar", file], &[]);
+        content.blob("a", &fs::read(setting.path().join("layer.tar")).unwrap())
+    };
+    let app = layer("app.wasm");
+    setting.file("data", b"more");
+    let data = layer("data");
+    let config = content.blob("a", br#"{"config": {"Entrypoint": ["/app.wasm"]}}"#);
+    let tar = "application/vnd.oci.image.layer.v1.tar";
+    let manifest = format!(
+        r#"{{"schemaVersion": 2, "config": {{"mediaType": "application/vnd.oci.image.config.v1+json", {config}}},
+        "layers": [{{"mediaType": "{tar}", {app}}}, {{"mediaType": "{tar}", {data}}}]}}"#
+    );
+    content.manifest("a", "1", manifest.as_bytes());
+    // Neither layer is answered before both are asked for.
+    let both = Barrier::new(2);
+    let config = config.split('"').nth(3).unwrap().to_owned();
+    let registry = Hostile::start(move |request, _| {
+        if request.is_blob() && !request.target.ends_with(&config) {
+            both.wait();
+        }
+        content.answer(request)
+    });
+    let reference = registry.reference("a:1");
+    succeeded(setting.run(&["run", &reference, "--insecure", &registry.addr.to_string()]));
 }
