@@ -114,7 +114,7 @@ fn every_mistake_is_told_with_its_place() {
     // and contains.
     let cases: &[(&str, &str, &str)] = &[
         ("rout = '/'", "3:1: apps.a: unknown field `rout`", "did you mean `route`?"),
-        ("zzz = 1", "3:1: apps.a: unknown field `zzz`", "expected one of module, routes"),
+        ("zzz = 1", "3:1: apps.a: unknown field `zzz`", "expected one of module, cosign_key, routes"),
         ("routes = 'x'", "3:10: apps.a.routes: must be a list of strings, found a string", ""),
         ("routes = [1]", "3:11: apps.a.routes[0]: must be a string", "found an integer"),
         ("routes = ['x']", "3:11: apps.a.routes: the route `x` does not begin with `/`", "`/x`"),
