@@ -1,5 +1,6 @@
 //! Why a module could not be had, and what to do about it.
 
+use crate::client::error::RegistryError;
 use crate::sniff::FileKind;
 use std::path::PathBuf;
 
@@ -88,6 +89,9 @@ pub enum FetchError {
         /// The whole chain of causes.
         reason: String,
     },
+    /// A registry did not give it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The bytes are there and are not WebAssembly.
     #[error("{name} is not WebAssembly, it looks like {kind}; {}", kind.advice())]
     NotWasm {

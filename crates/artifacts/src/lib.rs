@@ -5,14 +5,36 @@
 //! |---|---|
 //! | [`sniff`] | what a file is, by its first bytes |
 //! | [`error`] | why a module could not be had, and what to do |
+//! | [`reference`], [`digest`], [`media_type`] | how things in registries are named |
+//! | [`manifest`] | what registries hold |
+//! | [`access`], [`credentials`] | how registries are spoken with, and in whose name |
+//! | [`client`] | the protocol of registries |
+//! | [`pull`], [`push`] | modules from and to registries |
+//! | `image`, `cosign` | the module in an image, and who signed it |
+//! | [`store`] | what was downloaded |
 //! | `file` | paths and standard input |
-//! | `url` | HTTP and HTTPS with redirects |
+//! | `url`, `tls` | HTTP and HTTPS with redirects |
 
+pub mod access;
+pub mod client;
+mod cosign;
+pub mod credentials;
+pub mod digest;
 pub mod error;
 mod file;
+mod image;
+pub mod manifest;
+pub mod media_type;
+mod progress;
+pub mod pull;
+pub mod push;
+pub mod reference;
 pub mod sniff;
+pub mod store;
+mod tls;
 mod url;
 
+use access::Access;
 use bytes::{Bytes, BytesMut};
 use error::FetchError;
 use sniff::sniff;
@@ -29,8 +51,19 @@ pub enum Source {
     Path(PathBuf),
     /// `http://` or `https://`.
     Url(String),
+    /// `oci://`: a registry.
+    Oci(Box<OciSource>),
     /// Standard input, to its end.
     Stdin,
+}
+
+/// A module in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OciSource {
+    /// What the user wrote; whether it is a [`reference::Reference`] is found out when it is read.
+    pub reference: String,
+    /// How the registry is spoken with.
+    pub access: Access,
 }
 
 /// Reads a module or component of at most `limit` bytes. `progress` is called with the bytes read so far and,
@@ -40,11 +73,15 @@ pub enum Source {
 pub async fn read_module(
     source: &Source,
     limit: u64,
-    mut progress: impl FnMut(u64, Option<u64>),
+    mut progress: impl FnMut(u64, Option<u64>) + Send,
 ) -> Result<Bytes, FetchError> {
     let bytes = match source {
         Source::Path(path) => file::read(path, limit, &mut progress).await?,
         Source::Url(url) => url::read(url, limit, url::DEADLINE, &mut progress).await?,
+        Source::Oci(source) => {
+            let reference = source.reference.parse().map_err(client::error::RegistryError::from)?;
+            pull::pull(&reference, &source.access, limit, &mut progress).await?.module
+        }
         Source::Stdin => file::read_stdin(limit, &mut progress).await?,
     };
     match sniff(&bytes) {
@@ -64,15 +101,33 @@ struct Received<'a> {
 // === impl Source ===
 
 impl Source {
-    /// `-` is standard input, `http://` and `https://` begin a URL, everything else is a path.
+    /// `-` is standard input, `http://` and `https://` begin a URL, `oci://` a reference to a registry; everything else
+    /// is a path.
     pub fn parse(text: &str) -> Source {
         let is_url =
             |scheme: &str| text.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
         match text {
             "-" => Source::Stdin,
             _ if is_url("http://") || is_url("https://") => Source::Url(text.to_owned()),
+            _ if is_url(reference::SCHEME) => Source::oci(text),
             _ => Source::Path(text.into()),
         }
+    }
+
+    /// A module in a registry, which is spoken with in the usual way.
+    pub fn oci(reference: &str) -> Source {
+        Source::Oci(Box::new(OciSource { reference: reference.to_owned(), access: Access::default() }))
+    }
+
+    /// The same with another way to speak with registries; nothing else has one. A signature that was asked for is
+    /// asked for still.
+    pub fn with_access(mut self, access: &Access) -> Source {
+        if let Source::Oci(source) = &mut self {
+            let own = source.access.cosign_key.take();
+            source.access = access.clone();
+            source.access.cosign_key = own.or_else(|| access.cosign_key.clone());
+        }
+        self
     }
 }
 
@@ -82,6 +137,7 @@ impl fmt::Display for Source {
         match self {
             Source::Path(path) => write!(f, "{}", path.display()),
             Source::Url(url) => f.write_str(&url::without_secrets(url)),
+            Source::Oci(source) => f.write_str(&source.reference),
             Source::Stdin => f.write_str("standard input"),
         }
     }
@@ -92,6 +148,7 @@ impl fmt::Debug for Source {
         let variant = match self {
             Source::Path(_) => "Path",
             Source::Url(_) => "Url",
+            Source::Oci(_) => "Oci",
             Source::Stdin => "Stdin",
         };
         f.debug_tuple(variant).field(&self.to_string()).finish()
@@ -137,6 +194,7 @@ mod tests {
             ("-", Source::Stdin),
             ("http://x/y.wasm", Source::Url("http://x/y.wasm".into())),
             ("HTTPS://x/y.wasm", Source::Url("HTTPS://x/y.wasm".into())),
+            ("oci://r.io/a:1", Source::oci("oci://r.io/a:1")),
             ("https:/x", Source::Path("https:/x".into())),
             ("-.wasm", Source::Path("-.wasm".into())),
             ("é", Source::Path("é".into())),

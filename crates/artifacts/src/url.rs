@@ -1,17 +1,17 @@
 //! Modules from HTTP and HTTPS servers.
 //!
 //! The server is not trusted: its redirections are few and never lead from HTTPS to HTTP, its body is
-//! bounded, and it may not be silent for long. Roots of trust are the system's, or, on a machine without any
-//! (an empty container image), those that Mozilla trusts.
+//! bounded, and it may not be silent for long.
 
 use crate::Received;
 use crate::error::FetchError;
+use crate::tls;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -97,16 +97,8 @@ async fn body(
 }
 
 fn client(url: &str) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, FetchError> {
-    let failed = |error: &dyn Error| FetchError::Connect { url: without_secrets(url), reason: chain(error) };
-    // The provider is named, not the process's default: a library does not choose for the process.
-    let provider = rustls::crypto::ring::default_provider;
-    let connector = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider()) {
-        Ok(builder) => builder,
-        Err(_) => HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider())
-            .map_err(|error| failed(&error))?,
-    };
-    let connector = connector.https_or_http().enable_http1().enable_http2().build();
+    let failed = |reason| FetchError::Connect { url: without_secrets(url), reason };
+    let connector = tls::connector(Vec::new()).map_err(failed)?;
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
@@ -132,7 +124,7 @@ fn check(uri: &Uri) -> Result<(), String> {
 }
 
 /// Where a `Location` leads from here (RFC 9110, section 10.2.2; RFC 3986, section 5.2).
-fn resolve(from: &Uri, location: &str) -> Result<Uri, String> {
+pub(crate) fn resolve(from: &Uri, location: &str) -> Result<Uri, String> {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = from.scheme_str().unwrap_or("https");
     let authority = from.authority().map_or("", |authority| authority.as_str());
@@ -177,7 +169,7 @@ pub(crate) fn without_secrets(url: &str) -> String {
 }
 
 /// An error with its causes, which hyper keeps apart.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -165,7 +165,7 @@ fn report(out: &mut impl Write, app_id: &str, app: &AppConfig, took: Duration) -
 fn module_path(app: &AppConfig) -> Option<&Path> {
     match &app.module {
         ModuleSource::Path(path) => Some(path),
-        ModuleSource::Url(_) => None,
+        ModuleSource::Url(_) | ModuleSource::Oci { .. } => None,
     }
 }
 
@@ -173,6 +173,7 @@ fn module(app: &AppConfig) -> String {
     match &app.module {
         ModuleSource::Path(path) => path.display().to_string(),
         ModuleSource::Url(url) => dhow_artifacts::Source::Url(url.clone()).to_string(),
+        ModuleSource::Oci { reference, .. } => reference.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::client;
 use crate::error::Error;
+use crate::registries::FetchingOne;
 use crate::{text, verify};
 use clap::Args;
 use dhow_artifacts::{DEFAULT_LIMIT, Source, read_module};
@@ -25,18 +26,21 @@ Imports show what a module can ask for, not what it does: compilers of interpret
 
 EXAMPLES
   dhow inspect app.wasm
-  dhow inspect https://example.com/app.wasm --json")]
+  dhow inspect https://example.com/app.wasm --json
+  dhow inspect oci://ghcr.io/acme/orders:1.4.2")]
 pub(crate) struct Inspect {
-    /// File (.wasm, or .wat: text), URL, or - for standard input
+    /// File (.wasm, or .wat: text), URL, reference to a registry (oci://…), or - for standard input
     #[arg(value_name = "FILE|URL|-")]
     module: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    fetching: FetchingOne,
 }
 
 pub(crate) fn execute(inspect: &Inspect) -> Result<ExitCode, Error> {
-    let source = Source::parse(&inspect.module);
+    let source = inspect.fetching.source(&inspect.module)?;
     let bytes = client::runtime()?.block_on(read_module(&source, DEFAULT_LIMIT, |_, _| {}))?;
     let wasm = image::binary(&bytes).map_err(|error| Error::new(format!("{source}: {error}")))?;
     let program = Program::recognise(&wasm).map_err(|error| Error::new(format!("{source}: {error}")))?;

@@ -10,6 +10,7 @@
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
+//! | `push`, `pull`, `login`, `registries` | modules in registries |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
@@ -34,11 +35,15 @@ mod invoke;
 mod keys;
 mod layotto;
 mod logging;
+mod login;
 mod logs;
 mod new;
 mod process;
 mod ps;
 mod publish;
+mod pull;
+mod push;
+mod registries;
 mod run;
 mod serve;
 mod sidecar;
@@ -109,6 +114,10 @@ enum Command {
     Keys(keys::Keys),
     Sign(sign::Sign),
     Verify(verify::Verify),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Login(login::Login),
+    Logout(login::Logout),
     Invoke(invoke::Invoke),
     Publish(publish::Publish),
     #[command(visible_alias = "list")]
@@ -152,6 +161,7 @@ ENVIRONMENT
   DHOW_LOG, RUST_LOG  what is logged, see --log
   DHOW_LOG_FORMAT     text or json, see --log-format
   DHOW_CACHE_DIR      where compiled code is kept  [default: ~/.cache/dhow/compiled]
+  DHOW_ARTIFACTS_DIR  where downloads from registries are kept  [default: ~/.cache/dhow/artifacts]
   XDG_STATE_HOME      where running hosts are listed, in its folder dhow/hosts  [default: ~/.local/state]
   NO_COLOR            no colors
 
@@ -189,6 +199,10 @@ impl Command {
             Command::Keys(keys) => keys::execute(&keys),
             Command::Sign(sign) => sign::execute(&sign),
             Command::Verify(verify) => verify::execute(&verify),
+            Command::Push(push) => push::execute(&push),
+            Command::Pull(pull) => pull::execute(&pull),
+            Command::Login(args) => login::login(&args),
+            Command::Logout(args) => login::logout(&args),
             Command::Invoke(invoke) => invoke::execute(&invoke),
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),

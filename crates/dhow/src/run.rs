@@ -3,10 +3,12 @@
 mod native;
 
 use crate::hosts::HostInfo;
+use crate::registries::FetchingOne;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
-use crate::{Error, Global};
+use crate::{Error, Global, text};
 use dhow_artifacts::Source;
+use dhow_artifacts::reference::Reference;
 use dhow_blocks::grants::{HostPattern, NamePattern};
 use dhow_blocks::invoke::InvokeError;
 use dhow_guest::{Directory, Ports, Stdio};
@@ -33,14 +35,15 @@ EXAMPLES
   dhow run tool.wasm --dir data::/data:rw         let it write to ./data, which it sees as /data
   dhow run app.wasm --allow-host api.example.com  let it send requests to one host
   dhow run app.wasm --grant state=statestore      let it keep state
+  dhow run oci://ghcr.io/acme/orders:^1.2         pull it from a registry first
   cat hello.wasm | dhow run -                     read the module from standard input
   dhow run --app-id orders --app-port 3000 -- node app.js
                                                   run a program outside, with Dapr's API beside it
 
 Nothing is allowed that is not granted. `dhow inspect FILE` tells what a module will ask for.")]
 pub(crate) struct Run {
-    /// WebAssembly component or module (binary or text), URL, or - for standard input; none to run a program
-    /// outside, or the sidecar alone
+    /// WebAssembly component or module (binary or text), URL, reference to a registry (oci://…), or - for standard
+    /// input; none to run a program outside, or the sidecar alone
     #[arg(value_name = "FILE|URL|-")]
     module: Vec<String>,
     /// Arguments of the module; without a module: a program outside and its arguments
@@ -90,6 +93,8 @@ pub(crate) struct Run {
     /// Serve the new version when the file changes; requests under way finish in the old one
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    fetching: FetchingOne,
     #[command(flatten)]
     native: Native,
 }
@@ -163,13 +168,13 @@ impl Run {
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
             Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])?),
-            Source::Url(_) | Source::Stdin if self.watch => {
-                return Err(Error::usage("--watch needs a file, not a URL or standard input"));
+            Source::Url(_) | Source::Oci(_) | Source::Stdin if self.watch => {
+                return Err(Error::usage("--watch needs a file, not a URL, a registry or standard input"));
             }
             _ => None,
         };
         let progress = spinner(&format!("Preparing {}", spec.source));
-        let app = prepare(&host, &spec, 1).await;
+        let app = prepare(&host, &spec, 1, told(&progress, &spec.source)).await;
         progress.finish_and_clear();
         let app = app.map_err(|error| Error::before_guest(error.to_string()))?;
         if app.module().is_some_and(|module| module.program.inspection.abi.is_command()) {
@@ -200,7 +205,7 @@ impl Run {
                 loop {
                     changes.changed().await;
                     version += 1;
-                    match prepare(&host, &spec, version).await {
+                    match prepare(&host, &spec, version, |_, _| {}).await {
                         Ok(app) => {
                             host.replace(vec![app]);
                             tracing::info!("serving version {version} of {}", spec.source);
@@ -239,7 +244,7 @@ impl Run {
     }
 
     fn spec(&self, module: &str) -> Result<AppSpec, Error> {
-        let source = Source::parse(module);
+        let source = self.fetching.source(module)?;
         let app_id = match &self.app_id {
             Some(app_id) => app_id.clone(),
             None => app_id(&source),
@@ -329,8 +334,13 @@ async fn run_program(app: &Arc<App>, args: &[String]) -> Option<Result<i32, Invo
     }
 }
 
-async fn prepare(host: &Arc<Host>, spec: &AppSpec, version: u64) -> Result<Arc<App>, PrepareError> {
-    let module = Module::read(&spec.source).await.map(Arc::new);
+async fn prepare(
+    host: &Arc<Host>,
+    spec: &AppSpec,
+    version: u64,
+    progress: impl FnMut(u64, Option<u64>) + Send,
+) -> Result<Arc<App>, PrepareError> {
+    let module = Module::read_with(&spec.source, progress).await.map(Arc::new);
     host.prepare(spec.clone(), module, version).await
 }
 
@@ -342,6 +352,9 @@ fn app_id(source: &Source) -> String {
             let file = url.rsplit('/').next()?;
             Some(file.split('.').next().unwrap_or(file).to_owned())
         }),
+        Source::Oci(source) => {
+            source.reference.parse::<Reference>().ok().map(|found| found.name().to_owned())
+        }
         Source::Stdin => None,
     };
     harmless(&name.unwrap_or_default())
@@ -364,8 +377,20 @@ fn directory(text: &str) -> Directory {
     Directory { host: host.into(), guest: guest.to_owned(), writable }
 }
 
+/// Shows how far a download is; then the module is compiled.
+fn told(progress: &ProgressBar, source: &Source) -> impl FnMut(u64, Option<u64>) + Send + 'static {
+    let (progress, source) = (progress.clone(), source.to_string());
+    move |received, total| match total {
+        Some(total) if received < total => {
+            let (received, total) = (text::size(received), text::size(total));
+            progress.set_message(format!("Downloading {source}: {received} of {total}"));
+        }
+        _ => progress.set_message(format!("Preparing {source}")),
+    }
+}
+
 /// Shown on a terminal when the work takes long enough to be seen.
-fn spinner(message: &str) -> ProgressBar {
+pub(crate) fn spinner(message: &str) -> ProgressBar {
     let progress = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         progress.set_style(style);

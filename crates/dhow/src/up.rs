@@ -1,11 +1,13 @@
 //! `dhow up`: all apps of a manifest, or of a `dapr.yaml`.
 
 use crate::hosts::HostInfo;
+use crate::registries::Fetching;
 use crate::serve::{self, Serving};
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_artifacts::Source;
+use dhow_artifacts::access::Access;
 use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
 use dhow_resources::component::Component;
 use dhow_resources::configuration;
@@ -63,6 +65,8 @@ pub(crate) struct Up {
         conflicts_with_all = ["manifest", "api_addr", "management_addr", "watch"]
     )]
     run_file: Option<PathBuf>,
+    #[command(flatten)]
+    fetching: Fetching,
 }
 
 /// An address, or none.
@@ -118,7 +122,8 @@ impl Up {
             .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
         let path = self.manifest.clone();
         let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
-        let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new() };
+        let mut fleet =
+            Fleet { host: Arc::clone(&host), current: BTreeMap::new(), access: self.fetching.access() };
         fleet.update(&manifest).await?;
         let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;
@@ -168,6 +173,8 @@ impl Up {
 struct Fleet {
     host: Arc<Host>,
     current: BTreeMap<String, (AppSpec, Arc<App>)>,
+    /// How registries are spoken with.
+    access: Access,
 }
 
 impl Fleet {
@@ -178,7 +185,8 @@ impl Fleet {
         // Apps of one module come one after the other, so that no more modules are held than are at work.
         let mut shares: BTreeMap<Source, Vec<AppSpec>> = BTreeMap::new();
         for (app_id, app) in &manifest.apps {
-            let spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
+            let mut spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
+            spec.source = spec.source.with_access(&self.access);
             shares.entry(spec.source.clone()).or_default().push(spec);
         }
         let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -257,9 +265,10 @@ impl Shared {
         self.module.get_or_init(async || Module::read(&self.source).await.map(Arc::new)).await.clone()
     }
 
-    /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same.
+    /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same; a tag may lead
+    /// elsewhere now.
     async fn is_still(&self, app: &App) -> bool {
-        !matches!(self.source, Source::Path(_))
+        !matches!(self.source, Source::Path(_) | Source::Oci(_))
             || self.module().await.is_ok_and(|module| {
                 app.module().is_some_and(|known| known.program.digest == module.program.digest)
             })
@@ -270,7 +279,7 @@ impl Shared {
 fn files(path: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     let modules = manifest.apps.values().filter_map(|app| match &app.module {
         ModuleSource::Path(path) => Some(path.clone()),
-        ModuleSource::Url(_) => None,
+        ModuleSource::Url(_) | ModuleSource::Oci { .. } => None,
     });
     std::iter::once(path.to_owned()).chain(modules).collect()
 }

@@ -1,9 +1,10 @@
 //! `dhow verify`: whether a module's token holds, part by part.
 
 use crate::error::Error;
+use crate::registries::FetchingOne;
 use crate::{client, text};
 use clap::Args;
-use dhow_artifacts::{DEFAULT_LIMIT, Source, read_module};
+use dhow_artifacts::{DEFAULT_LIMIT, read_module};
 use dhow_claims::token::Token;
 use dhow_claims::verify::when;
 use dhow_claims::{Capability, TrustStore, Verified};
@@ -26,7 +27,7 @@ EXAMPLES
   dhow verify app.wasm --trust trust.txt
   if dhow verify app.wasm --trust trust.txt --quiet; then ...")]
 pub(crate) struct Verify {
-    /// File (.wasm), URL, or - for standard input
+    /// File (.wasm), URL, reference to a registry (oci://…), or - for standard input
     #[arg(value_name = "FILE|URL|-")]
     module: String,
     /// Whom to trust; without it, the module only has to be what somebody signed
@@ -38,10 +39,12 @@ pub(crate) struct Verify {
     /// Print JSON
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
+    #[command(flatten)]
+    fetching: FetchingOne,
 }
 
 pub(crate) fn execute(verify: &Verify) -> Result<ExitCode, Error> {
-    let source = Source::parse(&verify.module);
+    let source = verify.fetching.source(&verify.module)?;
     let bytes = client::runtime()?.block_on(read_module(&source, DEFAULT_LIMIT, |_, _| {}))?;
     let wasm = image::binary(&bytes).map_err(|error| Error::new(format!("{source}: {error}")))?;
     let trust = verify.trust.as_deref().map(trust_store).transpose()?;

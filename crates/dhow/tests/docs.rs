@@ -44,9 +44,10 @@ const USUAL: [(&str, &str); 5] = [
 ];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
-const BACKENDS: [(u16, Start); 4] = [
+const BACKENDS: [(u16, Start); 5] = [
     (1883, dhow_servers::mosquitto),
     (4222, dhow_servers::nats),
+    (5000, dhow_servers::docker_registry),
     (5672, dhow_servers::rabbitmq),
     (6379, dhow_servers::redis),
 ];
@@ -96,6 +97,7 @@ pages! {
     use_postgresql: "docs/use-postgresql.md",
     use_rabbitmq: "docs/use-rabbitmq.md",
     use_redis: "docs/use-redis.md",
+    use_registries: "docs/use-registries.md",
     use_secrets: "docs/use-secrets.md",
     use_the_layotto_api: "docs/use-the-layotto-api.md",
     wit_interfaces: "docs/wit-interfaces.md",
@@ -358,10 +360,16 @@ impl Page {
 
     /// Output with the addresses that the pages write.
     fn documented(&self, output: &str) -> String {
+        let of_backends = |text: String, (usual, server): &(u16, dhow_servers::Process)| {
+            text.replace(&server.address(), &format!("127.0.0.1:{usual}"))
+        };
         USUAL
             .iter()
             .zip(&self.addresses)
-            .fold(output.to_owned(), |text, ((usual, _), address)| text.replace(address, usual))
+            .map(|((usual, _), address)| (usual, address))
+            .fold(self.backends.iter().fold(output.to_owned(), of_backends), |text, (usual, address)| {
+                text.replace(address, usual)
+            })
     }
 }
 

@@ -301,7 +301,7 @@ impl Functions {
         let known = self.known.lock().await;
         let path = |function: &Function| match &function.spec.source {
             Source::Path(path) => Some(path.clone()),
-            Source::Url(_) | Source::Stdin => None,
+            Source::Url(_) | Source::Oci(_) | Source::Stdin => None,
         };
         known.values().filter_map(path).collect()
     }

@@ -40,7 +40,15 @@ pub enum ModuleError {
 impl Module {
     /// Reads and recognises a module; what is compiled of it is compiled by the app that needs it first.
     pub async fn read(source: &Source) -> Result<Module, ModuleError> {
-        let file = dhow_artifacts::read_module(source, DEFAULT_LIMIT, |_, _| {}).await;
+        Module::read_with(source, |_, _| {}).await
+    }
+
+    /// The same, and tells how many bytes were read, and how many there are when that is known.
+    pub async fn read_with(
+        source: &Source,
+        progress: impl FnMut(u64, Option<u64>) + Send,
+    ) -> Result<Module, ModuleError> {
+        let file = dhow_artifacts::read_module(source, DEFAULT_LIMIT, progress).await;
         let file = file.map_err(|error| ModuleError::Fetch(Arc::new(error)))?;
         // A large module takes long to read through; the executor's threads have other work.
         let recognised = tokio::task::spawn_blocking(move || Module::recognise(file)).await;

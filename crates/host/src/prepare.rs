@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::module::{Module, ModuleError};
 use crate::service::Service;
 use dhow_artifacts::Source;
+use dhow_artifacts::access::Access;
 use dhow_blocks::grants::Grants;
 use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
@@ -108,6 +109,8 @@ impl AppSpec {
         let source = match &app.module {
             ModuleSource::Path(path) => Source::Path(path.clone()),
             ModuleSource::Url(url) => Source::Url(url.clone()),
+            ModuleSource::Oci { reference, cosign_key } => Source::oci(reference)
+                .with_access(&Access { cosign_key: cosign_key.clone(), ..Access::default() }),
         };
         let directory = |dir: &dhow_resources::manifest::DirConfig| Directory {
             host: dir.host.clone(),

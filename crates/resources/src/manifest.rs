@@ -101,6 +101,13 @@ pub enum ModuleSource {
     Path(PathBuf),
     /// `http://` or `https://`.
     Url(String),
+    /// `oci://`: a registry.
+    Oci {
+        /// As the manifest writes it.
+        reference: String,
+        /// `cosign_key`: whoever must have signed it; joined to the manifest's folder.
+        cosign_key: Option<PathBuf>,
+    },
 }
 
 /// A folder that an app sees.

@@ -147,6 +147,13 @@ impl Setting {
             "DHOW_LOG_FORMAT",
             "RUST_LOG",
             "DAPR_API_TOKEN",
+            "DHOW_ARTIFACTS_DIR",
+            "DHOW_CA",
+            "DHOW_INSECURE",
+            "DHOW_OFFLINE",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_CACHE_HOME",
         ] {
             command.env_remove(name);
         }

@@ -2,7 +2,7 @@
 
 use super::{AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, fields, limits};
 use crate::error::quote;
-use crate::tree::{Entry, Findings, Node, Position};
+use crate::tree::{Entry, Findings, Node, Position, Table};
 use dhow_blocks::grants::Grants;
 use std::path::Path;
 
@@ -21,9 +21,10 @@ pub(super) fn read(
             entry.at,
             path,
             "the app has no module",
-            "expected module = \"<file>.wasm\" or an http(s) URL",
+            "expected module = \"<file>.wasm\", an http(s) URL, or oci://<registry>/<repository>:<tag>",
         );
     }
+    let module = with_key(findings, &mut table, module, dir);
 
     let mut routes = Vec::new();
     if let Some(texts) = table.read(findings, "routes", |f, node, path| Some(f.texts(node, path))) {
@@ -107,18 +108,55 @@ fn module(findings: &mut Findings, node: &Node, path: &str, dir: &Path) -> Optio
     let text = findings.text(node, path)?;
     match text.split_once("://") {
         Some(("http" | "https", rest)) if !rest.is_empty() => Some(ModuleSource::Url(text)),
+        Some(("oci", rest)) => match rest.split_once('/') {
+            Some((registry, name)) if !registry.is_empty() && !name.is_empty() => {
+                Some(ModuleSource::Oci { reference: text, cosign_key: None })
+            }
+            _ => {
+                let message = "the reference names no registry, or nothing in it";
+                findings.add(node.at, path, message, "expected oci://<registry>/<repository>:<tag>");
+                None
+            }
+        },
         Some((scheme, _)) => {
             let message = format!("modules cannot be fetched over {}", quote(scheme));
             findings.add(
                 node.at,
                 path,
                 message,
-                "expected a path, or a URL that begins with http:// or https://",
+                "expected a path, or a URL that begins with http://, https:// or oci://",
             );
             None
         }
         None => {
             fields::valid_path(findings, node.at, path, &text).then(|| ModuleSource::Path(dir.join(text)))
+        }
+    }
+}
+
+/// Adds the key by which the module must be signed. A key that nothing is verified with would protect nobody.
+fn with_key(
+    findings: &mut Findings,
+    table: &mut Table<'_>,
+    module: Option<ModuleSource>,
+    dir: &Path,
+) -> Option<ModuleSource> {
+    let key = table.read(findings, "cosign_key", fields::path);
+    let node_at = table.get("cosign_key").map(|node| node.at);
+    match (module?, key, node_at) {
+        (ModuleSource::Oci { reference, .. }, key, _) => {
+            Some(ModuleSource::Oci { reference, cosign_key: key.map(|key| dir.join(key)) })
+        }
+        (module, None, _) | (module, _, None) => Some(module),
+        (module, Some(_), Some(at)) => {
+            let path = table.path_of("cosign_key");
+            findings.add(
+                at,
+                &path,
+                "only modules in a registry are signed with cosign",
+                "expected module = \"oci://…\"",
+            );
+            Some(module)
         }
     }
 }

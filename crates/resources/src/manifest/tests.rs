@@ -99,6 +99,9 @@ fn every_field_is_read() {
 
     let back = &manifest.apps["Back_2.x"];
     assert_eq!(back.module, ModuleSource::Url("https://example.com/back.wasm".into()));
+    let key = Some("site/keys/cosign.pub".into());
+    let shop = ModuleSource::Oci { reference: "oci://ghcr.io/acme/shop:^1.2".into(), cosign_key: key };
+    assert_eq!(manifest.apps["shop"].module, shop);
     assert_eq!((back.routes.clone(), back.hosts.clone()), (strings(&["/"]), strings(&["back.localhost"])));
     let limits = manifest.limits("Back_2.x");
     assert_eq!((limits.memory, limits.timeout), (Some(1 << 20), Some(Duration::from_millis(500))));
@@ -111,7 +114,7 @@ fn every_mistake_is_told_with_its_place() {
     // and contains.
     let cases: &[(&str, &str, &str)] = &[
         ("rout = '/'", "3:1: apps.a: unknown field `rout`", "did you mean `route`?"),
-        ("zzz = 1", "3:1: apps.a: unknown field `zzz`", "expected one of module, routes"),
+        ("zzz = 1", "3:1: apps.a: unknown field `zzz`", "expected one of module, cosign_key, routes"),
         ("routes = 'x'", "3:10: apps.a.routes: must be a list of strings, found a string", ""),
         ("routes = [1]", "3:11: apps.a.routes[0]: must be a string", "found an integer"),
         ("routes = ['x']", "3:11: apps.a.routes: the route `x` does not begin with `/`", "`/x`"),
@@ -170,9 +173,19 @@ fn every_mistake_is_told_with_its_place() {
         ("[apps.b]", "3:7: apps.b: the app has no module", "http(s) URL"),
         ("[apps.b]\nmodule = ''", "4:10: apps.b.module: the path is empty", ""),
         (
-            "[apps.b]\nmodule = 'oci://x'",
-            "4:10: apps.b.module: modules cannot be fetched over `oci`",
+            "[apps.b]\nmodule = 'ftp://x'",
+            "4:10: apps.b.module: modules cannot be fetched over `ftp`",
             "https://",
+        ),
+        (
+            "[apps.b]\nmodule = 'oci://x'",
+            "4:10: apps.b.module: the reference names no registry",
+            "oci://<registry>",
+        ),
+        (
+            "[apps.b]\nmodule = 'b'\ncosign_key = 'k'",
+            "5:14: apps.b.cosign_key: only modules in a registry",
+            "oci://",
         ),
         ("[host]\naddr = '8080'", "4:8: host.addr: `8080` is not an address", "\"127.0.0.1:8080\""),
         ("[host]\napi_addr = false", "4:12: host.api_addr: false is not an address", "\"off\""),
