@@ -2,6 +2,7 @@
 
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
+use crate::trust::TrustArgs;
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
@@ -63,6 +64,8 @@ pub(crate) struct Up {
         conflicts_with_all = ["manifest", "api_addr", "management_addr", "watch"]
     )]
     run_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// An address, or none.
@@ -99,6 +102,7 @@ impl Up {
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
         let mut serving = Serving::new(Arc::clone(&host));
+        host.trust_in(self.trust.load(&manifest.trust)?).await;
         let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);
 
@@ -117,7 +121,14 @@ impl Up {
         let mut hangup = signal(SignalKind::hangup())
             .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
         let path = self.manifest.clone();
-        let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
+        let trust = self.trust.clone();
+        let watched = {
+            let (path, trust) = (path.clone(), trust.clone());
+            move |manifest: &Manifest| -> Vec<PathBuf> {
+                files(&path, manifest).into_iter().chain(trust.files(&manifest.trust)).collect()
+            }
+        };
+        let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))?) } else { None };
         let mut fleet = Fleet { host: Arc::clone(&host), current: BTreeMap::new() };
         fleet.update(&manifest).await?;
         let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
@@ -145,7 +156,11 @@ impl Up {
                     let manifest = load(&path)?;
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
-                        changes.follow(files(&path, &manifest))?;
+                        changes.follow(watched(&manifest))?;
+                    }
+                    // An app that is not trusted any more answers nothing from here on, whatever comes next.
+                    for refused in fleet.host.trust_in(trust.load(&manifest.trust)?).await {
+                        tracing::error!("it answers nothing from now on: {refused}");
                     }
                     fleet.update(&manifest).await
                 };
