@@ -147,6 +147,8 @@ impl Setting {
             "DHOW_LOG_FORMAT",
             "RUST_LOG",
             "DAPR_API_TOKEN",
+            "OPA_URL",
+            "DHOW_KEYS",
         ] {
             command.env_remove(name);
         }
