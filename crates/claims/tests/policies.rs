@@ -22,7 +22,8 @@ fn folder() -> PathBuf {
 
 /// About an app with a token that claims this, and with these grants.
 fn question(app_id: &str, capabilities: &[&str], version: Option<&str>, grants: &[(&str, &str)]) -> Question {
-    let (account, module) = (KeyPair::generate(Role::Account).unwrap(), KeyPair::generate(Role::Module).unwrap());
+    let (account, module) =
+        (KeyPair::generate(Role::Account).unwrap(), KeyPair::generate(Role::Module).unwrap());
     let about = ModuleClaims {
         hash: "00".to_owned(),
         capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
@@ -101,13 +102,25 @@ fn least_privilege() {
     check(
         "least-privilege.rego",
         vec![
-            (of(&["dhow:serve", "dhow:log", "dhow:files=/data", "dhow:state=orders", "dhow:http=api.example.com"]), None),
+            (
+                of(&[
+                    "dhow:serve",
+                    "dhow:log",
+                    "dhow:files=/data",
+                    "dhow:state=orders",
+                    "dhow:http=api.example.com",
+                ]),
+                None,
+            ),
             (of(&[]), None),
             (of(&["acme:telnet"]), None),
             (of(&["wasmcloud:keyvalue"]), Some("wasmcloud:keyvalue is a whole block")),
             (of(&["dhow:state"]), Some("dhow:state is everything of its kind")),
             (of(&["dhow:http=*"]), Some("dhow:http=* is everything of its kind")),
-            (of(&["dhow:state=letters"]), Some("dhow:state=letters is claimed, and the manifest does not grant it")),
+            (
+                of(&["dhow:state=letters"]),
+                Some("dhow:state=letters is claimed, and the manifest does not grant it"),
+            ),
             (of(&["dhow:lock=l"]), Some("does not grant it")),
             (unsigned("a"), Some("not signed")),
         ],
@@ -172,7 +185,10 @@ fn every_example_is_tested_and_listed() {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".rego") {
-            assert!(readme.contains(&format!("`{name}`")) && tested.contains(&format!("\"{name}\"")), "{name}");
+            assert!(
+                readme.contains(&format!("`{name}`")) && tested.contains(&format!("\"{name}\"")),
+                "{name}"
+            );
         }
     }
 }

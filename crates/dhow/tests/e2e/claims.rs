@@ -362,3 +362,59 @@ fn who_is_not_trusted_any_more_answers_nothing_any_more() {
     assert_eq!(host.get("/").status, 200);
     host.stop();
 }
+
+/// The bookshop in a folder, with its modules as they were built.
+fn bookshop() -> Setting {
+    let setting = Setting::new();
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookshop");
+    let copy = |name: &str| setting.file(name, &fs::read(example.join(name)).unwrap());
+    copy("dhow.toml");
+    copy("sign.sh");
+    for folder in ["resources", "data"] {
+        for entry in fs::read_dir(example.join(folder)).unwrap() {
+            copy(&format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy()));
+        }
+    }
+    for app in ["front", "catalogue", "recommend", "report", "mail", "warehouse"] {
+        setting.file(&format!("build/{app}.wasm"), &fs::read(guest(&format!("bookshop-{app}"))).unwrap());
+    }
+    setting
+}
+
+#[test]
+fn a_signed_bookshop_sells_and_each_app_does_only_its_part() {
+    let setting = bookshop();
+    let up = ["--require-signed", "--trust", "build/trust.txt"];
+    let mut sign = std::process::Command::new("sh");
+    sign.arg("sign.sh").current_dir(setting.path()).env("HOME", setting.path()).env_remove("DHOW_KEYS");
+    let signed = sign.env("DHOW", env!("CARGO_BIN_EXE_dhow")).output().unwrap();
+    assert!(signed.status.success(), "{signed:?}");
+    let host = setting.up(&up);
+    let order = br#"{"isbn": "978-0-06-051275-1", "quantity": 3}"#;
+    assert!(host.get("/books").text().contains("isbn"));
+    let ordered = host.send("POST", "/orders", &[("content-type", "application/json")], order);
+    assert!(ordered.status < 300, "{ordered:?}");
+    for (path, words) in [
+        ("/report", "revenue_cents"),
+        ("/recommend/978-0-441-17271-9", "isbn"),
+        ("/letters", "The Dispossessed"),
+    ] {
+        eventually(path, || host.get(path).text().contains(words).then_some(()));
+    }
+    // Filled up again by the warehouse, which needs its lock for that.
+    eventually("the parcel", || host.get("/books").text().contains("\"stock\":55").then_some(()));
+    assert_eq!(counted(&host, "dhow_denials_total", &[]), 0.0, "{}", host.stderr());
+    host.stop();
+
+    // The same report without a claim to the shop's state: its manifest grants it, and that is not enough.
+    sign(&setting, "build/report.wasm", &["--cap", "dhow:bindings=nightly"]);
+    let mut host = setting.up(&up);
+    let answer = host.get("/report");
+    assert!(answer.status >= 400 || !answer.text().contains("revenue_cents"), "{answer:?}");
+    assert!(
+        counted(&host, "dhow_denials_total", &["app_id=\"report\"", "by=\"token\"", "kind=\"state\""]) >= 1.0
+    );
+    host.line(|line| line.contains("report: not claimed: state \"shop\""));
+    assert!(host.get("/books").text().contains("isbn"));
+    host.stop();
+}
