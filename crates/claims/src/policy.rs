@@ -159,11 +159,12 @@ impl Question {
     }
 }
 
-/// What a token says, by the same names whatever its generation.
+/// What a token says, by the same names whatever its generation. What it does not say is left out: Rego has no use for
+/// null.
 fn claims(token: &Token) -> Value {
     let claims = &token.claims;
     let module = claims.module().cloned().unwrap_or_default();
-    json!({
+    let mut said = json!({
         "issuer": token.issuer.as_str(),
         "subject": token.subject.as_str(),
         "id": claims.id,
@@ -177,7 +178,11 @@ fn claims(token: &Token) -> Value {
         "issued_at": claims.issued_at,
         "not_before": claims.not_before,
         "expires": claims.expires,
-    })
+    });
+    if let Some(fields) = said.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    said
 }
 
 // === impl Event ===

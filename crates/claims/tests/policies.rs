@@ -7,7 +7,6 @@ use dhow_claims::policy::rego::Rego;
 use dhow_claims::policy::{Decision, Event, Question, Request};
 use dhow_claims::token::Token;
 use dhow_claims::{Claims, KeyPair, ModuleClaims, Role, Subject, Verified};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,7 +63,10 @@ fn asked(app_id: &str, trigger: &'static str, method: &str, caller: Option<&str>
 fn signed_by(issuer: &str, expires: Option<u64>) -> Question {
     let mut question = question("a", &[], None, &[]);
     question.claims["issuer"] = issuer.into();
-    question.claims["expires"] = expires.map_or(Value::Null, Value::from);
+    match (expires, question.claims.as_object_mut()) {
+        (Some(expires), _) => question.claims["expires"] = expires.into(),
+        (None, claims) => drop(claims.unwrap().remove("expires")),
+    }
     question
 }
 

@@ -259,6 +259,10 @@ impl App {
     /// Lets go of idle instances, and of the code when the app was not used for `idle`.
     pub(crate) fn sweep(&self, idle: Duration) {
         let Some(module) = self.module() else { return };
+        // Whoever speaks to its ports passes nothing else that could refuse.
+        if let Some(service) = self.service.as_ref().filter(|_| self.permit.is_over()) {
+            service.close();
+        }
         let Some(guest) = module.guest.load_full() else { return };
         guest.sweep();
         let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));

@@ -44,6 +44,9 @@ impl Rego {
     /// take until `limit`.
     pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
         let mut engine = Engine::new();
+        // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
+        // error, and so a refusal.
+        engine.set_strict_builtin_errors(true);
         jwt::add_to(&mut engine).map_err(PolicyError::Failed)?;
         engine.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for file in files(path)? {
