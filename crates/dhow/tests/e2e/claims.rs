@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 
-/// A copy of a guest in the folder, signed with these capabilities and flags.
+/// A guest in the folder, signed with these capabilities and flags; it is there at once.
 pub(crate) fn signed(setting: &Setting, name: &str, file: &str, flags: &[&str]) -> PathBuf {
-    let path = setting.file(file, &fs::read(guest(name)).unwrap());
-    sign(setting, file, flags);
-    path
+    let unsigned = guest(name);
+    sign(setting, &[&[&*unsigned.to_string_lossy(), "-o", file], flags].concat());
+    setting.path().join(file)
 }
 
-fn sign(setting: &Setting, file: &str, flags: &[&str]) {
-    let ended = setting.run(&[&["sign", file], flags].concat());
+fn sign(setting: &Setting, arguments: &[&str]) {
+    let ended = setting.run(&[&["sign"], arguments].concat());
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
@@ -198,7 +198,7 @@ fn other_interfaces_are_under_the_same_claims() {
     let mut host = setting.up(&[]);
     let ask = |host: &Host, app: &str, method: &str, path: &str| {
         let answer = host.send(method, path, &[("host", &format!("{app}.test"))], b"x");
-        (answer.status, answer.text().into_owned())
+        (answer.status, answer.text())
     };
     // wasi:keyvalue and wasi:logging.
     assert_eq!(ask(&host, "kv", "POST", "/set?key=a&store=memory").0, 200);
@@ -215,7 +215,7 @@ fn other_interfaces_are_under_the_same_claims() {
     assert!(!host.stderr().contains("unheard"));
     // wasi:http, and Dapr's API inside the guest.
     let (_, answer) = ask(&host, "out", "GET", "/fetch?url=http://denied.test/");
-    assert!(answer.contains("HttpRequestDenied") || answer.contains("HTTP-request-denied"), "{answer}");
+    assert!(answer.to_lowercase().contains("denied"), "{answer}");
     assert!(counts(&host, "out", "http") >= 1.0);
     let (_, answer) = ask(&host, "out", "GET", "/fetch?url=http://allowed.test:1/");
     assert!(!answer.to_lowercase().contains("denied"), "{answer}");
@@ -236,9 +236,9 @@ fn folders_and_sockets_are_claimed_too() {
     let setting = Setting::new();
     setting.file("data/note.txt", b"found");
     let dir = format!("{}::/data", setting.path().join("data").display());
-    for (flags, code) in
-        [(&[][..], false), (&["--cap=dhow:files=/data"], true), (&["--cap=dhow:files"], true)]
-    {
+    let cases: [(&[&str], bool); 3] =
+        [(&[], false), (&["--cap=dhow:files=/data"], true), (&["--cap=dhow:files"], true)];
+    for (flags, code) in cases {
         signed(&setting, "p1-command", "tool.wasm", flags);
         let ended = setting.run(&["run", "tool.wasm", "--dir", &dir, "--", "cat", "/data/note.txt"]);
         assert_eq!(ended.code == Some(0), code, "{flags:?}: {ended:?}");
@@ -283,7 +283,7 @@ fn a_token_that_does_not_hold_is_named_and_nothing_is_loaded() {
         ("twice.wasm", &[], "structure: the module has 2 tokens"),
         ("other.wasm", &[], "hash: "),
         ("forged.wasm", &[], "signature: "),
-        ("cut.wasm", &[], "structure"),
+        ("cut.wasm", &[], "cut.wasm: "),
         ("over.wasm", &[], "validity: the token expired 2"),
         ("early.wasm", &[], "validity: the token is valid from 2"),
         ("stranger.wasm", &["--trust", "key.txt"], "trust: no chain leads from A"),
@@ -305,11 +305,8 @@ fn a_token_that_does_not_hold_is_named_and_nothing_is_loaded() {
     }
     setting.file("dhow.toml", b"[trust]\nrequire_signed = true\n[apps.a]\nmodule = \"none.wasm\"\n");
     let ended = setting.up_fails(&[]);
-    assert!(
-        ended.code == Some(1) && ended.err.contains("app \"a\": none.wasm: the module is not signed")
-            || ended.err.contains("not signed"),
-        "{ended:?}"
-    );
+    let is_named = ended.err.contains("app \"a\": ") && ended.err.contains("the module is not signed");
+    assert!(ended.code == Some(1) && is_named, "{ended:?}");
     setting.file(".config/dhow/keys/account.nk", b"SAAAAnonsense");
     let ended = setting.run(&["sign", "none.wasm"]);
     assert!(ended.code == Some(1) && ended.err.contains("account.nk"), "{ended:?}");
@@ -318,11 +315,18 @@ fn a_token_that_does_not_hold_is_named_and_nothing_is_loaded() {
 
 #[test]
 fn a_token_that_expires_while_its_app_runs_ends_that() {
-    let setting = Setting::with_manifest("[apps.a]\nmodule = \"a.wasm\"\nroutes = [\"/\"]\n");
-    // Compiled, so that starting takes no time of the token's.
+    let manifest = "[trust]\nstore = \"trust.txt\"\n[apps.a]\nmodule = \"a.wasm\"\nroutes = [\"/\"]\n";
+    let setting = Setting::with_manifest(manifest);
     signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve"]);
+    let operator = setting.run(&["keys", "new", "operator"]).out;
+    let vouch = |expires: &str| {
+        let token = setting.run(&["keys", "vouch", "account", "--by", "operator", "--expires", expires]).out;
+        setting.file("trust.txt", format!("{operator}{token}").as_bytes());
+    };
+    // Compiled once, so that the second start takes little of the token's time.
+    vouch("1h");
     setting.up(&[]).stop();
-    signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve", "--expires", "20s"]);
+    vouch("15s");
     let mut host = setting.up(&[]);
     assert_eq!(host.get("/").status, 200);
     let answer =
@@ -385,9 +389,9 @@ fn bookshop() -> Setting {
 fn a_signed_bookshop_sells_and_each_app_does_only_its_part() {
     let setting = bookshop();
     let up = ["--require-signed", "--trust", "build/trust.txt"];
-    let mut sign = std::process::Command::new("sh");
-    sign.arg("sign.sh").current_dir(setting.path()).env("HOME", setting.path()).env_remove("DHOW_KEYS");
-    let signed = sign.env("DHOW", env!("CARGO_BIN_EXE_dhow")).output().unwrap();
+    let mut script = std::process::Command::new("sh");
+    script.arg("sign.sh").current_dir(setting.path()).env("HOME", setting.path()).env_remove("DHOW_KEYS");
+    let signed = script.env("DHOW", env!("CARGO_BIN_EXE_dhow")).output().unwrap();
     assert!(signed.status.success(), "{signed:?}");
     let host = setting.up(&up);
     let order = br#"{"isbn": "978-0-06-051275-1", "quantity": 3}"#;
@@ -407,7 +411,7 @@ fn a_signed_bookshop_sells_and_each_app_does_only_its_part() {
     host.stop();
 
     // The same report without a claim to the shop's state: its manifest grants it, and that is not enough.
-    sign(&setting, "build/report.wasm", &["--cap", "dhow:bindings=nightly"]);
+    sign(&setting, &["build/report.wasm", "--cap", "dhow:bindings=nightly"]);
     let mut host = setting.up(&up);
     let answer = host.get("/report");
     assert!(answer.status >= 400 || !answer.text().contains("revenue_cents"), "{answer:?}");

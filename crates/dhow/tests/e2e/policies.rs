@@ -134,7 +134,10 @@ fn invocations_and_updates_are_asked_about() {
     signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve", "--version", "3.0.0"]);
     host.line(|line| line.contains("reloaded: 1 apps changed"));
     // So is another policy; what was kept of the old one is forgotten.
-    setting.file("policy.rego", b"package dhow\nallow := input.request.path != \"/open\"\n");
+    setting.file(
+        "policy.rego",
+        b"package dhow\ndefault allow := true\nallow := false if input.request.path == \"/open\"\n",
+    );
     eventually("the new policy", || (ask(&host, "HEAD", "/open").0 == 403).then_some(()));
     assert_eq!(ask(&host, "GET", "/closed").0, 200);
     host.stop();
