@@ -55,16 +55,22 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
     // Free ports for a run that nobody watches; the usual ones for a run that a user looks at.
     let addr = if once { free_port()? } else { "127.0.0.1:8080".to_owned() };
     let data = env.target.join(if once { format!("demo-{}", std::process::id()) } else { "demo".to_owned() });
-    let mut dhow = command(env, &env.target.join("release/dhow").to_string_lossy());
+    let program = env.target.join("release/dhow");
     let example = env.root.join("examples").join(EXAMPLE);
-    if once {
-        // A shop of its own: what an earlier one sold would change the answers.
-        for part in ["dhow.toml", "resources", "data", "build"] {
-            copy(&example.join(part), &data.join(part))?;
-        }
+    // A shop of its own: what an earlier one sold would change the answers of a run that nobody watches, and modules that
+    // are signed are not those that were built.
+    let shop = data.join("shop");
+    for part in ["dhow.toml", "resources", "data", "build", "sign.sh"] {
+        copy(&example.join(part), &shop.join(part))?;
     }
-    dhow.current_dir(if once { &data } else { &example });
-    dhow.args(["up", "dhow.toml", "--addr", &addr, "--data-dir"]).arg(&data);
+    println!("signing the apps");
+    let mut sign = command(env, "sh");
+    sign.arg("sign.sh").current_dir(&shop).env("DHOW", &program).env("DHOW_KEYS", data.join("keys"));
+    process::run(&mut sign)?;
+    let mut dhow = command(env, &program.to_string_lossy());
+    dhow.current_dir(&shop);
+    dhow.args(["up", "dhow.toml", "--require-signed", "--trust", "build/trust.txt"]);
+    dhow.args(["--addr", &addr, "--data-dir"]).arg(&data);
     if once {
         dhow.args(["--api-addr", &free_port()?, "--management-addr", &free_port()?]);
     }

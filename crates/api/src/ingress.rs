@@ -52,7 +52,9 @@ pub(crate) fn error(error: &InvokeError) -> Reply {
         InvokeError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         InvokeError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
         InvokeError::RequestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        InvokeError::Denied { .. } | InvokeError::Forbidden { .. } => StatusCode::FORBIDDEN,
+        InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => {
+            StatusCode::FORBIDDEN
+        }
         InvokeError::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
         InvokeError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         InvokeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

@@ -11,6 +11,7 @@
 //! | [`channel`] | the ways to apps that run outside the host |
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
+//! | [`opa`] | a policy server elsewhere |
 //! | [`management`] | metrics and health |
 //! | [`functions`] | Layotto's functions: their requests, their management, its actuator |
 //! | [`export`] | spans to collectors |
@@ -30,6 +31,7 @@ mod layotto;
 pub mod management;
 pub mod neighbours;
 mod observed;
+pub mod opa;
 pub mod proto;
 pub mod server;
 mod watched;

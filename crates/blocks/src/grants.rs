@@ -1,10 +1,22 @@
-//! What a manifest allows an app: the one permission check of the whole runtime.
+//! What an app may do: the one permission check of the whole runtime.
 //!
-//! Everything is denied until a pattern allows it. Every guest interface asks here, through
-//! [`crate::scope::Scope`], and nowhere else. A denial names the line to add to the manifest.
+//! Everything is denied until a pattern of the manifest allows it; a signed module is limited by what its token claims,
+//! too. Every guest interface asks here, through [`crate::scope::Scope`], and nowhere else. A denial names the line to
+//! add to the manifest, or the capability to sign.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `pattern` | patterns of names and of hosts |
+//! | `claimed` | what a token claims, and what is in force of both |
+
+mod claimed;
+mod pattern;
+
+pub use claimed::{Claimed, Limit};
+pub use pattern::{HostPattern, NamePattern, PatternError};
 
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
 /// Everything that one app may do beyond computing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +53,8 @@ pub struct Grants {
     pub connect: Vec<HostPattern>,
     /// TCP and UDP addresses that sockets may be bound to.
     pub listen: Vec<HostPattern>,
+    /// What the module's token claims, of a signed one; [`Grants::limited_by`] makes it.
+    pub limit: Option<Arc<Limit>>,
 }
 
 /// Something that an app wants to do.
@@ -66,6 +80,8 @@ pub enum Ask<'a> {
     },
     /// Use the binding of this name.
     Binding(&'a str),
+    /// Read some secrets of this store.
+    Secrets(&'a str),
     /// Read a secret.
     Secret {
         /// Component.
@@ -112,55 +128,101 @@ pub enum Ask<'a> {
         /// Port; 0 lets the system choose.
         port: u16,
     },
+    /// See the folder that the guest finds at this path.
+    Files(&'a str),
+    /// Be asked by HTTP from outside.
+    Serve,
+    /// Write lines with a level to the log.
+    Log,
 }
 
-/// A refusal, with what would have to be granted.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "not granted: {kind} {name:?}; add it to `{kind}` under [apps.<id>.grants] or pass --grant {kind}={name}"
-)]
+/// A refusal, with what would have to be granted or claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
     /// The kind of grant, as the manifest names it: `state`, `invoke`, `http`, …
     pub kind: &'static str,
-    /// What was asked for, as a pattern that would allow it.
+    /// What was asked for, as a pattern that would allow it; empty for a kind without names.
     pub name: String,
+    /// Who does not allow it.
+    pub by: By,
 }
 
-/// A component name or app-id: exact, or with one `*` that stands for any run of characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamePattern(String);
-
-/// A host: `[scheme://]host[:port]`, where the host may begin with `*.` (any subdomain) or be `*`, and a
-/// missing scheme or port stands for any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPattern {
-    scheme: Option<String>,
-    host: String,
-    port: Option<u16>,
+/// Who does not allow something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The manifest grants it not.
+    Manifest,
+    /// The manifest does, but the token of the module claims it not.
+    Token,
 }
 
-/// A pattern that cannot be read.
+/// A kind of grants that there is not, or a pattern that is none.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{pattern:?} is not a valid pattern: {reason}")]
-pub struct PatternError {
-    /// The text.
-    pub pattern: String,
-    /// What is wrong with it.
-    pub reason: &'static str,
+pub enum GrantError {
+    /// No such kind.
+    #[error("there is no kind of grants {kind:?}; the kinds are {}", .kinds.join(", "))]
+    UnknownKind {
+        /// As given.
+        kind: String,
+        /// All there are.
+        kinds: &'static [&'static str],
+    },
+    /// No such pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
 }
 
 // === impl Grants ===
 
 impl Grants {
+    /// The kinds of grants, as manifests name them.
+    pub const KINDS: &[&str] = &[
+        "state",
+        "invoke",
+        "publish",
+        "subscribe",
+        "bindings",
+        "secrets",
+        "configuration",
+        "lock",
+        "sequencer",
+        "blob",
+        "cryption",
+        "email",
+        "jobs",
+        "http",
+        "connect",
+        "listen",
+    ];
+
     /// Allows or refuses.
     pub fn check(&self, ask: Ask<'_>) -> Result<(), Denied> {
+        if self.allows(ask) { Ok(()) } else { Err(self.denied(ask)) }
+    }
+
+    /// Whether something is allowed.
+    pub fn allows(&self, ask: Ask<'_>) -> bool {
+        match ask {
+            // What the manifest gives without a grant, a token has to claim.
+            Ask::Files(_) | Ask::Serve | Ask::Log => {
+                self.limit.as_ref().is_none_or(|limit| limit.claimed().allows(ask))
+            }
+            ask => {
+                self.list_allows(ask) && self.limit.as_ref().is_none_or(|limit| limit.is_met_by_lists(ask))
+            }
+        }
+    }
+
+    /// Whether the lists here name it.
+    fn list_allows(&self, ask: Ask<'_>) -> bool {
         let named = |list: &[NamePattern], name: &str| list.iter().any(|pattern| pattern.matches(name));
-        let allowed = match ask {
+        match ask {
             Ask::State(name) => named(&self.state, name),
             Ask::Invoke(name) => named(&self.invoke, name),
             Ask::Publish { pubsub, topic } => within(&self.publish, pubsub, topic),
             Ask::Subscribe { pubsub, topic } => within(&self.subscribe, pubsub, topic),
             Ask::Binding(name) => named(&self.bindings, name),
+            Ask::Secrets(store) => self.secrets.iter().any(|pattern| pattern.may_match_within(store)),
             Ask::Secret { store, name } => within(&self.secrets, store, name),
             Ask::Configuration(name) => named(&self.configuration, name),
             Ask::Lock(name) => named(&self.lock, name),
@@ -173,8 +235,75 @@ impl Grants {
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
             Ask::Resolve(host) => self.connect.iter().any(|p| p.matches_host(host)),
             Ask::Listen { host, port } => self.listen.iter().any(|p| p.matches(None, host, port)),
+            Ask::Files(_) | Ask::Serve | Ask::Log => false,
+        }
+    }
+
+    fn denied(&self, ask: Ask<'_>) -> Denied {
+        let by = match &self.limit {
+            Some(limit) if limit.grants(ask) => By::Token,
+            _ => By::Manifest,
         };
-        if allowed { Ok(()) } else { Err(ask.denied()) }
+        ask.denied(by)
+    }
+
+    /// Adds a pattern to the list of this kind.
+    pub fn allow(&mut self, kind: &str, pattern: &str) -> Result<(), GrantError> {
+        let names = match kind {
+            "state" => &mut self.state,
+            "invoke" => &mut self.invoke,
+            "publish" => &mut self.publish,
+            "subscribe" => &mut self.subscribe,
+            "bindings" => &mut self.bindings,
+            "secrets" => &mut self.secrets,
+            "configuration" => &mut self.configuration,
+            "lock" => &mut self.lock,
+            "sequencer" => &mut self.sequencer,
+            "blob" => &mut self.blob,
+            "cryption" => &mut self.cryption,
+            "email" => &mut self.email,
+            "jobs" => &mut self.jobs,
+            kind => {
+                let hosts = match kind {
+                    "http" => &mut self.http,
+                    "connect" => &mut self.connect,
+                    "listen" => &mut self.listen,
+                    kind => {
+                        let kind = kind.to_owned();
+                        return Err(GrantError::UnknownKind { kind, kinds: Grants::KINDS });
+                    }
+                };
+                hosts.push(pattern.parse()?);
+                return Ok(());
+            }
+        };
+        names.push(pattern.parse()?);
+        Ok(())
+    }
+
+    /// The lists that are not empty, as texts: for policies and logs.
+    pub fn texts(&self) -> Vec<(&'static str, Vec<String>)> {
+        let names = [
+            ("state", &self.state),
+            ("invoke", &self.invoke),
+            ("publish", &self.publish),
+            ("subscribe", &self.subscribe),
+            ("bindings", &self.bindings),
+            ("secrets", &self.secrets),
+            ("configuration", &self.configuration),
+            ("lock", &self.lock),
+            ("sequencer", &self.sequencer),
+            ("blob", &self.blob),
+            ("cryption", &self.cryption),
+            ("email", &self.email),
+            ("jobs", &self.jobs),
+        ];
+        let hosts = [("http", &self.http), ("connect", &self.connect), ("listen", &self.listen)];
+        let names =
+            names.into_iter().map(|(kind, list)| (kind, list.iter().map(ToString::to_string).collect()));
+        let hosts =
+            hosts.into_iter().map(|(kind, list)| (kind, list.iter().map(ToString::to_string).collect()));
+        names.chain(hosts).filter(|(_, list): &(_, Vec<String>)| !list.is_empty()).collect()
     }
 
     /// Everything: for a program outside, which this host does not confine.
@@ -198,12 +327,8 @@ impl Grants {
             http: hosts(),
             connect: hosts(),
             listen: hosts(),
+            limit: None,
         }
-    }
-
-    /// Whether any secret of the store may be read.
-    pub fn secrets_of(&self, store: &str) -> bool {
-        self.secrets.iter().any(|pattern| pattern.may_match_within(store))
     }
 }
 
@@ -217,7 +342,7 @@ fn within(patterns: &[NamePattern], component: &str, name: &str) -> bool {
 // === impl Ask ===
 
 impl Ask<'_> {
-    fn denied(self) -> Denied {
+    fn denied(self, by: By) -> Denied {
         let with_port = |host: &str, port: u16| {
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
         };
@@ -227,6 +352,7 @@ impl Ask<'_> {
             Ask::Publish { pubsub, topic } => ("publish", format!("{pubsub}/{topic}")),
             Ask::Subscribe { pubsub, topic } => ("subscribe", format!("{pubsub}/{topic}")),
             Ask::Binding(name) => ("bindings", name.to_owned()),
+            Ask::Secrets(store) => ("secrets", store.to_owned()),
             Ask::Secret { store, name } => ("secrets", format!("{store}/{name}")),
             Ask::Configuration(name) => ("configuration", name.to_owned()),
             Ask::Lock(name) => ("lock", name.to_owned()),
@@ -239,148 +365,62 @@ impl Ask<'_> {
             Ask::Connect { host, port } => ("connect", with_port(host, port)),
             Ask::Resolve(host) => ("connect", host.to_owned()),
             Ask::Listen { host, port } => ("listen", with_port(host, port)),
+            Ask::Files(path) => ("files", path.to_owned()),
+            Ask::Serve => ("serve", String::new()),
+            Ask::Log => ("log", String::new()),
         };
-        Denied { kind, name }
+        Denied { kind, name, by }
     }
 }
 
-// === impl NamePattern ===
+// === impl Denied ===
 
-impl NamePattern {
-    /// Matches every name.
-    pub fn any() -> NamePattern {
-        NamePattern("*".to_owned())
-    }
+impl std::error::Error for Denied {}
 
-    /// Whether the pattern matches the component, or something that begins with `component/`.
-    fn may_match_within(&self, component: &str) -> bool {
-        let inside = |text: &str| text.strip_prefix(component).is_some_and(|rest| rest.starts_with('/'));
-        match self.0.split_once('*') {
-            None => self.0 == component || inside(&self.0),
-            Some((start, _)) => self.matches(component) || inside(start) || component.starts_with(start),
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self.0.split_once('*') {
-            None => self.0 == name,
-            Some((start, end)) => {
-                name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
-            }
-        }
-    }
-}
-
-impl FromStr for NamePattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let error = |reason| PatternError { pattern: text.to_owned(), reason };
-        if text.is_empty() {
-            return Err(error("it is empty"));
-        }
-        if text.matches('*').count() > 1 {
-            return Err(error("it has more than one *"));
-        }
-        Ok(NamePattern(text.to_owned()))
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-// === impl HostPattern ===
-
-impl HostPattern {
-    /// Matches every host.
-    pub fn any() -> HostPattern {
-        HostPattern { scheme: None, host: "*".to_owned(), port: None }
-    }
-
-    fn matches(&self, scheme: Option<&str>, host: &str, port: u16) -> bool {
-        let scheme_matches = match (&self.scheme, scheme) {
-            (Some(wanted), Some(scheme)) => wanted.eq_ignore_ascii_case(scheme),
-            (Some(_), None) => false,
-            (None, _) => true,
-        };
-        scheme_matches && self.port.is_none_or(|wanted| wanted == port) && self.matches_host(host)
-    }
-
-    /// Whether some port of the host is meant.
-    fn matches_host(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        match self.host.strip_prefix("*.") {
-            _ if self.host == "*" => true,
-            // `*.example.com` allows a.example.com and not example.com, as certificates do.
-            Some(parent) => host
-                .len()
-                .checked_sub(parent.len() + 1)
-                .filter(|at| *at > 0 && host.is_char_boundary(*at))
-                .is_some_and(|at| host.as_bytes()[at] == b'.' && host[at + 1..].eq_ignore_ascii_case(parent)),
-            None => self.host.eq_ignore_ascii_case(host),
-        }
-    }
-}
-
-impl FromStr for HostPattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let error = |reason| PatternError { pattern: text.to_owned(), reason };
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme @ ("http" | "https"), rest)) => (Some(scheme.to_owned()), rest),
-            Some(_) => return Err(error("the scheme must be http or https")),
-            None => (None, text),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[') {
-            Some(v6) => match v6.split_once(']') {
-                Some((host, "")) => (host, None),
-                Some((host, port)) => (host, port.strip_prefix(':')),
-                None => return Err(error("the bracket of the IPv6 address is not closed")),
-            },
-            // More than one colon without brackets is an IPv6 address without a port.
-            None if rest.matches(':').count() > 1 => (rest, None),
-            None => match rest.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (rest, None),
-            },
-        };
-        let port = match port {
-            None | Some("*") => None,
-            Some(port) => Some(port.parse().map_err(|_| error("the port is not a number from 0 to 65535"))?),
-        };
-        if host.is_empty() {
-            return Err(error("the host is empty; * stands for any host"));
-        }
-        if host.contains(['/', '?', '#', '@']) {
-            return Err(error("only scheme, host and port can be granted, not a path"));
-        }
-        if host.strip_prefix("*.").unwrap_or(host).contains('*') && host != "*" {
-            return Err(error(
-                "* stands only for the whole host or, as in *.example.com, for its first part",
-            ));
-        }
-        Ok(HostPattern { scheme, host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(scheme) = &self.scheme {
-            write!(f, "{scheme}://")?;
-        }
-        if self.host.contains(':') {
-            write!(f, "[{}]", self.host)?
+impl Denied {
+    /// The capability that a token would have to claim.
+    pub fn capability(&self) -> String {
+        if self.name.is_empty() {
+            format!("dhow:{}", self.kind)
         } else {
-            f.write_str(&self.host)?
+            format!("dhow:{}={}", self.kind, self.name)
         }
-        match self.port {
-            Some(port) => write!(f, ":{port}"),
-            None => Ok(()),
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Denied { kind, name, by } = self;
+        match by {
+            By::Manifest => write!(
+                f,
+                "not granted: {kind} {name:?}; add it to `{kind}` under [apps.<id>.grants] or pass --grant {kind}={name}"
+            ),
+            By::Token if name.is_empty() => {
+                write!(
+                    f,
+                    "not claimed: {kind}; the module's token has to claim it: dhow sign --cap {}",
+                    self.capability()
+                )
+            }
+            By::Token => write!(
+                f,
+                "not claimed: {kind} {name:?}; the manifest grants it, and the module's token has to claim it, too: \
+                 dhow sign --cap {}",
+                self.capability()
+            ),
+        }
+    }
+}
+
+// === impl By ===
+
+impl By {
+    /// In one word, for metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            By::Manifest => "manifest",
+            By::Token => "token",
         }
     }
 }
@@ -463,36 +503,6 @@ mod tests {
                 allowed,
                 "{pattern} against {scheme}://{host}:{port}"
             );
-        }
-    }
-
-    #[test]
-    fn name_patterns() {
-        let cases = [
-            ("orders", "orders", true),
-            ("orders", "orders2", false),
-            ("*", "x", true),
-            ("shop-*", "shop-1", true),
-            ("shop-*", "shop", false),
-            ("a*a", "a", false),
-            ("a*a", "aa", true),
-        ];
-        for (pattern, name, allowed) in cases {
-            assert_eq!(
-                pattern.parse::<NamePattern>().unwrap().matches(name),
-                allowed,
-                "{pattern} against {name}"
-            );
-        }
-    }
-
-    #[test]
-    fn bad_patterns_say_why() {
-        for bad in ["", "http://", "ftp://x", "x:port", "x:70000", "x/y", "a*b", "[::1", "u@h", "*.*.com"] {
-            assert!(bad.parse::<HostPattern>().is_err(), "{bad:?}");
-        }
-        for bad in ["", "**"] {
-            assert!(bad.parse::<NamePattern>().is_err(), "{bad:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every trigger can be delivered as an HTTP request, and every reply read as an HTTP response: that is
 //! the one form in which sockets, topics, schedules, other apps and command lines meet the guest ABIs.
 
+use crate::grants::By;
 use crate::trace::TraceContext;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -44,6 +45,10 @@ pub struct EventOf {
     /// The topic that the message came from, or the job's name; empty for a binding.
     pub name: String,
 }
+
+/// The app that makes an invocation of another one. It goes with the request as an extension, put there by the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(pub Arc<str>);
 
 /// A request to an app.
 #[derive(Debug)]
@@ -143,14 +148,23 @@ pub enum InvokeError {
         limit: u64,
     },
     /// The caller may not invoke this app.
-    #[error(
-        "app {caller:?} has no grant to invoke app {app_id:?}; add it to `invoke` under [apps.{caller}.grants]"
-    )]
+    #[error("{}", not_invocable(caller, app_id, *by))]
     Denied {
         /// Who asked.
         caller: String,
         /// The app.
         app_id: String,
+        /// Who does not allow it.
+        by: By,
+    },
+    /// The app may not answer: its token does not claim that it is asked in this way or is not valid any more, or a
+    /// policy refuses the invocation.
+    #[error("app {app_id:?} may not answer: {reason}")]
+    Refused {
+        /// The app.
+        app_id: String,
+        /// Which of them, and what to do.
+        reason: String,
     },
     /// The callee's access control refuses the call.
     #[error("access control policy has denied access to id: {caller} operation: {operation} verb: {verb}")]
@@ -193,6 +207,18 @@ pub enum InvokeError {
     /// The host is going down.
     #[error("the host is shutting down")]
     ShuttingDown,
+}
+
+fn not_invocable(caller: &str, app_id: &str, by: By) -> String {
+    match by {
+        By::Manifest => format!(
+            "app {caller:?} has no grant to invoke app {app_id:?}; add it to `invoke` under [apps.{caller}.grants]"
+        ),
+        By::Token => format!(
+            "the token of app {caller:?} does not claim that it invokes app {app_id:?}; sign its module with \
+             --cap dhow:invoke={app_id}"
+        ),
+    }
 }
 
 /// Invokes apps by their id. The host is the provider; a call between two of its apps is a function call.

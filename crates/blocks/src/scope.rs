@@ -40,7 +40,7 @@ use crate::configuration::ConfigurationStore;
 use crate::cryption::Cryption;
 use crate::email::{Email, Mail};
 use crate::error::BlockError;
-use crate::grants::{Ask, Denied, Grants};
+use crate::grants::{Ask, By, Denied, Grants};
 use crate::invoke::{Body, Invocation, InvokeError, Invoker, Reply};
 use crate::jobs::{Job, JobError, Jobs};
 use crate::lock::LockStore;
@@ -65,8 +65,10 @@ pub struct Scope {
     pub app_id: Arc<str>,
     /// The namespace of the host and all its apps.
     pub namespace: Arc<str>,
-    /// What its manifest allows.
+    /// What its manifest allows, and its module's token, if it has one.
     pub grants: Grants,
+    /// Hears of what it was denied.
+    pub audit: Arc<dyn Audit>,
     /// The components that are open to this app.
     pub components: Providers,
     /// The app's configuration values, from its manifest.
@@ -75,6 +77,12 @@ pub struct Scope {
     pub invoker: Arc<dyn Invoker>,
     /// Resiliency of invocations; none where no resource asks for any.
     pub policies: Option<Arc<dyn Policies>>,
+}
+
+/// Hears of every denial; what becomes of it, metrics and logs, is above.
+pub trait Audit: Send + Sync {
+    /// The app wanted something that it may not.
+    fn denied(&self, app_id: &str, denied: &Denied);
 }
 
 /// The components of a host that are open to one app, by name.
@@ -167,10 +175,15 @@ pub enum UseError {
 // === impl Scope ===
 
 impl Scope {
+    /// Allows or refuses; a refusal is heard of. Whoever only wants to know asks [`Grants::allows`].
+    pub fn check(&self, ask: Ask<'_>) -> Result<(), Denied> {
+        self.grants.check(ask).inspect_err(|denied| self.audit.denied(&self.app_id, denied))
+    }
+
     /// The state store of that name.
     pub fn state(&self, name: &str) -> Result<State, ScopeError> {
         let state = find(&self.components.state, Block::State, name)?;
-        self.grants.check(Ask::State(name))?;
+        self.check(Ask::State(name))?;
         Ok(state.clone())
     }
 
@@ -182,7 +195,7 @@ impl Scope {
     /// The configuration store of that name.
     pub fn configuration(&self, name: &str) -> Result<&Bound<dyn ConfigurationStore>, ScopeError> {
         let store = find(&self.components.configuration, Block::Configuration, name)?;
-        self.grants.check(Ask::Configuration(name))?;
+        self.check(Ask::Configuration(name))?;
         Ok(store)
     }
 
@@ -190,7 +203,7 @@ impl Scope {
     pub fn jobs(&self, name: &str) -> Result<&Arc<dyn Jobs>, ScopeError> {
         let jobs = self.components.jobs.as_ref();
         let jobs = jobs.ok_or(ScopeError::NotConfigured { block: Block::Jobs })?;
-        self.grants.check(Ask::Job(name))?;
+        self.check(Ask::Job(name))?;
         Ok(jobs)
     }
 
@@ -201,7 +214,7 @@ impl Scope {
             return Err(BlockError::failed(missing.to_string()).into());
         };
         let mut jobs = jobs.list(&self.app_id).await?;
-        jobs.retain(|job| self.grants.check(Ask::Job(&job.name)).is_ok());
+        jobs.retain(|job| self.grants.allows(Ask::Job(&job.name)));
         Ok(jobs)
     }
 
@@ -212,7 +225,7 @@ impl Scope {
         request: BindingRequest,
     ) -> Result<BindingResponse, UseError> {
         let bound = find(&self.components.bindings, Block::Binding, name)?;
-        self.grants.check(Ask::Binding(name)).map_err(ScopeError::from)?;
+        self.check(Ask::Binding(name)).map_err(ScopeError::from)?;
         let provider = &bound.provider;
         let operations = provider.operations();
         if !operations.contains(&request.operation.as_str()) {
@@ -230,21 +243,21 @@ impl Scope {
     /// The files and objects of that name.
     pub fn blobs(&self, name: &str) -> Result<&Bound<dyn BlobStore>, ScopeError> {
         let store = find(&self.components.blobs, Block::Blob, name)?;
-        self.grants.check(Ask::Blob(name))?;
+        self.check(Ask::Blob(name))?;
         Ok(store)
     }
 
     /// The encryption of that name.
     pub fn cryption(&self, name: &str) -> Result<&Bound<dyn Cryption>, ScopeError> {
         let found = find(&self.components.cryption, Block::Cryption, name)?;
-        self.grants.check(Ask::Cryption(name))?;
+        self.check(Ask::Cryption(name))?;
         Ok(found)
     }
 
     /// Sends a message and returns its id.
     pub async fn send_mail(&self, name: &str, mail: Mail) -> Result<String, UseError> {
         let bound = find(&self.components.email, Block::Email, name)?;
-        self.grants.check(Ask::Email(name)).map_err(ScopeError::from)?;
+        self.check(Ask::Email(name)).map_err(ScopeError::from)?;
         let provider = &bound.provider;
         Ok(bound.call("send", mail, |mail| provider.send(mail)).await?)
     }
@@ -254,45 +267,31 @@ impl Scope {
         find(&self.components.secrets, Block::Secrets, name)
     }
 
-    /// Allows or refuses an HTTP request to the outside.
-    pub fn check_http(&self, scheme: &str, host: &str, port: u16) -> Result<(), Denied> {
-        self.grants.check(Ask::Http { scheme, host, port })
-    }
-
-    /// Allows or refuses a socket that connects or sends to this host, be it a name or an address.
-    pub fn check_connect(&self, host: &str, port: u16) -> Result<(), Denied> {
-        self.grants.check(Ask::Connect { host, port })
-    }
-
-    /// Allows or refuses a socket that is bound to this address.
-    pub fn check_listen(&self, host: &str, port: u16) -> Result<(), Denied> {
-        self.grants.check(Ask::Listen { host, port })
-    }
-
-    /// Allows or refuses to look up the addresses of a name.
-    pub fn check_resolve(&self, host: &str) -> Result<(), Denied> {
-        self.grants.check(Ask::Resolve(host))
-    }
-
     /// Whether the app may invoke another one, or itself. A target that is a URL needs the grant for its host, every
     /// other one that for its name.
     pub fn may_invoke(&self, target: &str) -> bool {
         if !target.contains("://") {
-            return target == &*self.app_id || self.grants.check(Ask::Invoke(target)).is_ok();
+            return target == &*self.app_id || self.grants.allows(Ask::Invoke(target));
         }
         let uri = target.parse::<http::Uri>().ok();
-        uri.is_some_and(|uri| {
-            let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
-            let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-            self.check_http(scheme, host.trim_start_matches('[').trim_end_matches(']'), port).is_ok()
-        })
+        uri.as_ref().and_then(http_ask).is_some_and(|ask| self.grants.allows(ask))
+    }
+
+    /// The same as an error, which is heard of.
+    fn check_invoke(&self, target: &str) -> Result<(), InvokeError> {
+        if self.may_invoke(target) {
+            return Ok(());
+        }
+        let uri = target.parse::<http::Uri>().ok();
+        let ask = uri.as_ref().filter(|_| target.contains("://")).and_then(http_ask);
+        let by =
+            self.check(ask.unwrap_or(Ask::Invoke(target))).map_or_else(|denied| denied.by, |()| By::Manifest);
+        Err(InvokeError::Denied { caller: self.app_id.to_string(), app_id: target.to_owned(), by })
     }
 
     /// Invokes another app, or this one, under the resiliency policy of the target.
     pub async fn invoke(&self, app_id: &str, mut invocation: Invocation) -> Result<Reply, InvokeError> {
-        if !self.may_invoke(app_id) {
-            return Err(InvokeError::Denied { caller: self.app_id.to_string(), app_id: app_id.to_owned() });
-        }
+        self.check_invoke(app_id)?;
         if invocation.depth >= MAX_INVOKE_DEPTH {
             return Err(InvokeError::TooDeep { app_id: app_id.to_owned(), depth: invocation.depth });
         }
@@ -353,6 +352,13 @@ impl Scope {
     }
 }
 
+/// What a request to this URL asks for.
+fn http_ask(uri: &http::Uri) -> Option<Ask<'_>> {
+    let (scheme, host) = (uri.scheme_str()?, uri.host()?);
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    Some(Ask::Http { scheme, host: host.trim_start_matches('[').trim_end_matches(']'), port })
+}
+
 fn find<'a, T>(map: &'a HashMap<String, T>, block: Block, name: &str) -> Result<&'a T, ScopeError> {
     if map.is_empty() {
         return Err(ScopeError::NotConfigured { block });
@@ -381,7 +387,10 @@ impl Resilient for Attempt {
         !matches!(
             self,
             Attempt::Failed(
-                InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::TooDeep { .. }
+                InvokeError::Denied { .. }
+                    | InvokeError::Forbidden { .. }
+                    | InvokeError::Refused { .. }
+                    | InvokeError::TooDeep { .. }
             )
         )
     }

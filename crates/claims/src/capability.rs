@@ -1,10 +1,10 @@
 //! Names of capabilities, and the grants that they stand for.
 //!
 //! Wascap's names come in three families (`wascap:`, `wascc:`, `wasmcloud:`), each for a whole block. Those of `dhow:`
-//! are the kinds of grants, with or without a pattern: `dhow:state`, `dhow:state=orders*`. Any other name is legal in a
-//! token, and allows nothing here.
+//! are the kinds of grants, with or without a pattern: `dhow:state`, `dhow:state=orders*`; also `files`, `serve` and
+//! `log`, which manifests give without a grant. Any other name is legal in a token, and allows nothing here.
 
-use dhow_blocks::grants::{Grants, HostPattern, NamePattern, PatternError};
+use dhow_blocks::grants::{Claimed, GrantError};
 use std::fmt;
 
 /// A capability that a module claims.
@@ -44,22 +44,11 @@ pub enum Block {
     Extras,
 }
 
-/// What all capabilities of a module allow together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claimed {
-    /// In force is what these allow and the manifest, too.
-    pub grants: Grants,
-    /// It may be asked by HTTP.
-    pub http_server: bool,
-    /// It may write to the log.
-    pub logging: bool,
-}
-
 /// A name that cannot be what was meant.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CapabilityError {
     /// `dhow:` and a kind that there is not.
-    #[error("{name:?} is no capability of dhow; its kinds are {}", KINDS.join(", "))]
+    #[error("{name:?} is no capability of dhow; its kinds are {}", Claimed::KINDS.join(", "))]
     UnknownKind {
         /// As given.
         name: String,
@@ -70,7 +59,7 @@ pub enum CapabilityError {
         /// As given.
         name: String,
         /// What is wrong with it.
-        error: PatternError,
+        error: GrantError,
     },
 }
 
@@ -87,24 +76,6 @@ const BLOCKS: [(Block, &[&str]); 8] = [
 ];
 
 const FAMILIES: [&str; 3] = ["wasmcloud:", "wascc:", "wascap:"];
-
-/// Kinds of grants, and what Wascap has no name for.
-pub const KINDS: [&str; 14] = [
-    "state",
-    "invoke",
-    "publish",
-    "subscribe",
-    "bindings",
-    "secrets",
-    "configuration",
-    "lock",
-    "jobs",
-    "http",
-    "connect",
-    "listen",
-    "serve",
-    "log",
-];
 
 // === impl Capability ===
 
@@ -126,10 +97,10 @@ impl Capability {
         let Some(rest) = name.strip_prefix("dhow:") else { return Ok(Capability::Custom(name.to_owned())) };
         let (kind, pattern) =
             rest.split_once('=').map_or((rest, None), |(kind, pattern)| (kind, Some(pattern)));
-        let known = KINDS.iter().find(|known| **known == kind);
+        let known = Claimed::KINDS.iter().find(|known| **known == kind);
         let kind = known.ok_or_else(|| CapabilityError::UnknownKind { name: name.to_owned() })?;
         if let Some(pattern) = pattern {
-            let read = add(&mut Grants::default(), kind, pattern);
+            let read = Claimed::default().allow(kind, pattern);
             read.map_err(|error| CapabilityError::Pattern { name: name.to_owned(), error })?;
         }
         Ok(Capability::Grant { kind, pattern: pattern.map(str::to_owned) })
@@ -150,72 +121,38 @@ impl fmt::Display for Capability {
     }
 }
 
-// === impl Claimed ===
-
-impl Claimed {
-    /// What these capabilities allow together.
-    pub fn of(names: &[String]) -> Claimed {
-        let mut claimed = Claimed::default();
-        for name in names {
-            let whole: &[&'static str] = match Capability::of(name) {
-                Capability::Block(block) => match block {
-                    Block::KeyValue => &["state"],
-                    Block::Messaging | Block::EventStreams => &["publish", "subscribe"],
-                    Block::HttpServer => &["serve"],
-                    Block::HttpClient => &["http"],
-                    Block::BlobStore => &["bindings"],
-                    Block::Logging => &["log"],
-                    Block::Extras => &[],
-                },
-                Capability::Grant { kind, pattern: Some(pattern) } => {
-                    claimed.allow(kind, &pattern);
-                    &[]
-                }
-                Capability::Grant { kind, pattern: None } => {
-                    claimed.allow(kind, "*");
-                    &[]
-                }
-                Capability::Custom(_) => &[],
-            };
-            whole.iter().for_each(|kind| claimed.allow(kind, "*"));
-        }
-        claimed
-    }
-
-    fn allow(&mut self, kind: &str, pattern: &str) {
-        match kind {
-            "serve" => self.http_server = true,
-            "log" => self.logging = true,
-            // What cannot be read allows nothing.
-            kind => drop(add(&mut self.grants, kind, pattern)),
+/// What these capabilities allow together.
+pub fn claimed(names: &[String]) -> Claimed {
+    let mut claimed = Claimed::default();
+    let mut allow = |kind: &str, pattern: &str| {
+        // What cannot be read allows nothing.
+        let _ = claimed.allow(kind, pattern);
+    };
+    for name in names {
+        match Capability::of(name) {
+            Capability::Block(block) => block.kinds().iter().for_each(|kind| allow(kind, "*")),
+            Capability::Grant { kind, pattern } => allow(kind, pattern.as_deref().unwrap_or("*")),
+            Capability::Custom(_) => {}
         }
     }
+    claimed
 }
 
-fn add(grants: &mut Grants, kind: &str, pattern: &str) -> Result<(), PatternError> {
-    let names = match kind {
-        "state" => &mut grants.state,
-        "invoke" => &mut grants.invoke,
-        "publish" => &mut grants.publish,
-        "subscribe" => &mut grants.subscribe,
-        "bindings" => &mut grants.bindings,
-        "secrets" => &mut grants.secrets,
-        "configuration" => &mut grants.configuration,
-        "lock" => &mut grants.lock,
-        "jobs" => &mut grants.jobs,
-        kind => {
-            let hosts = match kind {
-                "http" => &mut grants.http,
-                "connect" => &mut grants.connect,
-                "listen" => &mut grants.listen,
-                _ => return Ok(()),
-            };
-            hosts.push(pattern.parse::<HostPattern>()?);
-            return Ok(());
+// === impl Block ===
+
+impl Block {
+    /// The kinds of claims that it stands for.
+    fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Block::KeyValue => &["state"],
+            Block::Messaging | Block::EventStreams => &["publish", "subscribe"],
+            Block::HttpServer => &["serve"],
+            Block::HttpClient => &["http"],
+            Block::BlobStore => &["blob", "bindings"],
+            Block::Logging => &["log"],
+            Block::Extras => &["sequencer"],
         }
-    };
-    names.push(pattern.parse::<NamePattern>()?);
-    Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -248,12 +185,15 @@ mod tests {
 
     #[test]
     fn claims_allow_what_they_name_and_nothing_else() {
-        let of =
-            |names: &[&str]| Claimed::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        let nothing = of(&["acme:telnet", "dhow:telnet", "dhow:state=a*b*", "wasmcloud:extras"]);
+        let of = |names: &[&str]| claimed(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let nothing = of(&["acme:telnet", "dhow:telnet", "dhow:state=a*b*", "dhow:log=x"]);
         assert_eq!(nothing, Claimed::default());
         let some =
             of(&["wascc:keyvalue", "dhow:http=api.example.com", "dhow:lock=l", "wasmcloud:httpserver"]);
+        let extras =
+            of(&["wasmcloud:builtin:numbergen", "dhow:files=/data", "dhow:blob=pictures", "dhow:log"]);
+        assert!(extras.grants.allows(Ask::Sequencer("any")) && extras.grants.allows(Ask::Blob("pictures")));
+        assert!(extras.log && !extras.grants.allows(Ask::Blob("letters")) && extras.files.len() == 1);
         let http = |host| Ask::Http { scheme: "https", host, port: 443 };
         for (ask, allowed) in [
             (Ask::State("any"), true),
@@ -265,6 +205,6 @@ mod tests {
         ] {
             assert_eq!(some.grants.check(ask).is_ok(), allowed, "{ask:?}");
         }
-        assert!(some.http_server && !some.logging);
+        assert!(some.serve && !some.log);
     }
 }

@@ -12,12 +12,14 @@
 //! | [`section`] | the token in a module, and the module's hash |
 //! | [`trust`] | whose word counts: operators, accounts, modules |
 //! | [`mod@verify`] | all of it at once, and which part did not hold |
+//! | [`policy`] | what an organisation allows |
 //!
-//! Nothing here reads a clock, the network, or files other than those of keys and trust.
+//! Nothing here knows the network, or files other than those of keys, trust and policies.
 
 pub mod capability;
 pub mod claims;
 pub mod keys;
+pub mod policy;
 pub mod section;
 pub mod token;
 pub mod trust;
@@ -27,4 +29,4 @@ pub use capability::Capability;
 pub use claims::{Claims, ModuleClaims, Signers, Subject};
 pub use keys::{KeyPair, PublicKey, Role};
 pub use trust::TrustStore;
-pub use verify::{Refusal, Verified, verify};
+pub use verify::{Refusal, Verified, verify, verify_token};

@@ -22,10 +22,19 @@ const MAX_FILE: u64 = 4 << 20;
 const MAX_CHAIN: usize = 8;
 
 /// Keys that are trusted, and tokens that vouch for others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustStore {
     anchors: BTreeSet<PublicKey>,
     tokens: Vec<Token>,
+}
+
+/// How a key is vouched for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// From the key itself to a trusted one, both included.
+    pub keys: Vec<PublicKey>,
+    /// The first of the tokens in between expires then, in seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// A trust store that cannot be read.
@@ -124,17 +133,17 @@ impl TrustStore {
         }
     }
 
-    /// The chain from the issuer of a module to a trusted key, both included; `None` if there is none.
-    pub fn chain(&self, issuer: &PublicKey, now: SystemTime) -> Option<Vec<PublicKey>> {
+    /// The chain from the issuer of a module to a trusted key; `None` if there is none.
+    pub fn chain(&self, issuer: &PublicKey, now: SystemTime) -> Option<Chain> {
         match issuer.role() {
             Role::Account | Role::Operator => self.reach(issuer, now, &mut Vec::new()),
             _ => None,
         }
     }
 
-    fn reach(&self, key: &PublicKey, now: SystemTime, seen: &mut Vec<PublicKey>) -> Option<Vec<PublicKey>> {
+    fn reach(&self, key: &PublicKey, now: SystemTime, seen: &mut Vec<PublicKey>) -> Option<Chain> {
         if self.anchors.contains(key) {
-            return Some(vec![key.clone()]);
+            return Some(Chain { keys: vec![key.clone()], expires: None });
         }
         if seen.contains(key) || seen.len() >= MAX_CHAIN {
             return None;
@@ -149,10 +158,16 @@ impl TrustStore {
                 false => &token.subject,
             };
             let mut chain = self.reach(above, now, seen)?;
-            chain.insert(0, key.clone());
+            chain.keys.insert(0, key.clone());
+            chain.expires = earlier(chain.expires, token.claims.expires);
             Some(chain)
         })
     }
+}
+
+/// The earlier one of two times that may be never.
+pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// Whether the token is about this key: its subject, or a signer that its subject named.
@@ -207,10 +222,12 @@ mod tests {
         ];
         let store = TrustStore::parse(&text.join("\n")).unwrap();
         let chain = |key: &KeyPair, now| {
-            store.chain(&key.public_key(), now).map(|chain| chain.len()).unwrap_or_default()
+            store.chain(&key.public_key(), now).map(|chain| chain.keys.len()).unwrap_or_default()
         };
         assert_eq!(chain(&operator, now), 1);
         assert_eq!((chain(&second, now), chain(&account, now), chain(&signer, now)), (2, 3, 4));
+        let until = |key: &KeyPair| store.chain(&key.public_key(), now).unwrap().expires;
+        assert_eq!((until(&second), until(&signer)), (None, Some(1001)));
         assert_eq!((chain(&stranger, now), chain(&key(Role::Account), now)), (0, 0));
         assert_eq!(chain(&key(Role::Module), now), 0);
         assert_eq!(chain(&account, now + Duration::from_secs(1)), 0, "the account's token is over");

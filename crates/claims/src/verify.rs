@@ -4,7 +4,7 @@ use crate::claims::{Claims, Subject};
 use crate::keys::{PublicKey, Role};
 use crate::section::{self, SectionError};
 use crate::token::{Token, TokenError};
-use crate::trust::TrustStore;
+use crate::trust::{Chain, TrustStore, earlier};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A module whose token holds.
@@ -14,6 +14,8 @@ pub struct Verified {
     pub token: Token,
     /// From the token's issuer to a trusted key; empty where nobody asked whom to trust.
     pub chain: Vec<PublicKey>,
+    /// It holds until then, in seconds since 1970: the token, and what vouches for its issuer. None: for ever.
+    pub until: Option<u64>,
 }
 
 /// Which part of a module's token does not hold, and what the token says.
@@ -83,6 +85,11 @@ pub fn verify(wasm: &[u8], trust: Option<&TrustStore>, now: SystemTime) -> Resul
         let [found, _] = hashes;
         return Err(Refusal::Hash { token: module.hash.clone(), module: found });
     }
+    verify_token(token, trust, now)
+}
+
+/// Verifies again what does not depend on the module: the validity window, and with a trust store the chain.
+pub fn verify_token(token: Token, trust: Option<&TrustStore>, now: SystemTime) -> Result<Verified, Refusal> {
     let now_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     if let Some(not_before) = token.claims.not_before.filter(|not_before| now_seconds < *not_before) {
         return Err(Refusal::NotYet { not_before });
@@ -94,13 +101,14 @@ pub fn verify(wasm: &[u8], trust: Option<&TrustStore>, now: SystemTime) -> Resul
         return Err(Refusal::Issuer { issuer: token.issuer });
     }
     let chain = match trust {
-        None => Vec::new(),
+        None => Chain { keys: Vec::new(), expires: None },
         Some(trust) => match trust.chain(&token.issuer, now) {
             Some(chain) => chain,
             None => return Err(Refusal::Untrusted { issuer: token.issuer }),
         },
     };
-    Ok(Verified { token, chain })
+    let until = earlier(token.claims.expires, chain.expires);
+    Ok(Verified { token, chain: chain.keys, until })
 }
 
 // === impl Claims ===

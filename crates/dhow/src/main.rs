@@ -9,6 +9,7 @@
 //! | `serve`, `watch` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
+//! | `trust` | which modules a host runs |
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `push`, `pull`, `login`, `registries` | modules in registries |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
@@ -51,6 +52,7 @@ mod sign;
 mod stop;
 mod text;
 mod toolchain;
+mod trust;
 mod up;
 mod verify;
 mod watch;

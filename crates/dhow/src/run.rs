@@ -5,15 +5,17 @@ mod native;
 use crate::hosts::HostInfo;
 use crate::registries::FetchingOne;
 use crate::serve::{self, Serving};
+use crate::trust::TrustArgs;
 use crate::watch::Changes;
 use crate::{Error, Global, text};
 use dhow_artifacts::Source;
 use dhow_artifacts::reference::Reference;
-use dhow_blocks::grants::{HostPattern, NamePattern};
+use dhow_blocks::grants::HostPattern;
 use dhow_blocks::invoke::InvokeError;
 use dhow_guest::{Directory, Ports, Stdio};
 use dhow_host::service::DRAIN;
 use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
+use dhow_resources::manifest::TrustConfig;
 use dhow_resources::multi_app::{self, MultiApp};
 use dhow_resources::units::{parse_duration, parse_size};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -97,6 +99,8 @@ pub(crate) struct Run {
     fetching: FetchingOne,
     #[command(flatten)]
     native: Native,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
@@ -131,6 +135,9 @@ impl Run {
         match self.module.as_slice() {
             [module] if self.is_module(module) => self.run_module(module).await,
             words => {
+                if let Some(flag) = self.trust.any() {
+                    return Err(Error::usage(format!("{flag} is for modules; a program outside is not one")));
+                }
                 // `dapr run` takes the command without the dashes, too.
                 let command = words.iter().chain(&self.args).cloned().collect();
                 let app_id = self.app_id.as_deref();
@@ -164,6 +171,7 @@ impl Run {
         let dirs = self.native.resources(&self.resources_path);
         let resources = crate::up::read_resources(&dirs, self.native.config())?;
         let host = serve::host(Components::new(resources, self.data_dir()), true)?;
+        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
         host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default()));
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
@@ -266,32 +274,7 @@ impl Run {
             let Some((kind, pattern)) = grant.split_once('=') else {
                 return Err(failed(&"expected KIND=PATTERN, e.g. state=statestore"));
             };
-            let name = || pattern.parse::<NamePattern>().map_err(|error| failed(&error));
-            let host = || pattern.parse::<HostPattern>().map_err(|error| failed(&error));
-            match kind {
-                "state" => spec.grants.state.push(name()?),
-                "invoke" => spec.grants.invoke.push(name()?),
-                "http" => spec.grants.http.push(host()?),
-                "connect" => spec.grants.connect.push(host()?),
-                "listen" => spec.grants.listen.push(host()?),
-                "publish" => spec.grants.publish.push(name()?),
-                "subscribe" => spec.grants.subscribe.push(name()?),
-                "bindings" => spec.grants.bindings.push(name()?),
-                "secrets" => spec.grants.secrets.push(name()?),
-                "configuration" => spec.grants.configuration.push(name()?),
-                "lock" => spec.grants.lock.push(name()?),
-                "sequencer" => spec.grants.sequencer.push(name()?),
-                "blob" => spec.grants.blob.push(name()?),
-                "cryption" => spec.grants.cryption.push(name()?),
-                "email" => spec.grants.email.push(name()?),
-                "jobs" => spec.grants.jobs.push(name()?),
-                _ => {
-                    return Err(failed(
-                        &"the kinds are state, publish, subscribe, invoke, bindings, secrets, configuration, \
-                          lock, sequencer, blob, cryption, email, jobs, http, connect and listen",
-                    ));
-                }
-            }
+            spec.grants.allow(kind, pattern).map_err(|error| failed(&error))?;
         }
         if let Some(memory) = self.memory {
             spec.bounds.engine.memory = usize::try_from(memory).unwrap_or(usize::MAX);

@@ -22,7 +22,8 @@ CAPABILITIES
                         a block as a whole; the older names wascc:... and wascap:... are understood, too
   dhow:KIND, dhow:KIND=PATTERN
                         a kind of grants: state, invoke, publish, subscribe, bindings, secrets, configuration,
-                        lock, jobs, http, connect, listen, serve, log
+                        lock, sequencer, blob, cryption, email, jobs, http, connect, listen; and files (folders),
+                        serve (to be asked by HTTP), log
   anything:else         kept for other hosts; allows nothing here
 
 What a module may do is what its manifest grants and its token claims. A token that was there is replaced.

@@ -3,6 +3,7 @@
 use crate::hosts::HostInfo;
 use crate::registries::Fetching;
 use crate::serve::{self, Serving};
+use crate::trust::TrustArgs;
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
@@ -67,6 +68,7 @@ pub(crate) struct Up {
     run_file: Option<PathBuf>,
     #[command(flatten)]
     fetching: Fetching,
+    trust: TrustArgs,
 }
 
 /// An address, or none.
@@ -103,6 +105,7 @@ impl Up {
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
         let mut serving = Serving::new(Arc::clone(&host));
+        host.trust_in(self.trust.load(&manifest.trust)?).await;
         let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);
 
@@ -121,7 +124,14 @@ impl Up {
         let mut hangup = signal(SignalKind::hangup())
             .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
         let path = self.manifest.clone();
-        let mut changes = if self.watch { Some(Changes::watch(files(&path, &manifest))?) } else { None };
+        let trust = self.trust.clone();
+        let watched = {
+            let (path, trust) = (path.clone(), trust.clone());
+            move |manifest: &Manifest| -> Vec<PathBuf> {
+                files(&path, manifest).into_iter().chain(trust.files(&manifest.trust)).collect()
+            }
+        };
+        let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))?) } else { None };
         let mut fleet =
             Fleet { host: Arc::clone(&host), current: BTreeMap::new(), access: self.fetching.access() };
         fleet.update(&manifest).await?;
@@ -150,7 +160,11 @@ impl Up {
                     let manifest = load(&path)?;
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
-                        changes.follow(files(&path, &manifest))?;
+                        changes.follow(watched(&manifest))?;
+                    }
+                    // An app that is not trusted any more answers nothing from here on, whatever comes next.
+                    for refused in fleet.host.trust_in(trust.load(&manifest.trust)?).await {
+                        tracing::error!("it answers nothing from now on: {refused}");
                     }
                     fleet.update(&manifest).await
                 };

@@ -52,11 +52,11 @@ pub(crate) fn execute(verify: &Verify) -> Result<ExitCode, Error> {
     let mut out = std::io::stdout().lock();
     match found {
         Ok(_) if verify.quiet => {}
-        Ok(Verified { token, chain }) if verify.json => {
+        Ok(Verified { token, chain, .. }) if verify.json => {
             let chain: Vec<&str> = chain.iter().map(dhow_claims::PublicKey::as_str).collect();
             writeln!(out, "{:#}", json!({"holds": true, "claims": as_json(&token), "chain": chain}))?;
         }
-        Ok(Verified { token, chain }) => {
+        Ok(Verified { token, chain, .. }) => {
             out.write_all(as_text(&token).as_bytes())?;
             let chain: Vec<String> = chain.iter().map(ToString::to_string).collect();
             match chain.as_slice() {

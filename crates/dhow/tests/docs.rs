@@ -71,6 +71,7 @@ pages! {
     coming_from_dapr: "docs/coming-from-dapr.md",
     configure_an_app: "docs/configure-an-app.md",
     debug_failures: "docs/debug-failures.md",
+    enforce_claims: "docs/enforce-claims.md",
     get_started: "docs/get-started.md",
     http_requests_out: "docs/http-requests-out.md",
     index: "docs/README.md",
@@ -100,6 +101,7 @@ pages! {
     use_registries: "docs/use-registries.md",
     use_secrets: "docs/use-secrets.md",
     use_the_layotto_api: "docs/use-the-layotto-api.md",
+    write_policies: "docs/write-policies.md",
     wit_interfaces: "docs/wit-interfaces.md",
     write_a_component: "docs/write-a-component.md",
 }
@@ -484,6 +486,7 @@ fn every_field_of_a_manifest_has_one_place() {
             let parts: Vec<&str> = name.trim_end_matches(']').split('.').collect();
             section = match parts[..] {
                 ["host"] => "[host]".to_owned(),
+                ["trust"] => "[trust]".to_owned(),
                 ["defaults", "limits"] => "[apps.<id>.limits]".to_owned(),
                 ["apps", _, part] if part != "x\"" => format!("[apps.<id>.{part}]"),
                 _ => "[apps.<id>]".to_owned(),

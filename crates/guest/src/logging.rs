@@ -2,6 +2,7 @@
 
 use crate::setup::{self, Setup, Stream};
 use crate::store::GuestState;
+use dhow_blocks::grants::Ask;
 use std::sync::Arc;
 use wasmtime::component::{HasData, Linker};
 
@@ -38,6 +39,10 @@ impl logging::Host for Logging<'_> {
             Level::Error | Level::Critical => setup::Level::Error,
         };
         let line = if context.is_empty() { message } else { format!("{context}: {message}") };
+        // The interface knows no errors: what may not be written is not.
+        if self.0.scope.check(Ask::Log).is_err() {
+            return Ok(());
+        }
         self.0.output.line(&self.0.scope.app_id, Stream::Log(level), &line);
         Ok(())
     }

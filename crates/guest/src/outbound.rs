@@ -6,7 +6,7 @@
 use crate::setup::Setup;
 use crate::store::Origin;
 use bytes::Bytes;
-use dhow_blocks::grants::Denied;
+use dhow_blocks::grants::{Ask, Denied};
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use dhow_blocks::trace::TraceContext;
 use http::uri::Scheme;
@@ -72,18 +72,14 @@ impl Outbound {
         if self.setup.runtime_api.is_some() && self.is_runtime(uri) {
             return true;
         }
-        let allowed = self.check(uri);
-        if let Err(denied) = &allowed {
-            tracing::warn!(app_id = &*self.setup.scope.app_id, "{denied}");
-        }
-        allowed.is_ok()
+        self.check(uri).is_ok()
     }
 
     fn check(&self, uri: &Uri) -> Result<(), Denied> {
         let scheme = uri.scheme_str().unwrap_or("https");
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
-        self.setup.scope.check_http(scheme, host, port)
+        self.setup.scope.check(Ask::Http { scheme, host, port })
     }
 
     fn is_runtime(&self, uri: &Uri) -> bool {

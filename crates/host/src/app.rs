@@ -3,13 +3,15 @@
 //! Registered means known; loaded means its code is mapped and its imports are linked. An app is loaded
 //! by its first invocation and let go when it has been idle, so a thousand registered apps cost little.
 
+use crate::audit::Auditor;
 use crate::filters::Filters;
-use crate::metrics::AppMetrics;
+use crate::metrics::{AppMetrics, Metrics};
 use crate::module::Module;
 use crate::observed::Observed;
 use crate::service::Service;
 use crate::tracer::Tracer;
-use arc_swap::ArcSwapOption;
+use crate::trust::{Permit, Trust};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dhow_artifacts::Source;
 use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
 use dhow_blocks::scope::Scope;
@@ -37,6 +39,10 @@ pub struct Shared {
     pub vms: Vms,
     /// Which traces are recorded.
     pub tracer: Arc<Tracer>,
+    /// Which modules run.
+    pub trust: ArcSwap<Trust>,
+    /// Numbers for Prometheus.
+    pub metrics: Metrics,
     /// Invocations under way in all apps; shutting down waits for them.
     pub under_way: UnderWay,
 }
@@ -74,6 +80,10 @@ pub struct App {
     /// Its life, if it is a program that listens.
     pub(crate) service: Option<Service>,
     pub(crate) scope: Arc<Scope>,
+    /// Whether it may answer.
+    pub(crate) permit: Permit,
+    /// Hears of what it is denied.
+    pub(crate) auditor: Arc<Auditor>,
     /// What requests pass on their way to it.
     pub(crate) filters: Filters,
     /// From the beginning of an invocation to its end; of a program outside, to the head of its answer.
@@ -134,6 +144,10 @@ impl App {
     async fn admit(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
         let since = Instant::now();
         let trace = invocation.trace;
+        self.permits(invocation.trigger)?;
+        if let Some((policies, request)) = self.asks_about(&invocation) {
+            self.ask_policies(&policies, request).await?;
+        }
         self.turn(self.deadline).await?;
         let admitted = Admitted::new(Arc::clone(self), trace, since);
         if self.filters.concern(invocation.trigger) {
@@ -245,6 +259,10 @@ impl App {
     /// Lets go of idle instances, and of the code when the app was not used for `idle`.
     pub(crate) fn sweep(&self, idle: Duration) {
         let Some(module) = self.module() else { return };
+        // Whoever speaks to its ports passes nothing else that could refuse.
+        if let Some(service) = self.service.as_ref().filter(|_| self.permit.is_over()) {
+            service.close();
+        }
         let Some(guest) = module.guest.load_full() else { return };
         guest.sweep();
         let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));

@@ -81,6 +81,7 @@ impl App {
         let Some(module) = self.module() else {
             return Err(self.not_loadable("it is no module".to_owned()));
         };
+        self.permits(Trigger::App)?;
         let guest = self.guest(module).await?;
         self.metrics.invocations.inc();
         self.last_used.store(self.born.elapsed().as_secs(), Ordering::Relaxed);

@@ -12,7 +12,7 @@ use crate::tracer::{Tracer, with_environment};
 use crate::triggers::Triggers;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
+use dhow_blocks::invoke::{Caller, Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
 use dhow_engine::{Cache, Engine};
 use dhow_guest::{HttpClient, Linkers, Output, Vms};
 use std::collections::BTreeMap;
@@ -79,6 +79,8 @@ impl Host {
         Ok(Arc::new_cyclic(|this| Host {
             shared: Arc::new(Shared {
                 tracer: Arc::clone(&tracer),
+                trust: ArcSwap::default(),
+                metrics: metrics.clone(),
                 engine: options.engine,
                 cache: options.cache,
                 compiling: parking_lot::Mutex::new(()),
@@ -247,7 +249,7 @@ impl Host {
         &self,
         caller: &str,
         app_id: &str,
-        invocation: Invocation,
+        mut invocation: Invocation,
     ) -> Result<Reply, InvokeError> {
         let Some(app) = self.app(app_id) else { return self.deliver(None, app_id, invocation).await };
         if let Some(calls) = &app.metrics.calls {
@@ -261,6 +263,9 @@ impl Host {
             }
             _ => Ok(()),
         };
+        if self.shared.trust.load().asks_of_invocations() {
+            invocation.request.extensions_mut().insert(Caller(caller.into()));
+        }
         let answer = match allowed {
             Ok(()) => self.deliver(Some(&app), app_id, invocation).await,
             Err(denied) => Err(denied),
@@ -365,7 +370,7 @@ pub(crate) fn status_of(answer: &Result<Reply, InvokeError>) -> u16 {
     match answer {
         Ok(reply) => reply.status().as_u16(),
         Err(InvokeError::UnknownApp { .. }) => 404,
-        Err(InvokeError::Denied { .. } | InvokeError::Forbidden { .. }) => 403,
+        Err(InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. }) => 403,
         Err(InvokeError::RequestTooLarge { .. }) => 413,
         Err(InvokeError::Overloaded { .. }) => 429,
         Err(InvokeError::DeadlineExceeded { .. }) => 504,

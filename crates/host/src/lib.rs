@@ -11,6 +11,8 @@
 //! | [`components`] | from resources to open providers |
 //! | [`resiliency`] | from resources to the policies of targets |
 //! | [`triggers`] | what starts invocations by itself: topics, bindings, jobs |
+//! | [`trust`] | which modules run, and what policies say |
+//! | `audit` | what apps were denied |
 //! | `expression` | CEL |
 //! | [`routes`] | which app answers a host name and a path |
 //! | [`log`] | what guests print, kept for those who ask later |
@@ -23,6 +25,7 @@
 
 mod access;
 pub mod app;
+mod audit;
 pub mod components;
 mod expression;
 mod filters;
@@ -38,6 +41,7 @@ pub mod routes;
 pub mod service;
 pub mod tracer;
 pub mod triggers;
+pub mod trust;
 
 pub use app::{App, Kind};
 pub use components::{ComponentError, Components};
@@ -46,3 +50,4 @@ pub use log::LogBook;
 pub use module::{Module, ModuleError};
 pub use prepare::{AppSpec, PrepareError};
 pub use routes::Routes;
+pub use trust::{PerInvocation, Policies, PolicyServer, Trust};

@@ -9,6 +9,7 @@
 //! | `resiliency` | what policies do |
 //! | `paths` | which path and method stand in labels |
 //! | `series` | labels that are known only when they are seen |
+//! | `trust` | denials and policies |
 //! | `family` | metrics of all labels, registered under one name |
 
 pub mod calls;
@@ -19,11 +20,13 @@ mod invocation;
 mod paths;
 mod resiliency;
 mod series;
+mod trust;
 
 use calls::{GrpcFamilies, GrpcMeter, HttpFamilies, HttpMeter, Side};
 use component::Components;
 use dhow_blocks::policy::Watch;
 use dhow_blocks::scope::Meter;
+use dhow_claims::policy::Event;
 use dhow_guest::Meters;
 use dhow_resources::configuration::telemetry;
 use family::Families;
@@ -36,11 +39,13 @@ use prometheus::{
 use resiliency::Resiliency;
 use std::sync::Arc;
 use std::time::Duration;
+use trust::TrustFamilies;
 
 pub(crate) use invocation::Decision;
 pub use invocation::InvocationMeter;
 pub(crate) use paths::known_method;
 pub(crate) use resiliency::PolicyOf;
+pub(crate) use trust::Said;
 
 /// Upper bounds of the duration histogram's buckets, in seconds: from what a small guest takes to what a
 /// deadline allows.
@@ -60,6 +65,7 @@ pub struct Metrics {
     services: IntGaugeVec,
     spans: IntCounterVec,
     guests: GuestFamilies,
+    trust: TrustFamilies,
     /// None where the configuration switches metrics off.
     dapr: Option<Arc<Dapr>>,
 }
@@ -155,6 +161,7 @@ impl Metrics {
         registry.register(Box::new(duration.clone()))?;
         let spans = families.counter("dhow_spans_total", "Spans by what became of them.", &["end"])?;
         let guests = GuestFamilies::new(&families)?;
+        let trust = TrustFamilies::new(&families)?;
         let dapr = match settings.enabled.unwrap_or(true) {
             true => Some(Arc::new(Dapr::new(&families, settings, namespace)?)),
             false => None,
@@ -170,6 +177,7 @@ impl Metrics {
             services,
             spans,
             guests,
+            trust,
             dapr,
         })
     }
@@ -236,6 +244,21 @@ impl Metrics {
         if let Some(errors) = self.dapr.as_ref().and_then(|dapr| dapr.errors.as_ref()) {
             errors.with_label_values(&[app_id, code, category(code)]).inc();
         }
+    }
+
+    /// An app wanted something of this kind, and `by` does not allow it.
+    pub(crate) fn denied(&self, app_id: &str, by: &str, kind: &str) {
+        self.trust.denied(app_id, by, kind);
+    }
+
+    /// A policy was asked.
+    pub(crate) fn policy_said(&self, event: Event, said: Said) {
+        self.trust.policy(event, said);
+    }
+
+    /// A module was not loaded: this part of its token, or a policy.
+    pub(crate) fn module_refused(&self, app_id: &str, part: &str) {
+        self.trust.refused(app_id, part);
     }
 
     /// A span was sent, or was lost: because too many waited, or because the collector did not take it.

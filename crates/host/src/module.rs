@@ -11,6 +11,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Module {
     /// What it is.
     pub program: Arc<Program>,
+    /// It carries a token, or something that looks like one.
+    pub(crate) is_signed: bool,
     /// As it was read.
     pub(crate) file: Bytes,
     /// In binary form.
@@ -64,6 +66,7 @@ impl Module {
         };
         let wasm = text.unwrap_or_else(|| file.clone());
         let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
-        Ok(Module { program: Arc::new(program), file, wasm, image: OnceLock::new() })
+        let is_signed = !matches!(dhow_claims::section::token(&wasm), Ok(None));
+        Ok(Module { program: Arc::new(program), is_signed, file, wasm, image: OnceLock::new() })
     }
 }

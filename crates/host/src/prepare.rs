@@ -1,14 +1,16 @@
 //! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
 use crate::app::{Admission, App, Kind, Wasm};
+use crate::audit::Auditor;
 use crate::components::ComponentError;
 use crate::filters::Filters;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
 use crate::service::Service;
+use crate::trust::{Admitted, Applicant, NotTrusted, Permit};
 use dhow_artifacts::Source;
 use dhow_artifacts::access::Access;
-use dhow_blocks::grants::Grants;
+use dhow_blocks::grants::{Ask, Grants};
 use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
@@ -73,6 +75,17 @@ pub enum PrepareError {
         folder: String,
         /// What the system said.
         reason: String,
+    },
+    /// The module is not signed as it should be, or a policy does not allow it.
+    #[error("app {app_id:?}: {file}: {error}")]
+    NotTrusted {
+        /// The app.
+        app_id: String,
+        /// Its file or URL.
+        file: String,
+        /// Which part of it.
+        #[source]
+        error: NotTrusted,
     },
     /// A component for the app is broken.
     #[error(transparent)]
@@ -191,9 +204,24 @@ impl Host {
         let components = self.components().of_app(&spec.app_id, self.metrics()).await?;
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let module = module.map_err(|error| PrepareError::Module { app_id: app_id.clone(), error })?;
+        let applicant = Applicant {
+            app_id: &app_id,
+            module: &module,
+            source: file.clone(),
+            grants: &spec.grants,
+            is_update: version > 1,
+        };
+        let trust = self.shared().trust.load_full();
+        let admitted = trust.admit(applicant, self.metrics()).await;
+        let admitted = admitted.map_err(|error| PrepareError::NotTrusted {
+            app_id: app_id.clone(),
+            file: file.clone(),
+            error,
+        })?;
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared = tokio::task::spawn_blocking(move || host.compile(spec, components, &module, version));
+        let prepared =
+            tokio::task::spawn_blocking(move || host.compile(spec, components, &module, (version, admitted)));
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
         let (app, guest) = prepared.await.unwrap_or_else(|panicked| Err(broken(panicked.to_string())))?;
         if let (Some(guest), Some(wasm)) = (guest, app.module()) {
@@ -210,7 +238,7 @@ impl Host {
         spec: AppSpec,
         components: Providers,
         module: &Module,
-        version: u64,
+        version: (u64, Admitted),
     ) -> Result<(Arc<App>, Option<Arc<Guest>>), PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let shared = self.shared();
@@ -230,7 +258,7 @@ impl Host {
         spec: AppSpec,
         components: Providers,
         program: Arc<Program>,
-        version: u64,
+        (version, admitted): (u64, Admitted),
     ) -> Arc<App> {
         let app_id: Arc<str> = spec.app_id.as_str().into();
         let mut args = vec![spec.app_id.clone()];
@@ -246,11 +274,16 @@ impl Host {
         let shared = self.shared();
         // An app shares with others only where its configuration says so.
         let vm_id = spec.config.get("vm_id").cloned().unwrap_or_else(|| spec.app_id.clone());
+        let auditor = Arc::new(Auditor::new(self.metrics().clone(), admitted.signer));
         let scope = Arc::new(Scope {
             app_id: Arc::clone(&app_id),
             namespace: self.components().namespace().into(),
             components,
-            grants: spec.grants,
+            grants: match admitted.claimed {
+                Some(claimed) => spec.grants.limited_by(claimed),
+                None => spec.grants,
+            },
+            audit: Arc::clone(&auditor) as _,
             config: spec.config,
             invoker: self.invoker(&app_id),
             policies: self.components().resiliency().of_app(&spec.app_id),
@@ -260,7 +293,7 @@ impl Host {
             args,
             runtime_authorities: runtime_authorities(&env),
             env,
-            dirs: spec.dirs,
+            dirs: spec.dirs.into_iter().filter(|dir| scope.check(Ask::Files(&dir.guest)).is_ok()).collect(),
             bounds: spec.bounds,
             reuse: spec.reuse,
             output: self.output(),
@@ -282,6 +315,8 @@ impl Host {
             admission: spec.admission,
             service: is_service.then(|| Service::new(self.metrics().service(&spec.app_id))),
             scope,
+            permit: admitted.permit,
+            auditor,
             filters: Filters::new(spec.filters),
             deadline,
             shared,
@@ -313,6 +348,8 @@ impl Host {
             admission: Admission { running, queued: UNLIMITED },
             service: None,
             scope,
+            permit: Permit::unlimited(),
+            auditor: Arc::new(Auditor::new(self.metrics().clone(), None)),
             filters: Filters::default(),
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),
@@ -329,6 +366,7 @@ impl Host {
         Ok(Arc::new(Scope {
             namespace: self.components().namespace().into(),
             grants: Grants::everything(),
+            audit: Arc::new(Auditor::new(self.metrics().clone(), None)),
             components: self.components().of_app(&app_id, self.metrics()).await?,
             config: BTreeMap::new(),
             invoker: self.invoker(&app_id),

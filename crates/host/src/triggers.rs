@@ -336,7 +336,7 @@ impl Triggers {
         }
         for input in host.components().inputs(&scope.components) {
             let (name, path) = (input.bound.component.name.clone(), format!("/{}", input.route));
-            if scope.grants.check(Ask::Binding(&name)).is_err() {
+            if !scope.grants.allows(Ask::Binding(&name)) {
                 continue;
             }
             match binding::wants(&target, &path, BINDING_TIMEOUT).await {
@@ -409,7 +409,7 @@ impl Triggers {
     ) -> Result<Box<dyn Running>, SubscribeError> {
         let Subscription { pubsub, topic, .. } = subscription;
         let binding = scope.pubsub(pubsub)?;
-        scope.grants.check(Ask::Subscribe { pubsub, topic }).map_err(ScopeError::from)?;
+        scope.check(Ask::Subscribe { pubsub, topic }).map_err(ScopeError::from)?;
         if !binding.topics.may_subscribe(topic) {
             let (topic, app_id) = (topic.clone(), scope.app_id.to_string());
             return Err(SubscribeError::Forbidden { topic, app_id });
@@ -443,7 +443,7 @@ async fn end(running: &mut HashMap<Key, Box<dyn Running>>, which: impl Fn(&Key) 
 fn outboxes(scope: &Scope) -> Vec<Wanted> {
     let mut groups: BTreeMap<(&str, &str), Vec<Arc<Outbox>>> = BTreeMap::new();
     for (name, state) in &scope.components.state {
-        if let Some(outbox) = state.outbox.as_ref().filter(|_| scope.grants.check(Ask::State(name)).is_ok()) {
+        if let Some(outbox) = state.outbox.as_ref().filter(|_| scope.grants.allows(Ask::State(name))) {
             let group = (outbox.inner.component.name.as_str(), outbox.inner_topic.as_str());
             groups.entry(group).or_default().push(Arc::clone(outbox));
         }

@@ -20,6 +20,7 @@ pub(crate) mod fields;
 mod limits;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub(crate) use app::grants;
 
@@ -30,6 +31,8 @@ pub struct Manifest {
     pub file: PathBuf,
     /// `[host]`.
     pub host: HostConfig,
+    /// `[trust]`.
+    pub trust: TrustConfig,
     /// `[defaults.limits]`: limits of every app that does not set its own.
     pub default_limits: LimitsConfig,
     /// `[apps.<id>]`, by app-id.
@@ -49,6 +52,23 @@ pub struct HostConfig {
     pub data_dir: PathBuf,
     /// Folders with Dapr resources; `None` when the manifest names none, see [`Manifest::resource_dirs`].
     pub resources: Option<Vec<PathBuf>>,
+}
+
+/// `[trust]`: which modules run, and which policies are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustConfig {
+    /// File that says whose modules are trusted.
+    pub store: Option<PathBuf>,
+    /// A module without a token is refused. Default false.
+    pub require_signed: bool,
+    /// A policy in Rego: a file, or a folder of them.
+    pub policy: Option<PathBuf>,
+    /// URL of a policy server.
+    pub opa: Option<String>,
+    /// A policy has this long to answer.
+    pub policy_timeout: Option<Duration>,
+    /// Policies are asked about every invocation, too; an answer is kept for this long.
+    pub policy_per_invocation: Option<Duration>,
 }
 
 /// `[apps.<id>]`.
@@ -180,6 +200,7 @@ impl Manifest {
         let mut manifest = Manifest {
             file: file.to_owned(),
             host: HostConfig::new(dir),
+            trust: TrustConfig::default(),
             default_limits: LimitsConfig::default(),
             apps: BTreeMap::new(),
         };
@@ -187,6 +208,9 @@ impl Manifest {
         if let Some(mut top) = findings.table(&document, String::new()) {
             if let Some(node) = top.get("host") {
                 manifest.host.read(&mut findings, node, dir);
+            }
+            if let Some(node) = top.get("trust") {
+                manifest.trust = trust::read(&mut findings, node, dir);
             }
             if let Some(mut defaults) =
                 top.get("defaults").and_then(|node| findings.table(node, "defaults".into()))

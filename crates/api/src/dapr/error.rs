@@ -336,7 +336,7 @@ impl ApiError {
     pub(crate) fn invoke(app_id: &str, error: &InvokeError) -> ApiError {
         match error {
             InvokeError::Denied { .. } => ApiError::denied(error.to_string()),
-            InvokeError::Forbidden { .. } => ApiError::new(
+            InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => ApiError::new(
                 StatusCode::FORBIDDEN,
                 Grpc::PermissionDenied,
                 "ERR_DIRECT_INVOKE",

@@ -38,7 +38,9 @@ pub(crate) fn status(error: &ApiError, app_id: &str) -> Status {
 pub(crate) fn proxied(app_id: &str, error: &InvokeError) -> Status {
     let code = match error {
         InvokeError::UnknownApp { .. } => Code::NotFound,
-        InvokeError::Denied { .. } | InvokeError::Forbidden { .. } => Code::PermissionDenied,
+        InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => {
+            Code::PermissionDenied
+        }
         InvokeError::Overloaded { .. } | InvokeError::RequestTooLarge { .. } => Code::ResourceExhausted,
         InvokeError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         InvokeError::TooDeep { .. } => Code::FailedPrecondition,

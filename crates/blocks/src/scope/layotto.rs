@@ -25,6 +25,7 @@ impl Scope {
             app_id: Arc::clone(&self.app_id),
             namespace: Arc::clone(&self.namespace),
             grants: self.grants.clone(),
+            audit: Arc::clone(&self.audit),
             components,
             config: self.config.clone(),
             invoker: Arc::clone(&self.invoker),

@@ -42,7 +42,7 @@ impl Scope {
 
     fn lock(&self, store: &str, resource: &str) -> Result<(&Bound<dyn LockStore>, String), ScopeError> {
         let (bound, prefix) = find(&self.components.locks, Block::Lock, store)?;
-        self.grants.check(Ask::Lock(store))?;
+        self.check(Ask::Lock(store))?;
         Ok((bound, format!("{prefix}{resource}")))
     }
 }

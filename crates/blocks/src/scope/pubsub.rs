@@ -130,7 +130,7 @@ impl Scope {
     /// The component, if the app may publish to that topic of it.
     pub fn publisher(&self, pubsub: &str, topic: &str) -> Result<&PubSubBinding, PublishError> {
         let binding = self.pubsub(pubsub)?;
-        self.grants.check(Ask::Publish { pubsub, topic }).map_err(ScopeError::from)?;
+        self.check(Ask::Publish { pubsub, topic }).map_err(ScopeError::from)?;
         if !binding.topics.may_publish(topic) {
             let (topic, app_id) = (topic.to_owned(), self.app_id.to_string());
             return Err(PublishError::Forbidden { topic, app_id });

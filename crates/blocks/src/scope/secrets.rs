@@ -3,7 +3,7 @@
 use super::{Bound, Scope, ScopeError};
 use crate::error::BlockError;
 use crate::events::Metadata;
-use crate::grants::{Ask, Denied};
+use crate::grants::Ask;
 use crate::secrets::{Secret, SecretStore};
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ impl Scope {
         metadata: &Metadata,
     ) -> Result<Option<Secret>, SecretError> {
         let binding = self.secret_store(store)?;
-        self.grants.check(Ask::Secret { store, name }).map_err(ScopeError::from)?;
+        self.check(Ask::Secret { store, name }).map_err(ScopeError::from)?;
         if !binding.access.allows(name) {
             return Err(SecretError::Forbidden { store: store.to_owned(), name: name.to_owned() });
         }
@@ -89,15 +89,12 @@ impl Scope {
         metadata: &Metadata,
     ) -> Result<BTreeMap<String, Secret>, SecretError> {
         let binding = self.secret_store(store)?;
-        if !self.grants.secrets_of(store) {
-            return Err(ScopeError::from(Denied { kind: "secrets", name: store.to_owned() }).into());
-        }
+        self.check(Ask::Secrets(store)).map_err(ScopeError::from)?;
         let provider = &binding.bound.provider;
         let secrets = binding.bound.call("bulk_get", (), |()| provider.get_all(metadata)).await;
         let mut secrets = secrets.map_err(|error| SecretError::Provider { error })?;
-        secrets.retain(|name, _| {
-            binding.access.allows(name) && self.grants.check(Ask::Secret { store, name }).is_ok()
-        });
+        secrets
+            .retain(|name, _| binding.access.allows(name) && self.grants.allows(Ask::Secret { store, name }));
         Ok(secrets)
     }
 }

@@ -108,7 +108,7 @@ impl Scope {
     /// The next id of a key.
     pub async fn next_id(&self, store: &str, key: &str, increment: Increment) -> Result<i64, UseError> {
         let sequencer = find(&self.components.sequencers, Block::Sequencer, store)?;
-        self.grants.check(Ask::Sequencer(store)).map_err(ScopeError::from)?;
+        self.check(Ask::Sequencer(store)).map_err(ScopeError::from)?;
         Ok(sequencer.next(key, increment).await?)
     }
 }

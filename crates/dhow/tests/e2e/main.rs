@@ -13,6 +13,7 @@
 //! | [`messaging`] | wasi:messaging, wasmcloud:messaging |
 //! | [`sdk`] | the SDKs: one app in four languages that uses every block |
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
+//! | [`claims`], [`policies`] | signed modules, and what policies say |
 //! | [`outbox`] | events of what transactions write |
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
@@ -42,6 +43,7 @@ mod bad_clients;
 mod bad_files;
 mod bad_guests;
 mod bad_requests;
+mod claims;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
@@ -49,6 +51,7 @@ mod experimental_http;
 mod inventory;
 mod messaging;
 mod outbox;
+mod policies;
 mod programs;
 mod proxy_wasm;
 mod reload;

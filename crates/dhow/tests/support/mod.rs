@@ -154,6 +154,8 @@ impl Setting {
             "DOCKER_CONFIG",
             "REGISTRY_AUTH_FILE",
             "XDG_CACHE_HOME",
+            "OPA_URL",
+            "DHOW_KEYS",
         ] {
             command.env_remove(name);
         }

@@ -106,7 +106,9 @@ impl From<InvokeError> for Error {
     fn from(error: InvokeError) -> Error {
         let text = error.to_string();
         Error(match error {
-            InvokeError::Denied { .. } | InvokeError::Forbidden { .. } => types::Error::Denied(text),
+            InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => {
+                types::Error::Denied(text)
+            }
             InvokeError::UnknownApp { .. } => types::Error::NotFound(text),
             InvokeError::RequestTooLarge { .. } | InvokeError::TooDeep { .. } => types::Error::Invalid(text),
             InvokeError::Overloaded { .. }

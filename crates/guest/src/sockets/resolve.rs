@@ -5,6 +5,7 @@ use super::errno::{Errno, code};
 use super::{NAME, Sockets, parts};
 use crate::command::ModuleState;
 use crate::memory::{Memory, Place};
+use dhow_blocks::grants::Ask;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,10 +223,7 @@ impl Sockets {
             self.learn(ip, &name);
             return Ok(vec![ip]);
         }
-        if let Err(denied) = self.setup.scope.check_resolve(node) {
-            tracing::warn!(app_id = &*self.setup.scope.app_id, "{denied}");
-            return Err(denied.into());
-        }
+        self.setup.scope.check(Ask::Resolve(node))?;
         let found = match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((node, 0))).await {
             Err(_) => return Err(Errno::AIAGAIN),
             Ok(Err(_)) => return Err(Errno::AINONAME),

@@ -5,6 +5,7 @@ use super::ports::Ports;
 use super::socket::Socket;
 use crate::setup::Setup;
 use crate::store::Origin;
+use dhow_blocks::grants::Ask;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -127,13 +128,11 @@ impl Sockets {
     pub(super) fn may_connect(&self, address: SocketAddr) -> Result<(), Errno> {
         // An IPv4 address in the clothes of IPv6 is the same place.
         let ip = address.ip().to_canonical();
-        let scope = &self.setup.scope;
-        let Err(denied) = scope.check_connect(&ip.to_string(), address.port()) else { return Ok(()) };
-        if self.names_of(ip).any(|name| scope.check_connect(name, address.port()).is_ok()) {
+        let (scope, port) = (&self.setup.scope, address.port());
+        if self.names_of(ip).any(|host| scope.grants.allows(Ask::Connect { host, port })) {
             return Ok(());
         }
-        tracing::warn!(app_id = &*scope.app_id, "{denied}");
-        Err(denied.into())
+        Ok(scope.check(Ask::Connect { host: &ip.to_string(), port })?)
     }
 
     /// Allows or refuses to take this address for a socket; `true` allows to listen there, too.
@@ -148,11 +147,7 @@ impl Sockets {
 
     /// Allows or refuses to listen at this address.
     pub(super) fn may_listen(&self, address: SocketAddr) -> Result<(), Errno> {
-        let scope = &self.setup.scope;
-        let ip = address.ip().to_canonical().to_string();
-        scope.check_listen(&ip, address.port()).map_err(|denied| {
-            tracing::warn!(app_id = &*scope.app_id, "{denied}");
-            denied.into()
-        })
+        let host = &address.ip().to_canonical().to_string();
+        Ok(self.setup.scope.check(Ask::Listen { host, port: address.port() })?)
     }
 }

@@ -223,6 +223,7 @@ pub(crate) fn grants(findings: &mut Findings, node: &Node, path: &str) -> Option
         http: table.read(findings, "http", fields::patterns).unwrap_or_default(),
         connect: table.read(findings, "connect", fields::socket_patterns).unwrap_or_default(),
         listen: table.read(findings, "listen", fields::socket_patterns).unwrap_or_default(),
+        limit: None,
     };
     table.finish(findings);
     Some(grants)

@@ -62,7 +62,8 @@ fn size(findings: &mut Findings, node: &Node, path: &str) -> Option<u64> {
     }
 }
 
-fn duration(findings: &mut Findings, node: &Node, path: &str) -> Option<Duration> {
+/// A duration with its unit, not zero.
+pub(super) fn duration(findings: &mut Findings, node: &Node, path: &str) -> Option<Duration> {
     let text = match &node.value {
         Value::Text(text) => text,
         Value::Integer(text) => {

@@ -7,6 +7,7 @@ use crate::proxy::headers::parsed;
 use crate::proxy::state::{ProxyState, ROOT, Tick, of};
 use crate::proxy::stream::LocalResponse;
 use crate::setup::{Level, Stream};
+use dhow_blocks::grants::Ask;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use wasmtime::{Caller, Linker};
@@ -220,6 +221,7 @@ fn log(caller: &mut Caller<'_, ProxyState>, level: u32, (at, length): (u32, u32)
     };
     let (memory, state) = of(caller)?;
     memory.bytes((at, length))?;
+    state.setup.scope.check(Ask::Log).map_err(|_| Status::InternalFailure)?;
     let text = String::from_utf8_lossy(memory.bytes((at, length.min(MAX_LINE)))?);
     state.setup.output.line(
         &state.setup.scope.app_id,

@@ -1,0 +1,292 @@
+//! Policies in Rego, evaluated in this process.
+//!
+//! Package `dhow` has a rule `allow`, and perhaps `cause`: texts that say why not. Package `system` has a rule `main` that
+//! is both, as OPA's default decision; policies for Waxosuit are written so. A policy is evaluated within a time; its
+//! memory is bounded by that, by the size of its files and by what it is asked, and not otherwise.
+
+use super::{Decision, PolicyError, Question, jwt};
+use regorus::utils::limits::ExecutionTimerConfig;
+use regorus::{Engine, Value};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Largest file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Files of a policy.
+const MAX_FILES: usize = 1000;
+
+/// Steps of the interpreter between two looks at the clock.
+const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
+
+/// A policy, ready to be asked.
+#[derive(Clone)]
+pub struct Rego {
+    engine: Engine,
+    rule: Rule,
+    limit: Duration,
+}
+
+/// Where the answer stands.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// `data.dhow.allow`, `data.dhow.cause`
+    Dhow,
+    /// `data.system.main`
+    System,
+}
+
+// === impl Rego ===
+
+impl Rego {
+    /// Reads a file, or the files of a folder: `.rego` but not `_test.rego`, and `.json` with data. An evaluation may
+    /// take until `limit`.
+    pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
+        let mut engine = Engine::new();
+        // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
+        // error, and so a refusal.
+        engine.set_strict_builtin_errors(true);
+        jwt::add_to(&mut engine).map_err(PolicyError::Failed)?;
+        engine.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
+        for file in files(path)? {
+            add(&mut engine, &file)?;
+        }
+        let packages = engine.get_packages().map_err(|error| failed(path, &error))?;
+        let has = |name: &str| packages.iter().any(|package| package == name);
+        let rule = match () {
+            () if has("data.dhow") => Rule::Dhow,
+            () if has("data.system") => Rule::System,
+            () => return Err(PolicyError::NoRule { path: path.to_owned() }),
+        };
+        Ok(Rego { engine, rule, limit })
+    }
+
+    /// Asks; takes as long as the limit allows, on the caller's thread.
+    pub fn decide(&self, question: &Question) -> Result<Decision, PolicyError> {
+        let input =
+            serde_json::to_string(question).map_err(|error| PolicyError::Failed(error.to_string()))?;
+        let input = Value::from_json_str(&input).map_err(|error| PolicyError::Failed(error.to_string()))?;
+        // An interpreter remembers what it worked out; each question has one of its own.
+        let mut engine = self.engine.clone();
+        engine.set_input(input);
+        match self.rule {
+            Rule::System => Decision::of(&self.value(&mut engine, "data.system.main")?),
+            Rule::Dhow => {
+                let allow = self.value(&mut engine, "data.dhow.allow")?;
+                let cause = self.value(&mut engine, "data.dhow.cause")?;
+                Decision::of(&match allow {
+                    serde_json::Value::Null => allow,
+                    allow => serde_json::json!({"allow": allow, "cause": cause}),
+                })
+            }
+        }
+    }
+
+    /// What a rule says; null if that is nothing.
+    fn value(&self, engine: &mut Engine, rule: &str) -> Result<serde_json::Value, PolicyError> {
+        let results = engine.eval_query(rule.to_owned(), false).map_err(|error| self.evaluation(&error))?;
+        let value = results.result.first().and_then(|result| result.expressions.first());
+        match value.map(|expression| &expression.value) {
+            None | Some(Value::Undefined) => Ok(serde_json::Value::Null),
+            Some(value) => {
+                let text = value.to_json_str().map_err(|error| PolicyError::Garbage(error.to_string()))?;
+                serde_json::from_str(&text).map_err(|error| PolicyError::Garbage(error.to_string()))
+            }
+        }
+    }
+
+    fn evaluation(&self, error: &dyn std::fmt::Display) -> PolicyError {
+        let text = error.to_string();
+        // The interpreter says so in words only.
+        match text.contains("execution exceeded time limit") {
+            true => PolicyError::TimedOut(self.limit),
+            false => PolicyError::Failed(one_line(&text)),
+        }
+    }
+}
+
+/// The files of a policy, by name.
+fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    let error = |reason: String| PolicyError::File { path: path.to_owned(), reason };
+    let is_folder = std::fs::metadata(path).map_err(|failed| error(failed.to_string()))?.is_dir();
+    if !is_folder {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|failed| error(failed.to_string()))? {
+        let file = entry.map_err(|failed| error(failed.to_string()))?.path();
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_policy = name.ends_with(".rego") && !name.ends_with("_test.rego");
+        if is_policy || name.ends_with(".json") {
+            files.push(file);
+        }
+        if files.len() > MAX_FILES {
+            return Err(error(format!("the folder has more than {MAX_FILES} files")));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn add(engine: &mut Engine, file: &Path) -> Result<(), PolicyError> {
+    let error = |reason: String| PolicyError::File { path: file.to_owned(), reason };
+    let size = std::fs::metadata(file).map_err(|failed| error(failed.to_string()))?.len();
+    if size > MAX_FILE {
+        return Err(error(format!("it has more than {MAX_FILE} bytes")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|failed| error(failed.to_string()))?;
+    if file.extension().is_some_and(|extension| extension == "json") {
+        return engine.add_data_json(&text).map_err(|wrong| failed(file, &wrong));
+    }
+    let name = file.display().to_string();
+    let Err(wrong) = engine.add_policy(name.clone(), text.clone()) else { return Ok(()) };
+    // Policies that are older than OPA 1.0 have rules without `if`.
+    engine.set_rego_v0(true);
+    let older = engine.add_policy(name, text);
+    engine.set_rego_v0(false);
+    older.map(drop).map_err(|_| failed(file, &wrong))
+}
+
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> PolicyError {
+    PolicyError::File { path: path.to_owned(), reason: one_line(&error.to_string()) }
+}
+
+/// The interpreter draws the place of an error on several lines.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Event;
+    use crate::token::Token;
+    use crate::{Claims, KeyPair, ModuleClaims, Role, Subject, Verified};
+    use dhow_blocks::grants::Grants;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    fn read(files: &[(&str, &str)]) -> Result<Rego, PolicyError> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Rego::read(folder.path(), LIMIT)
+    }
+
+    fn question() -> Question {
+        let (account, module) =
+            (KeyPair::generate(Role::Account).unwrap(), KeyPair::generate(Role::Module).unwrap());
+        let about = ModuleClaims {
+            hash: "00".to_owned(),
+            tags: vec!["shop".to_owned()],
+            capabilities: vec!["wasmcloud:keyvalue".to_owned()],
+            ..ModuleClaims::default()
+        };
+        let subject = module.public_key().to_string();
+        let claims = Claims { subject, about: Subject::Module(about), ..Claims::default() };
+        let token = Token::sign(claims, &account).unwrap();
+        let verified = Verified { token, chain: Vec::new(), until: None };
+        let mut grants = Grants::default();
+        grants.allow("state", "statestore").unwrap();
+        let module = ("ab".repeat(32), "front.wasm".to_owned());
+        Question::new(Event::Load, "front", Some(&verified), module, &grants)
+    }
+
+    fn decide(policy: &str) -> Result<Decision, PolicyError> {
+        read(&[("policy.rego", policy)])?.decide(&question())
+    }
+
+    #[test]
+    fn a_policy_sees_the_app_its_token_and_its_grants() {
+        for rule in [
+            r#"input.app_id == "front""#,
+            r#"input.event == "load""#,
+            r#"input.claims.tags[_] == "shop""#,
+            r#""statestore" in input.grants.state"#,
+            r#"not input.request"#,
+            r#"startswith(input.claims.issuer, "A")"#,
+            r#"[header, claims, _] := io.jwt.decode(input.token); header.alg == "Ed25519"; claims.iss == input.claims.issuer"#,
+            r#"[_, claims, _] := io.jwt.decode(input.token); "wasmcloud:keyvalue" in claims.wascap.caps"#,
+            r#"not io.jwt.decode("a.b")"#,
+            r#"regex.match("^[a-f0-9]{64}$", input.digest)"#,
+            r#"semver.compare("1.2.0", "1.10.0") == -1"#,
+            r#"input.app_id in data.known"#,
+        ] {
+            let policy =
+                format!("package dhow\nimport rego.v1\ndefault allow := false\nallow if {{ {rule} }}");
+            let rego =
+                read(&[("policy.rego", policy.as_str()), ("data.json", r#"{"known": ["front"]}"#)]).unwrap();
+            let decision = rego.decide(&question()).unwrap();
+            assert!(decision.allow, "{rule}");
+        }
+    }
+
+    #[test]
+    fn causes_are_told() {
+        let policy = "package dhow\nallow if count(cause) == 0\ncause contains \"too old\" if not input.claims.version\n\
+                      cause contains \"no name\" if not input.claims.name";
+        // No rule allows it, and an answer that is not there is no yes.
+        assert!(matches!(decide(policy), Err(PolicyError::Garbage(_))));
+        let decision =
+            decide(&policy.replace("package dhow", "package dhow\ndefault allow := false")).unwrap();
+        assert_eq!((decision.allow, decision.reason().as_str()), (false, "no name; too old"));
+    }
+
+    #[test]
+    fn policies_for_waxosuit_are_read() {
+        let policy = r#"
+            package system
+            import input
+            main = {"allow": allow, "cause": cause}
+            default allow = false
+            token = {"payload": payload} { [_, payload, _] := io.jwt.decode(input.token) }
+            allow { token.payload.wascap.caps[_] == "wasmcloud:keyvalue" }
+            cause[reason] { not allow; reason := "no key-value" }
+        "#;
+        assert!(decide(policy).unwrap().allow);
+        let decision = decide(&policy.replace("wasmcloud:keyvalue", "wasmcloud:messaging")).unwrap();
+        assert_eq!((decision.allow, decision.reason().as_str()), (false, "no key-value"));
+    }
+
+    #[test]
+    fn whatever_is_no_clear_yes_is_a_refusal() {
+        let garbage = |policy: &str| matches!(decide(policy), Err(PolicyError::Garbage(_)));
+        assert!(garbage("package dhow\nallow := \"yes\""));
+        assert!(garbage("package dhow\nother := true"));
+        assert!(garbage("package dhow\nallow := 1"));
+        assert!(garbage("package system\nmain := {\"allow\": [true]}"));
+        assert!(garbage("package dhow\nallow := true\ncause := {\"a\": 1}"));
+        assert!(matches!(decide("package dhow\nallow := true\nallow := false"), Err(PolicyError::Failed(_))));
+        assert!(matches!(decide("package dhow\nallow := nothing.there(1)"), Err(_)));
+    }
+
+    #[test]
+    fn a_policy_that_loops_is_stopped() {
+        let rounds = "numbers.range(1, 3000)";
+        let policy = format!(
+            "package dhow\nallow if count([1 | some x in {rounds}; some y in {rounds}; some z in {rounds}; x + y == z]) > 0"
+        );
+        let began = std::time::Instant::now();
+        let decision = decide(&policy);
+        assert_eq!(decision, Err(PolicyError::TimedOut(LIMIT)));
+        assert!(began.elapsed() < LIMIT * 20, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        for (files, words) in [
+            (&[("a.rego", "package dhow\nallow if {")][..], "a.rego"),
+            (&[("b.json", "{"), ("a.rego", "package dhow\nallow := true")], "b.json"),
+            (&[("a.rego", "package other\nallow := true")], "package dhow"),
+            (&[], "package dhow"),
+            (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
+        ] {
+            let error = read(files).map(drop).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains('\n'), "{error}");
+        }
+        assert!(Rego::read(Path::new("/nowhere/at/all.rego"), LIMIT).is_err());
+    }
+}

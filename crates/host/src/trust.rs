@@ -1,0 +1,203 @@
+//! Which modules a host runs: whose word counts, whether each must be signed, and what policies say.
+//!
+//! A module is looked at where its bytes are, before it is compiled. A token that it carries must hold, even where
+//! nobody is asked whom to trust; what the token does not claim, the app does not get. What was decided then is kept as
+//! a [`Permit`], which is looked at by every invocation and worked out anew when the host gets another trust store or
+//! another policy.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `permit` | whether an app may answer, as it stands |
+//! | `policies` | asking policies, in time |
+
+mod permit;
+mod policies;
+
+pub(crate) use permit::Permit;
+pub use policies::{PerInvocation, Policies, PolicyServer};
+
+use crate::app::App;
+use crate::audit::Signer;
+use crate::host::Host;
+use crate::metrics::Metrics;
+use crate::module::Module;
+use dhow_blocks::grants::{Claimed, Grants};
+use dhow_claims::capability::claimed;
+use dhow_claims::policy::{Event, Question};
+use dhow_claims::{Refusal, TrustStore, Verified, verify_token};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Which modules a host runs.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Whose modules; without it, a token only has to hold.
+    pub store: Option<TrustStore>,
+    /// A module without a token is refused.
+    pub require_signed: bool,
+    /// What else is asked; none where there is no policy.
+    pub policies: Option<Arc<Policies>>,
+}
+
+/// Why a module is not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTrusted {
+    /// Its token does not hold, or it has none.
+    #[error("{refusal}{}", said(.token))]
+    Token {
+        /// Which part of it.
+        refusal: Refusal,
+        /// What the token says of itself; empty if it cannot be read.
+        token: String,
+    },
+    /// A policy says no, or nothing that could be understood.
+    #[error("policy: {0}")]
+    Policy(String),
+}
+
+/// A module that may run, and as what.
+pub(crate) struct Admitted {
+    /// What its token claims; none for a module without one.
+    pub(crate) claimed: Option<Claimed>,
+    pub(crate) signer: Option<Signer>,
+    pub(crate) permit: Permit,
+}
+
+/// What is to run.
+pub(crate) struct Applicant<'a> {
+    pub(crate) app_id: &'a str,
+    pub(crate) module: &'a Arc<Module>,
+    pub(crate) source: String,
+    pub(crate) grants: &'a Grants,
+    /// Another version of it runs already.
+    pub(crate) is_update: bool,
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// Whether policies are asked about every invocation.
+    pub(crate) fn asks_of_invocations(&self) -> bool {
+        self.policies.as_ref().is_some_and(|policies| policies.is_per_invocation())
+    }
+
+    /// Decides whether a module may run.
+    pub(crate) async fn admit(
+        &self,
+        applicant: Applicant<'_>,
+        metrics: &Metrics,
+    ) -> Result<Admitted, NotTrusted> {
+        let admitted = self.decide(&applicant, metrics).await;
+        if let Err(refused) = &admitted {
+            metrics.module_refused(applicant.app_id, refused.part());
+        }
+        admitted
+    }
+
+    async fn decide(&self, applicant: &Applicant<'_>, metrics: &Metrics) -> Result<Admitted, NotTrusted> {
+        let verified = self.verify(applicant.module).await?;
+        let event = if applicant.is_update { Event::Update } else { Event::Load };
+        let module = (applicant.module.program.digest.to_string(), applicant.source.clone());
+        let question = Question::new(event, applicant.app_id, verified.as_ref(), module, applicant.grants);
+        if let Some(policies) = &self.policies {
+            policies.ask(question.clone(), metrics).await.map_err(NotTrusted::Policy)?;
+        }
+        let about = verified.as_ref().and_then(|verified| verified.token.claims.module());
+        Ok(Admitted {
+            claimed: about.map(|module| claimed(&module.capabilities)),
+            signer: verified.as_ref().map(|verified| Signer {
+                issuer: verified.token.issuer.to_string(),
+                subject: verified.token.subject.to_string(),
+            }),
+            permit: Permit::new(verified, question),
+        })
+    }
+
+    /// Verifies the module's token, if it has one; taking the hash of a large module takes long.
+    async fn verify(&self, module: &Arc<Module>) -> Result<Option<Verified>, NotTrusted> {
+        if !module.is_signed {
+            return match self.require_signed {
+                true => Err(NotTrusted::Token { refusal: Refusal::Unsigned, token: String::new() }),
+                false => Ok(None),
+            };
+        }
+        let (module, store) = (Arc::clone(module), self.store.clone());
+        let verified = tokio::task::spawn_blocking(move || {
+            dhow_claims::verify(&module.wasm, store.as_ref(), SystemTime::now())
+                .map_err(|refusal| NotTrusted::Token { refusal, token: what_it_says(&module) })
+        });
+        verified.await.unwrap_or_else(|panicked| Err(NotTrusted::Policy(panicked.to_string()))).map(Some)
+    }
+
+    /// Decides again about an app that runs; its module is the same.
+    async fn decide_again(&self, app: &App, metrics: &Metrics) -> Result<Option<u64>, NotTrusted> {
+        let (verified, question) = app.permit.about();
+        let until = match verified {
+            None if self.require_signed && app.module().is_some() => {
+                return Err(NotTrusted::Token { refusal: Refusal::Unsigned, token: String::new() });
+            }
+            None => None,
+            Some(verified) => {
+                let token = verified.token.clone();
+                let says = says(&token.issuer.to_string(), &token.subject.to_string());
+                let again = verify_token(token, self.store.as_ref(), SystemTime::now());
+                again.map_err(|refusal| NotTrusted::Token { refusal, token: says })?.until
+            }
+        };
+        if let (Some(policies), Some(question)) = (&self.policies, question) {
+            let question = Question { event: Event::Load, ..question.clone() };
+            policies.ask(question, metrics).await.map_err(NotTrusted::Policy)?;
+        }
+        Ok(until)
+    }
+}
+
+/// What the token of a module says of itself, for an error.
+fn what_it_says(module: &Module) -> String {
+    let text = dhow_claims::section::token(&module.wasm).ok().flatten();
+    let token = text.and_then(|text| dhow_claims::token::Token::parse(text).ok());
+    token.map(|token| says(token.issuer.as_str(), token.subject.as_str())).unwrap_or_default()
+}
+
+fn says(issuer: &str, subject: &str) -> String {
+    format!("signed by {issuer} as {subject}")
+}
+
+fn said(token: &str) -> String {
+    if token.is_empty() { String::new() } else { format!(" ({token})") }
+}
+
+// === impl NotTrusted ===
+
+impl NotTrusted {
+    /// What did not hold, in one word.
+    pub fn part(&self) -> &'static str {
+        match self {
+            NotTrusted::Token { refusal, .. } => refusal.part(),
+            NotTrusted::Policy(_) => "policy",
+        }
+    }
+}
+
+// === impl Host ===
+
+impl Host {
+    /// Says which modules this host runs from now on, and decides again about those that run: one that may not any
+    /// more stays in its place and answers nothing. The answer says which, and why.
+    pub async fn trust_in(&self, trust: Trust) -> Vec<String> {
+        let trust = Arc::new(trust);
+        self.shared().trust.store(Arc::clone(&trust));
+        let mut refused = Vec::new();
+        for app in self.apps() {
+            match trust.decide_again(&app, self.metrics()).await {
+                Ok(until) => app.permit.renew(until),
+                Err(error) => {
+                    self.metrics().module_refused(&app.app_id, error.part());
+                    refused.push(format!("app {:?}: {error}", app.app_id));
+                    app.permit.revoke(error.to_string());
+                }
+            }
+        }
+        refused
+    }
+}
