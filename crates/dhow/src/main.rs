@@ -48,6 +48,7 @@ mod text;
 mod toolchain;
 mod up;
 mod verify;
+mod wascc;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};

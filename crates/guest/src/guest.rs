@@ -80,7 +80,7 @@ impl Guest {
                 }
                 (Code::Module(module), Abi::Wapc) => {
                     let pre = wapc::pre(linkers.wapc(engine)?, module)?;
-                    (Room::Wapc(Arc::new(Wapc::new(engine, pre, inspection, setup))), None)
+                    (Room::Wapc(Arc::new(Wapc::new(engine, pre, inspection, setup)?)), None)
                 }
                 (Code::Module(module), _) => {
                     let kind = CommandKind::module(linkers.module(engine)?, module, &setup)?;

@@ -59,12 +59,12 @@ use instance::Instance;
 use message::Message;
 use operations::OfAnotherApp;
 use parking_lot::Mutex;
-use payloads::StreamRequest;
+use payloads::{HealthRequest, StreamRequest};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use wasmtime::{Caller, InstancePre, Linker, Module, bail};
+use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, ValType, bail};
 
 /// An instance is let go after this long without work.
 const IDLE: Duration = Duration::from_secs(10);
@@ -77,6 +77,9 @@ const WASI: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
 /// The name under which modules import what their compiler needs.
 const ENV: &str = "env";
+
+/// Where the host asks whether an app is well, which for a module is an operation of its own.
+const HEALTH: &str = "/healthz";
 
 /// Configuration: operations that may be asked for by HTTP, as `POST /OPERATION`, separated by commas.
 const OPERATIONS: &str = "operations";
@@ -154,6 +157,18 @@ pub(crate) fn pre(linker: &Linker<WapcState>, module: &Module) -> wasmtime::Resu
     own.instantiate_pre(module)
 }
 
+fn check_guest_call(module: &Module) -> wasmtime::Result<()> {
+    let is_i32 = |ty: ValType| matches!(ty, ValType::I32);
+    match module.get_export("__guest_call") {
+        Some(ExternType::Func(ty))
+            if ty.params().len() == 2 && ty.results().len() == 1 && ty.params().chain(ty.results()).all(is_i32) =>
+        {
+            Ok(())
+        }
+        _ => bail!("its export __guest_call is no function of two i32 that returns one"),
+    }
+}
+
 // === impl Wapc ===
 
 impl Wapc {
@@ -162,7 +177,8 @@ impl Wapc {
         pre: InstancePre<WapcState>,
         inspection: &Inspection,
         setup: Arc<Setup>,
-    ) -> Wapc {
+    ) -> wasmtime::Result<Wapc> {
+        check_guest_call(pre.module())?;
         let open = setup.scope.config.get(OPERATIONS).map_or("", String::as_str).split(',').map(str::trim);
         let room = Room {
             dialect: Dialect::of(pre.module(), inspection),
@@ -172,7 +188,7 @@ impl Wapc {
             open_operations: open.filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             setup,
         };
-        Wapc { pre, room: Arc::new(room), engine: engine.clone(), idle: Mutex::new(Vec::new()) }
+        Ok(Wapc { pre, room: Arc::new(room), engine: engine.clone(), idle: Mutex::new(Vec::new()) })
     }
 
     /// Delivers one request, message or operation.
@@ -181,6 +197,7 @@ impl Wapc {
             (Trigger::Host, &Method::GET, "/dapr/subscribe") => {
                 return Ok(events::reply(StatusCode::OK, &messaging::subscriptions(&self.room)));
             }
+            (Trigger::Host, &Method::GET, HEALTH) => {}
             (Trigger::Host, &Method::GET | &Method::HEAD, _) => return Ok(events::unhandled()),
             _ => {}
         }
@@ -218,6 +235,13 @@ impl Wapc {
             });
         }
         let dialect = self.room.dialect;
+        if trigger == Trigger::Host && head.uri.path() == HEALTH {
+            let payload = dialect.format.write(&HealthRequest { placeholder: true }).map_err(Failure::Host)?;
+            return Ok(match self.call(origin, dialect.health_request, payload.into()).await? {
+                Ok(_) => Response::default(),
+                Err(reason) => events::reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": reason })),
+            });
+        }
         let payload = http::request(dialect.format, &head, &body).map_err(Failure::Host)?;
         match self.call(origin, dialect.handle_request, payload).await? {
             Ok(answer) => http::reply(dialect.format, &answer),

@@ -15,6 +15,7 @@
 //! | [`dapr_state`], [`dapr_invoke`] | Dapr's HTTP API, on its port and inside guests |
 //! | [`outbox`] | events of what transactions write |
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
+//! | [`wapc`] | waPC modules and those of the Wascap ABIs: every capability, messages, errors |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
@@ -63,4 +64,5 @@ mod sockets;
 mod state;
 mod stopping;
 mod up;
+mod wapc;
 mod watching;
