@@ -88,7 +88,8 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
                     ("--watch", up.watch),
                 ];
                 if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
-                    let reason = format!("{flag} has no meaning for a dapr.yaml, whose apps have an API each");
+                    let reason =
+                        format!("{flag} has no meaning for a dapr.yaml, whose apps have an API each");
                     return Err(Error::usage(reason));
                 }
                 crate::run::run_all(file, up.data_dir.as_deref()).await
@@ -116,9 +117,9 @@ impl Up {
 
         // Ports first: one that is taken is known before minutes of compiling.
         let addr = serving.ingress(self.addr.unwrap_or(manifest.host.addr))?;
-        let ports = ports.into_iter().map(|(port, app_id)| {
-            Ok((serving.one_app(SocketAddr::new(addr.ip(), port), &app_id)?, app_id))
-        });
+        let ports = ports
+            .into_iter()
+            .map(|(port, app_id)| Ok((serving.one_app(SocketAddr::new(addr.ip(), port), &app_id)?, app_id)));
         let ports = ports.collect::<Result<Vec<_>, Error>>()?;
         let api_addr = match self.api_addr.map_or(manifest.host.api_addr, |addr| addr.0) {
             Some(address) => Some(serving.dapr(address, api).await?),

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Whether a file is such a manifest.
 pub(crate) fn is_manifest(file: &Path) -> bool {
-    let is_small = std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= dhow_resources::MAX_FILE_BYTES);
+    let is_small = std::fs::metadata(file)
+        .is_ok_and(|meta| meta.is_file() && meta.len() <= dhow_resources::MAX_FILE_BYTES);
     is_small && std::fs::read_to_string(file).is_ok_and(|text| dhow_resources::wascc::is_manifest(&text))
 }
 
@@ -21,7 +22,8 @@ pub(crate) fn load(file: &Path) -> Result<Plan, Error> {
 
 fn actor(file: &Path, path: &ActorPath) -> Result<Actor, Error> {
     let ActorPath { path, line, column } = path;
-    let failed = |reason: &str| Error::new(format!("{}:{line}:{column}: actors: {path:?} {reason}", file.display()));
+    let failed =
+        |reason: &str| Error::new(format!("{}:{line}:{column}: actors: {path:?} {reason}", file.display()));
     // As other files of dhow have it, or as the old hosts did: from the current folder.
     let beside = file.parent().unwrap_or(Path::new("")).join(path);
     let module = [beside, PathBuf::from(path)].into_iter().find(|module| module.is_file());
@@ -32,7 +34,8 @@ fn actor(file: &Path, path: &ActorPath) -> Result<Actor, Error> {
     // One without a token, or with a broken one, has no key; whether that may run is decided elsewhere.
     let token = section::token(&bytes).ok().flatten().and_then(|token| Token::parse(token).ok());
     let stem = module.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let app_id: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let app_id: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
     let app_id = app_id.trim_matches('-').to_owned();
     if app_id.is_empty() {
         return Err(failed("has no name that could be an app-id"));

@@ -64,7 +64,10 @@ pub(crate) const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "soc
 
 /// What would provide imports that dhow does not, by their beginning.
 const HINTS: [(&str, &str); 16] = [
-    ("wasmbus::", "belongs to wasmCloud's host of 2021; dhow runs waPC modules, whose imports begin with wapc"),
+    (
+        "wasmbus::",
+        "belongs to wasmCloud's host of 2021; dhow runs waPC modules, whose imports begin with wapc",
+    ),
     ("dhow:runtime/", "is another version of dhow:runtime; this dhow provides 0.1.0"),
     ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft and 0.2.0-draft2"),
     ("wasi:logging/", "is another version of wasi:logging; dhow provides 0.1.0-draft"),

@@ -37,9 +37,9 @@ mod state;
 mod stream;
 
 pub use filter::{Passed, Passing};
-pub(crate) use stream::unframed;
 pub(crate) use imports::{add_to_linker, is_provided, pre};
 pub(crate) use state::ProxyState;
+pub(crate) use stream::unframed;
 
 use crate::failure::Failure;
 use crate::run::Run;

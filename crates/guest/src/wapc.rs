@@ -50,7 +50,7 @@ use ::http::header::{CONTENT_TYPE, HeaderValue};
 use ::http::request::Parts;
 use ::http::{Method, Response, StatusCode};
 use bindings::Bindings;
-use blobs::{Download, Uploads};
+use blobs::{Download, MAX_DOWNLOADS, Uploads, Wanted};
 use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Reply, Trigger};
 use dhow_engine::{Engine, Inspection};
@@ -64,6 +64,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, ValType, bail};
 
 /// An instance is let go after this long without work.
@@ -99,6 +100,7 @@ pub(crate) struct Room {
     dialect: Dialect,
     bindings: Bindings,
     uploads: Uploads,
+    downloads: Arc<Semaphore>,
     /// The next number of `RequestSequence`.
     sequence: AtomicU64,
     /// Operations that are asked for by HTTP.
@@ -161,7 +163,9 @@ fn check_guest_call(module: &Module) -> wasmtime::Result<()> {
     let is_i32 = |ty: ValType| matches!(ty, ValType::I32);
     match module.get_export("__guest_call") {
         Some(ExternType::Func(ty))
-            if ty.params().len() == 2 && ty.results().len() == 1 && ty.params().chain(ty.results()).all(is_i32) =>
+            if ty.params().len() == 2
+                && ty.results().len() == 1
+                && ty.params().chain(ty.results()).all(is_i32) =>
         {
             Ok(())
         }
@@ -184,6 +188,7 @@ impl Wapc {
             dialect: Dialect::of(pre.module(), inspection),
             bindings: Bindings::new(setup.bindings.clone()),
             uploads: Uploads::default(),
+            downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             sequence: AtomicU64::new(0),
             open_operations: open.filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             setup,
@@ -229,14 +234,13 @@ impl Wapc {
                     reply.headers_mut().insert(CONTENT_TYPE, kind);
                     reply
                 }
-                Err(reason) => {
-                    events::reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": reason }))
-                }
+                Err(reason) => events::reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": reason })),
             });
         }
         let dialect = self.room.dialect;
         if trigger == Trigger::Host && head.uri.path() == HEALTH {
-            let payload = dialect.format.write(&HealthRequest { placeholder: true }).map_err(Failure::Host)?;
+            let payload =
+                dialect.format.write(&HealthRequest { placeholder: true }).map_err(Failure::Host)?;
             return Ok(match self.call(origin, dialect.health_request, payload.into()).await? {
                 Ok(_) => Response::default(),
                 Err(reason) => events::reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": reason })),
@@ -257,12 +261,18 @@ impl Wapc {
             return Some(operation.clone());
         }
         let named = head.uri.path().strip_prefix('/')?;
-        let is_open = head.method == Method::POST && self.room.open_operations.iter().any(|open| open == named);
+        let is_open =
+            head.method == Method::POST && self.room.open_operations.iter().any(|open| open == named);
         is_open.then(|| named.to_owned())
     }
 
     /// Delivers a message, or several of one request.
-    async fn messages(self: &Arc<Self>, origin: Origin, head: &Parts, body: &Bytes) -> Result<Reply, Failure> {
+    async fn messages(
+        self: &Arc<Self>,
+        origin: Origin,
+        head: &Parts,
+        body: &Bytes,
+    ) -> Result<Reply, Failure> {
         let of = head.extensions.get().cloned().unwrap_or_default();
         let bad = |reason: String| Ok(events::reply(StatusCode::BAD_REQUEST, &json!({ "error": reason })));
         match message::bulk(head, &of, body) {
@@ -311,8 +321,8 @@ impl Wapc {
         let answer = instance.call(origin, operation, payload).await?;
         let downloads = std::mem::take(&mut instance.store.data_mut().downloads);
         self.keep(instance);
-        for (component, request) in downloads {
-            self.in_the_background(origin, component, request);
+        for wanted in downloads {
+            self.in_the_background(origin, wanted);
         }
         Ok(answer)
     }
@@ -329,14 +339,18 @@ impl Wapc {
     }
 
     /// Gives the module the object that it asked for, chunk by chunk, each under the app's deadline.
-    fn in_the_background(self: &Arc<Self>, origin: Origin, component: String, request: StreamRequest) {
+    fn in_the_background(self: &Arc<Self>, origin: Origin, wanted: Wanted) {
         let this = Arc::clone(self);
+        // What a chunk begins is one deeper, so that a module cannot go on for ever.
+        let origin = Origin { depth: origin.depth.saturating_add(1), ..origin };
         tokio::spawn(async move {
             let _running = this.engine.running();
+            let Wanted { component, request, permit } = wanted;
             let object = request.id.clone();
             if let Err(reason) = this.download(origin, &component, request).await {
                 this.room.log(&format!("download of {object}: {reason}"));
             }
+            drop(permit);
         });
     }
 

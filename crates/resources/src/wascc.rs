@@ -67,7 +67,8 @@ pub struct ActorBinding {
 pub fn is_manifest(text: &str) -> bool {
     let starts = |line: &str| {
         let line = line.trim_start_matches(['{', ' ', '"']);
-        line.strip_prefix("actors").is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
+        line.strip_prefix("actors")
+            .is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
     };
     text.lines().filter(|line| !line.starts_with([' ', '\t', '-', '#'])).any(starts)
 }
@@ -91,7 +92,12 @@ impl Wascc {
         let mut wascc = Wascc { actors: Vec::new(), bindings: Vec::new(), file: file.to_owned() };
         match &document {
             Some(document) => wascc.read(&mut findings, document),
-            None => findings.add(Position { line: 1, column: 1 }, "actors", "is missing", "expected a list of paths"),
+            None => findings.add(
+                Position { line: 1, column: 1 },
+                "actors",
+                "is missing",
+                "expected a list of paths",
+            ),
         }
         ResourceErrors::check(findings.into_vec())?;
         Ok(wascc)
@@ -99,7 +105,8 @@ impl Wascc {
 
     fn read(&mut self, findings: &mut Findings, document: &Node) {
         let Some(mut top) = findings.table(document, String::new()) else { return };
-        let actors = top.optional(findings, "actors", |findings, node, path| Some(findings.texts(node, path)));
+        let actors =
+            top.optional(findings, "actors", |findings, node, path| Some(findings.texts(node, path)));
         if actors.as_ref().is_none_or(Vec::is_empty) {
             findings.add(document.at, "actors", "there is no actor", "expected a list of paths of modules");
         }

@@ -94,7 +94,11 @@ fn an_actor_uses_every_capability() {
     assert_eq!(kv("Clear", json!({"key": "l"})), json!({"newCount": 0}));
     assert_eq!(kv("KeyExists", json!({"key": "l"}))["exists"], false);
     for (key, value, count) in [("s", "x", 1), ("s", "x", 0), ("s", "y", 1), ("t", "y", 1), ("t", "z", 1)] {
-        assert_eq!(kv("SetAdd", json!({"key": key, "value": value})), json!({"newCount": count}), "{key} {value}");
+        assert_eq!(
+            kv("SetAdd", json!({"key": key, "value": value})),
+            json!({"newCount": count}),
+            "{key} {value}"
+        );
     }
     assert_eq!(kv("SetQuery", json!({"key": "s"})), json!({"values": ["x", "y"]}));
     assert_eq!(kv("SetUnion", json!({"keys": ["s", "t"]})), json!({"values": ["x", "y", "z"]}));
@@ -111,7 +115,8 @@ fn an_actor_uses_every_capability() {
     assert_eq!(kv("Add", json!({"key": "n", "value": 0})), json!({"value": -2}));
 
     // Objects, in chunks.
-    let blob = |operation: &str, payload: Value| call(&host, &format!("wasmcloud:blobstore/{operation}"), &payload);
+    let blob =
+        |operation: &str, payload: Value| call(&host, &format!("wasmcloud:blobstore/{operation}"), &payload);
     assert_eq!(blob("CreateContainer", json!({"id": "pictures"})), json!({"id": "pictures"}));
     let chunk = |number: u32, bytes: &[u8]| {
         json!({"sequenceNo": number, "container": "pictures", "id": "one", "totalBytes": 6, "chunkSize": 4,
@@ -131,7 +136,10 @@ fn an_actor_uses_every_capability() {
         (chunks["values"].as_array()?.len() == 2).then_some(chunks)
     });
     assert_eq!(chunks, json!({"values": ["1:ef", "0:abcd"]}));
-    assert_eq!(blob("RemoveObject", json!({"id": "one", "container": "pictures", "byteSize": 0})), Value::Null);
+    assert_eq!(
+        blob("RemoveObject", json!({"id": "one", "container": "pictures", "byteSize": 0})),
+        Value::Null
+    );
     assert_eq!(blob("ListObjects", json!({"id": "pictures"})), json!({"blobs": []}));
     assert_eq!(blob("RemoveContainer", json!({"id": "pictures"})), Value::Null);
 
@@ -170,13 +178,21 @@ fn an_actor_uses_every_capability() {
     let answer = call(&host, "wascc:http_client/PerformRequest", &request(format!("http://{address}/there")));
     assert_eq!((&answer["statusCode"], &answer["header"]["x-actor"]), (&json!(200), &json!("yes")));
     let came: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
-    assert_eq!((&came["path"], &came["queryString"], &came["header"]["x-one"]), (&json!("/there"), &json!("q=1"), &json!("1")));
+    assert_eq!(
+        (&came["path"], &came["queryString"], &came["header"]["x-one"]),
+        (&json!("/there"), &json!("q=1"), &json!("1"))
+    );
     let refused = call(&host, "wascc:http_client/PerformRequest", &request("http://example.com/".to_owned()));
     assert!(refused["error"].as_str().unwrap().contains("grant"), "{refused}");
     for name in ["shouter", "MSHOUTER"] {
-        assert_eq!(call(&host, &format!("{name}/shout"), &json!("loud")), json!("\u{a4}LOUD".replace('\u{a4}', "\u{fffd}")));
+        assert_eq!(
+            call(&host, &format!("{name}/shout"), &json!("loud")),
+            json!("\u{a4}LOUD".replace('\u{a4}', "\u{fffd}"))
+        );
     }
-    assert!(call(&host, "shouter/refuse", &Value::Null)["error"].as_str().unwrap().contains("does not want to"));
+    assert!(
+        call(&host, "shouter/refuse", &Value::Null)["error"].as_str().unwrap().contains("does not want to")
+    );
     assert!(call(&host, "shouter/nothing", &Value::Null)["error"].as_str().unwrap().contains("No handler"));
     let said = host.stop();
     assert!(said.contains("beware") && said.contains("ready"), "{said}");
@@ -198,7 +214,8 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
         ("wascc:http_server/PerformLiveUpdate", json!({"newModule": [0]}), "no live updates"),
         ("wascc:blobstore/ListObjects", json!({"id": "../.."}), ""),
     ] {
-        let error = call(&host, what, &payload)["error"].as_str().unwrap_or_else(|| panic!("{what}")).to_owned();
+        let error =
+            call(&host, what, &payload)["error"].as_str().unwrap_or_else(|| panic!("{what}")).to_owned();
         assert!(error.contains(expected), "{what}: {error}");
     }
     call(&host, "wascc:keyvalue/Set", &json!({"key": "plain", "value": "text", "expires": 0}));
@@ -211,7 +228,11 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
     };
     for (path, payload, expected) in [
         ("/call/wascc:keyvalue/Get", json!({"key": "k"}), "not granted: state"),
-        ("/call/wascc:messaging/Publish", json!({"subject": "s", "replyTo": "", "body": []}), "not granted: publish"),
+        (
+            "/call/wascc:messaging/Publish",
+            json!({"subject": "s", "replyTo": "", "body": []}),
+            "not granted: publish",
+        ),
         ("/call/wascc:eventstreams/QueryStream", json!({"streamId": "s", "count": 1}), "not granted: state"),
         ("/call/wascc:blobstore/ListObjects", json!({"id": "c"}), "not granted: blob"),
         ("/call/shouter/shout", json!("x"), "no grant to invoke"),
@@ -339,7 +360,8 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
     let broker = component("nats", "pubsub.jetstream", &[("natsURL", &url)]);
     setting.file("resources/nats.yaml", broker.as_bytes());
     let host = setting.up(&[]);
-    let kv = |operation: &str, payload: Value| call(&host, &format!("wasmcloud:keyvalue/{operation}"), &payload);
+    let kv =
+        |operation: &str, payload: Value| call(&host, &format!("wasmcloud:keyvalue/{operation}"), &payload);
     kv("Set", json!({"key": "name", "value": "Ada", "expires": 0}));
     kv("Push", json!({"key": "list", "value": "one"}));
     for (key, expected) in [("name", "Ada"), ("list", "[\"one\"]")] {
@@ -368,4 +390,78 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
         (found["values"] == json!(["orders hi"])).then_some(())
     });
     host.stop();
+}
+
+#[test]
+fn a_manifest_of_wascc_starts_its_actors() {
+    let redis = dhow_servers::redis().unwrap();
+    let setting = Setting::new().env("REDIS", &redis.address());
+    for name in ["counter", "listener"] {
+        std::fs::copy(guest("wapc-actor"), setting.path().join(format!("{name}.wasm"))).unwrap();
+    }
+    // The key of the actor is the one that its token names.
+    let signed =
+        setting.run(&["sign", "counter.wasm", "--cap", "wascc:keyvalue", "--cap", "wascc:http_server"]);
+    assert_eq!(signed.code, Some(0), "{}", signed.err);
+    let said = format!("{}{}", signed.out, signed.err);
+    let key = said.split_whitespace().find(|word| word.len() == 56 && word.starts_with('M'));
+    let key = key.unwrap_or_else(|| panic!("no key: {said}"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let manifest = format!(
+        r#"
+labels: {{ region: here }}
+actors:
+    - ./counter.wasm
+    - listener.wasm
+capabilities:
+    - ./examples/.assets/libredis_provider.so
+    - path: ./examples/.assets/libwascc_httpsrv.so
+      binding_name: default
+bindings:
+    - actor: "{key}"
+      capability: "wascc:keyvalue"
+      values:
+        URL: redis://${{REDIS:127.0.0.1:6379}}
+    - actor: "{key}"
+      capability: "wascc:http_server"
+      values:
+        PORT: "{port}"
+    - actor: listener
+      capability: "wascc:http_server"
+    - actor: listener
+      capability: "wascc:keyvalue"
+      values: {{ URL: "redis://${{REDIS}}" }}
+    - actor: listener
+      capability: "wascc:messaging"
+      values: {{ SUBSCRIPTION: "orders" }}
+"#
+    );
+    setting.file("host.yaml", manifest.as_bytes());
+    let host = setting.up(&["-f", "host.yaml"]);
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    for expected in ["{\"value\":1}", "{\"value\":2}"] {
+        assert_eq!(crate::support::http::get(at, "/count").text(), expected);
+    }
+    // The other one counts in the same database, at the address of all apps.
+    assert_eq!(host.get("/count").text(), "{\"value\":3}");
+    // Others call an actor by its key.
+    assert_eq!(call(&host, &format!("{key}/shout"), &json!(1)), json!("\u{1}"));
+    eventually("a message", || {
+        call(&host, "wascc:messaging/Publish", &json!({"subject": "orders", "replyTo": "", "body": b"hi"}));
+        let found = call(&host, "wascc:keyvalue/Range", &json!({"key": "messages", "start": 0, "stop": 0}));
+        (found["values"] == json!(["orders hi"])).then_some(())
+    });
+    host.stop();
+    for (text, expected) in [
+        ("actors: [missing.wasm]", "host.yaml:1:10: actors: \"missing.wasm\" is no file"),
+        (
+            "actors: [counter.wasm]\nbindings: [{actor: MX, capability: wascc:keyvalue}]",
+            "there is no actor `MX`",
+        ),
+        ("actors: [counter.wasm]\nlabel: {}", "did you mean `labels`?"),
+    ] {
+        setting.file("host.yaml", text.as_bytes());
+        let ended = setting.up_fails(&["-f", "host.yaml"]);
+        assert!(ended.err.contains(expected) && ended.code != Some(0), "{text}: {}", ended.err);
+    }
 }

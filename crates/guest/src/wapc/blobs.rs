@@ -13,16 +13,23 @@ use super::state::WapcState;
 use bytes::Bytes;
 use dhow_blocks::blob::{BlobError, BlobStore, Info, List, MAX_PAGE, Name, Put, Range};
 use dhow_blocks::invoke::Body;
-use dhow_blocks::scope::Bound;
+use dhow_blocks::scope::{Bound, MAX_INVOKE_DEPTH};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Its operations.
 pub(super) const OPERATIONS: [&str; 8] = [
-    "CreateContainer", "GetObjectInfo", "ListObjects", "RemoveContainer", "RemoveObject", "StartDownload",
-    "StartUpload", "UploadChunk",
+    "CreateContainer",
+    "GetObjectInfo",
+    "ListObjects",
+    "RemoveContainer",
+    "RemoveObject",
+    "StartDownload",
+    "StartUpload",
+    "UploadChunk",
 ];
 
 /// Uploads that an app may have open at once, and bytes of all of them.
@@ -35,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Objects of one list, and of one removal of a container.
 const MAX_OBJECTS: usize = 100_000;
 
-/// Downloads that one call may ask for.
-const MAX_DOWNLOADS: usize = 16;
+/// Downloads of an app at once.
+pub(super) const MAX_DOWNLOADS: usize = 16;
 
 /// Bytes of a chunk where the module does not say, and at most.
 const USUAL_CHUNK: u64 = 256 << 10;
@@ -83,8 +90,9 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
         "ListObjects" => {
             let Container { id } = asked.format.read(payload)?;
             let blobs = list(store, &id).await?.into_iter();
-            let blobs =
-                blobs.map(|info| Blob { id: info.key, container: id.clone(), byte_size: info.size }).collect();
+            let blobs = blobs
+                .map(|info| Blob { id: info.key, container: id.clone(), byte_size: info.size })
+                .collect();
             asked.answer(&BlobList { blobs })
         }
         "GetObjectInfo" => {
@@ -102,10 +110,16 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
             let request: StreamRequest = asked.format.read(payload)?;
             let object = Name { bucket: request.container.clone(), key: request.id.clone() };
             store.provider.head(&object).await.map_err(told)?;
-            if state.downloads.len() >= MAX_DOWNLOADS {
-                return Err(format!("at most {MAX_DOWNLOADS} downloads begin in one call"));
+            if state.outbound.origin.depth >= MAX_INVOKE_DEPTH {
+                return Err(
+                    "downloads begin in chunks of downloads, one within the other, too often".to_owned()
+                );
             }
-            state.downloads.push((name.to_owned(), request));
+            let permit = Arc::clone(&room.downloads).try_acquire_owned();
+            let permit = permit.map_err(|_| {
+                format!("this app has as many downloads under way as it may: {MAX_DOWNLOADS}")
+            })?;
+            state.downloads.push(Wanted { component: name.to_owned(), request, permit });
             Ok(Answer::default())
         }
         operation => {
@@ -120,6 +134,14 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
     }
 }
 
+/// A download that a module asked for.
+pub(super) struct Wanted {
+    pub(super) component: String,
+    pub(super) request: StreamRequest,
+    /// Given back when it has ended.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
 /// The chunks of an object, one after the other.
 pub(super) struct Download {
     store: Bound<dyn BlobStore>,
@@ -130,7 +152,11 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) async fn begin(room: &Room, component: &str, request: StreamRequest) -> Result<Download, String> {
+    pub(super) async fn begin(
+        room: &Room,
+        component: &str,
+        request: StreamRequest,
+    ) -> Result<Download, String> {
         let store = room.setup.scope.blobs(component).map_err(|error| error.to_string())?.clone();
         let name = Name { bucket: request.container.clone(), key: request.id.clone() };
         let size = store.provider.head(&name).await.map_err(told)?.size;
@@ -160,7 +186,15 @@ impl Download {
         let sequence_no = self.number;
         self.number += 1;
         self.sent += chunk_bytes.len() as u64;
-        Ok(Some(FileChunk { sequence_no, container, id, total_bytes: self.size, chunk_size, context, chunk_bytes }))
+        Ok(Some(FileChunk {
+            sequence_no,
+            container,
+            id,
+            total_bytes: self.size,
+            chunk_size,
+            context,
+            chunk_bytes,
+        }))
     }
 }
 
@@ -205,9 +239,10 @@ impl Uploads {
         if container.is_empty() || id.is_empty() {
             return Err("an upload needs the id of its container and its own".to_owned());
         }
-        let total = usize::try_from(total_bytes).ok().filter(|total| *total <= MAX_UPLOADED).ok_or_else(|| {
-            format!("{total_bytes} bytes are more than an upload may have, which is {MAX_UPLOADED}")
-        })?;
+        let total =
+            usize::try_from(total_bytes).ok().filter(|total| *total <= MAX_UPLOADED).ok_or_else(|| {
+                format!("{total_bytes} bytes are more than an upload may have, which is {MAX_UPLOADED}")
+            })?;
         let mut uploads = self.0.lock();
         uploads.retain(|_, upload| upload.touched.elapsed() < PATIENCE);
         let key = (component.to_owned(), container, id);

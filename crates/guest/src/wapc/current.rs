@@ -2,9 +2,9 @@
 //!
 //! Source: the waPC protocol (wapc.io), as the crate wapc-guest imports it.
 
+use super::format::Format;
 use super::operations::{Asked, host_call, text};
 use super::state::WapcState;
-use super::format::Format;
 use wasmtime::{Caller, Linker};
 
 /// Parameters of `__host_call`.

@@ -53,7 +53,11 @@ pub(super) fn log(room: &Room, asked: &Asked, payload: &[u8]) -> Result<Answer, 
 }
 
 /// Asks the host to replace the module.
-pub(super) async fn live_update(state: &mut WapcState, asked: &Asked, payload: &[u8]) -> Result<Answer, String> {
+pub(super) async fn live_update(
+    state: &mut WapcState,
+    asked: &Asked,
+    payload: &[u8],
+) -> Result<Answer, String> {
     let setup = Arc::clone(&state.room.setup);
     let Some(updates) = &setup.live_updates else {
         return Err("this host takes no live updates from its modules; use `dhow update`".to_owned());

@@ -102,20 +102,21 @@ pub(super) struct Exports {
 }
 
 pub(super) fn add_to_linker(linker: &mut Linker<WapcState>, module: &str) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        module,
-        "__host_call",
-        |mut caller: Caller<'_, WapcState>, (command, length, event): (u32, u32, u32)| {
-            Box::new(async move {
-                let result = perform(&mut caller, (command, length)).await;
-                let bytes = Event::of(result).encode_to_vec();
-                let (mut memory, _) = memory::of(&mut caller)?;
-                memory.write(event, &bytes)?;
-                Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
-            })
-        },
-    )
-    .map(|_| ())
+    linker
+        .func_wrap_async(
+            module,
+            "__host_call",
+            |mut caller: Caller<'_, WapcState>, (command, length, event): (u32, u32, u32)| {
+                Box::new(async move {
+                    let result = perform(&mut caller, (command, length)).await;
+                    let bytes = Event::of(result).encode_to_vec();
+                    let (mut memory, _) = memory::of(&mut caller)?;
+                    memory.write(event, &bytes)?;
+                    Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+                })
+            },
+        )
+        .map(|_| ())
 }
 
 /// What a module of this ABI calls when it gives up.
@@ -201,12 +202,13 @@ impl Exports {
             length => Event::decode(memory.bytes((memory.u32(word)?, length))?)?,
         };
         Ok(match event {
-            Event { success: true, payload, .. } => Ok(payload.map(|any| any.value).unwrap_or_default().into()),
+            Event { success: true, payload, .. } => {
+                Ok(payload.map(|any| any.value).unwrap_or_default().into())
+            }
             Event { error: Some(error), .. } => Err(format!("{} (code {})", error.description, error.code)),
             _ => Err(format!("{operation} failed, and the module does not say why")),
         })
     }
-
 }
 
 // === impl Event ===

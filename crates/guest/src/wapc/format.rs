@@ -14,7 +14,7 @@ pub(super) enum Format {
 }
 
 /// A message of an operation, in both formats.
-pub(super) trait Payload: Message + Default + Serialize + DeserializeOwned {
+pub(super) trait Payload: Message + Default + PartialEq + Serialize + DeserializeOwned {
     /// Its name in the first protobuf ABI, package and type.
     const NAME: &'static str;
 }
@@ -33,16 +33,21 @@ impl Format {
     pub(super) fn read<M: Payload>(self, bytes: &[u8]) -> Result<M, String> {
         let kind = M::NAME;
         match self {
-            Format::Protobuf => M::decode(bytes).map_err(|error| format!("the payload is no {kind}: {error}")),
+            Format::Protobuf => {
+                M::decode(bytes).map_err(|error| format!("the payload is no {kind}: {error}"))
+            }
             Format::MessagePack if bytes.is_empty() => Ok(M::default()),
             Format::MessagePack => {
-                if let Ok(arguments) = rmp_serde::from_slice::<BTreeMap<String, M>>(bytes)
+                let message: M = rmp_serde::from_slice(bytes)
+                    .map_err(|error| format!("the payload is no {kind}: {error}"))?;
+                if message == M::default()
+                    && let Ok(arguments) = rmp_serde::from_slice::<BTreeMap<String, M>>(bytes)
                     && arguments.len() == 1
-                    && let Some(message) = arguments.into_values().next()
+                    && let Some(argument) = arguments.into_values().next()
                 {
-                    return Ok(message);
+                    return Ok(argument);
                 }
-                rmp_serde::from_slice(bytes).map_err(|error| format!("the payload is no {kind}: {error}"))
+                Ok(message)
             }
         }
     }
@@ -143,13 +148,15 @@ mod tests {
         assert_eq!(read(b"").unwrap(), BrokerMessage::default());
         let keys = Format::MessagePack.read::<SetUnionRequest>(b"\x81\xa4keys\x92\xa1a\xa1b").unwrap();
         assert_eq!(keys.keys, ["a", "b"]);
-        let set = Format::MessagePack.read::<SetRequest>(b"\x83\xa3key\xa1k\xa5value\xa1v\xa7expires\x05").unwrap();
+        let set =
+            Format::MessagePack.read::<SetRequest>(b"\x83\xa3key\xa1k\xa5value\xa1v\xa7expires\x05").unwrap();
         assert_eq!((set.key.as_str(), set.expires_s), ("k", 5));
     }
 
     #[test]
     fn what_is_no_message_is_an_error_that_names_it() {
-        for bytes in [&b"\x81\xa3key\x05"[..], b"\xc1", b"\x81\xa3key\xdb\xff\xff\xff\xff", b"text", b"\x91"] {
+        for bytes in [&b"\x81\xa3key\x05"[..], b"\xc1", b"\x81\xa3key\xdb\xff\xff\xff\xff", b"text", b"\x91"]
+        {
             let error = Format::MessagePack.read::<GetRequest>(bytes).unwrap_err();
             assert!(error.starts_with("the payload is no keyvalue.GetRequest"), "{error}");
         }

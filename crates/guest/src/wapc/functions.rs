@@ -116,7 +116,8 @@ pub(super) async fn call_guest(
     payload: Bytes,
 ) -> wasmtime::Result<Result<Bytes, String>> {
     let lengths = (operation.len(), payload.len());
-    let (Ok(operation_length), Ok(payload_length)) = (u32::try_from(lengths.0), u32::try_from(lengths.1)) else {
+    let (Ok(operation_length), Ok(payload_length)) = (u32::try_from(lengths.0), u32::try_from(lengths.1))
+    else {
         bail!("the request has more bytes than a module can address");
     };
     store.data_mut().asked = (Bytes::copy_from_slice(operation.as_bytes()), payload);

@@ -72,7 +72,9 @@ pub(super) async fn perform(
     }
     let method = match method.as_str() {
         "" => Method::GET,
-        method => Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no HTTP method"))?,
+        method => {
+            Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no HTTP method"))?
+        }
     };
     let mut headers = headers(&header)?;
     unframed(&mut headers);
@@ -102,7 +104,8 @@ fn map(headers: &HeaderMap) -> HashMap<String, String> {
 fn headers(map: &HashMap<String, String>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in map {
-        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} cannot be the name of a header"))?;
+        let name: HeaderName =
+            name.parse().map_err(|_| format!("{name:?} cannot be the name of a header"))?;
         let value = HeaderValue::try_from(value.as_str())
             .map_err(|_| format!("the value of header {name} has characters that it cannot have"))?;
         headers.try_append(name, value).map_err(|_| "there are more headers than are possible".to_owned())?;

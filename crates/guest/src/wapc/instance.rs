@@ -45,7 +45,8 @@ impl Instance {
             .build_p1();
         let outbound = Outbound::new(Arc::clone(setup), origin);
         let limiter = Limiter::new(setup.bounds.engine);
-        let mut store = Store::new(pre.module().engine(), WapcState::new(wasi, limiter, outbound, Arc::clone(room)));
+        let mut store =
+            Store::new(pre.module().engine(), WapcState::new(wasi, limiter, outbound, Arc::clone(room)));
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         let started = async {

@@ -15,8 +15,20 @@ use std::time::{Duration, SystemTime};
 
 /// Its operations.
 pub(super) const OPERATIONS: [&str; 14] = [
-    "Add", "Clear", "Del", "Get", "KeyExists", "ListItemDelete", "Push", "Range", "Set", "SetAdd",
-    "SetIntersection", "SetQuery", "SetRemove", "SetUnion",
+    "Add",
+    "Clear",
+    "Del",
+    "Get",
+    "KeyExists",
+    "ListItemDelete",
+    "Push",
+    "Range",
+    "Set",
+    "SetAdd",
+    "SetIntersection",
+    "SetQuery",
+    "SetRemove",
+    "SetUnion",
 ];
 
 /// Attempts to change a value that others change as well, and the longest pause between two of them.
@@ -40,8 +52,9 @@ pub(super) async fn perform(room: &Room, asked: &Asked, payload: &[u8]) -> Resul
         "Add" => {
             let AddRequest { key, value } = read(asked, payload)?;
             let sum = state.increment(&key, value.into()).await.map_err(told)?;
-            let value = i32::try_from(sum)
-                .map_err(|_| format!("the value of key {key:?} is {sum} now, which does not fit in 32 bits"))?;
+            let value = i32::try_from(sum).map_err(|_| {
+                format!("the value of key {key:?} is {sum} now, which does not fit in 32 bits")
+            })?;
             asked.answer(&AddResponse { value })
         }
         "Get" => {
@@ -189,8 +202,9 @@ async fn collections(state: &State, keys: &[String]) -> Result<Vec<Vec<String>>,
 
 fn items(key: &str, item: Option<&Item>) -> Result<Vec<String>, String> {
     let Some(item) = item else { return Ok(Vec::new()) };
-    serde_json::from_slice(&item.value)
-        .map_err(|_| format!("the value of key {key:?} is no list and no set: it is not a JSON array of strings"))
+    serde_json::from_slice(&item.value).map_err(|_| {
+        format!("the value of key {key:?} is no list and no set: it is not a JSON array of strings")
+    })
 }
 
 /// Changes a list or set, alone: whoever changes it at the same time is seen. An empty one is none; one that is left as
@@ -223,7 +237,8 @@ async fn write(state: &State, key: &str, item: Option<Item>, items: &[String]) -
         return state.delete(Delete { key, etag }).await;
     }
     let left = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(1));
-    let value = serde_json::to_vec(items).map_err(|error| StateError::Failed { reason: error.to_string() })?;
+    let value =
+        serde_json::to_vec(items).map_err(|error| StateError::Failed { reason: error.to_string() })?;
     if value.len() > MAX_BYTES {
         return Err(StateError::TooLarge { what: "list or set", actual: value.len(), limit: MAX_BYTES });
     }

@@ -75,7 +75,9 @@ pub(super) fn subscriptions(room: &Room) -> Value {
         }
     };
     for binding in room.bindings.of("messaging") {
-        let Ok(target) = room.bindings.find("messaging", &binding.name, || Some(DEFAULT_PUBSUB)) else { continue };
+        let Ok(target) = room.bindings.find("messaging", &binding.name, || Some(DEFAULT_PUBSUB)) else {
+            continue;
+        };
         for subjects in SUBSCRIPTIONS.iter().filter_map(|name| target.value(name)) {
             add(target.component, is_raw(&target), subjects);
         }

@@ -7,12 +7,12 @@ use super::format::{Answer, Format, Payload};
 use super::state::WapcState;
 use super::{blobs, extras, http, keyvalue, messaging, streams};
 use crate::memory::{self, Memory};
+use ::http::header::{CONTENT_TYPE, HeaderValue};
+use ::http::{Method, Request, Uri};
 use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
 use dhow_claims::Capability;
 use dhow_claims::capability::Block;
-use ::http::header::{CONTENT_TYPE, HeaderValue};
-use ::http::{Method, Request, Uri};
 use wasmtime::Caller;
 
 /// Longest name of a binding, a namespace or an operation, in bytes.
@@ -70,7 +70,9 @@ pub(super) async fn host_call(
     let state = caller.data_mut();
     let limit = state.room.setup.bounds.response_body;
     let result = result.and_then(|bytes| match bytes.len() as u64 {
-        length if length > limit => Err(format!("the answer has {length} bytes, more than the {limit} allowed")),
+        length if length > limit => {
+            Err(format!("the answer has {length} bytes, more than the {limit} allowed"))
+        }
         _ => Ok(bytes),
     });
     state.keep(result)
@@ -162,6 +164,8 @@ async fn invoke(state: &mut WapcState, asked: &Asked, payload: &[u8]) -> Result<
     let body = reply.into_body().collect(limit).await.map_err(|error| format!("app {app_id:?}: {error}"))?;
     match status.is_success() {
         true => Ok(Answer { name: "", bytes: body.into() }),
-        false => Err(format!("app {app_id:?} answered with status {status}: {}", String::from_utf8_lossy(&body))),
+        false => {
+            Err(format!("app {app_id:?} answered with status {status}: {}", String::from_utf8_lossy(&body)))
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What host functions find and change: the call that a module answers, and the one that it makes.
 
 use super::Room;
-use super::payloads::StreamRequest;
+use super::blobs::Wanted;
 use crate::outbound::Outbound;
 use crate::store::Origin;
 use bytes::Bytes;
@@ -25,8 +25,8 @@ pub(crate) struct WapcState {
     pub(super) host_response: Bytes,
     /// What the host said of that call's failure.
     pub(super) host_error: Bytes,
-    /// Downloads that begin when this call has ended; the component of each.
-    pub(super) downloads: Vec<(String, StreamRequest)>,
+    /// Downloads that begin when this call has ended.
+    pub(super) downloads: Vec<Wanted>,
 }
 
 impl WapcState {

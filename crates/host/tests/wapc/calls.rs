@@ -183,7 +183,10 @@ mod tests {
                 // There has to be something to be written.
                 let call = if *name == "__host_error" { record(0, &[0; 8]) } else { fills.clone() };
                 let failed = ask(&hosted, &[call, record(which, bad)].concat()).await.unwrap_err();
-                assert!(failed.contains("not in the module's memory") || failed.contains("more than"), "{name}{bad:?}: {failed}");
+                assert!(
+                    failed.contains("not in the module's memory") || failed.contains("more than"),
+                    "{name}{bad:?}: {failed}"
+                );
             }
             if *answers {
                 // Without a call there is nothing.

@@ -268,16 +268,43 @@ async fn the_first_wascap_abi_with_bad_addresses() {
         (at, 8, 16, "(i32.const 70000)", "", 0, "not in the module's memory"),
         (at, 8, 1024, "(local.get 1)", "", 0, ""),
         (at, 8, 16, "(i32.const 2)", "(call $throw (i32.const 32) (i32.const 8))", 0, "it threw"),
-        (at, 8, 16, "(i32.const 2)", "(call $throw (i32.const -1) (i32.const 8))", 0, "not in the module's memory"),
+        (
+            at,
+            8,
+            16,
+            "(i32.const 2)",
+            "(call $throw (i32.const -1) (i32.const 8))",
+            0,
+            "not in the module's memory",
+        ),
         // A command that is nowhere is an event that says so; an answer that has no place ends the call.
-        (at, 8, 4096, "(call $host_call (i32.const -1) (i32.const 9) (i32.const 4096))", "", 0, "not in the module's memory"),
+        (
+            at,
+            8,
+            4096,
+            "(call $host_call (i32.const -1) (i32.const 9) (i32.const 4096))",
+            "",
+            0,
+            "not in the module's memory",
+        ),
         (at, 8, 4096, "(call $host_call (i32.const 32) (i32.const 8) (i32.const 4096))", "", 0, ""),
-        (at, 8, 4096, "(call $host_call (i32.const 0) (i32.const 0) (i32.const 65535))", "", 0, "not in the module's memory"),
+        (
+            at,
+            8,
+            4096,
+            "(call $host_call (i32.const 0) (i32.const 0) (i32.const 65535))",
+            "",
+            0,
+            "not in the module's memory",
+        ),
     ] {
         let hosted = hosted(Hosted::new(), &text(malloc, argument, address, length, call)).await;
         for _ in 0..2 {
             let (found, body) = hosted.ask("a", request("/", b"")).await;
-            assert!(found == status && body.contains(expected), "{malloc} {argument} {address} {length} {call}: {found} {body}");
+            assert!(
+                found == status && body.contains(expected),
+                "{malloc} {argument} {address} {length} {call}: {found} {body}"
+            );
         }
     }
     // Operations that this ABI never had.

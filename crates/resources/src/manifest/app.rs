@@ -1,6 +1,8 @@
 //! `[apps.<id>]`: one app of a manifest.
 
-use super::{AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, capability, fields, limits};
+use super::{
+    AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, capability, fields, limits,
+};
 use crate::error::quote;
 use crate::tree::{Entry, Findings, Node, Position};
 use dhow_blocks::grants::Grants;

@@ -49,9 +49,21 @@ const VALUES: [(&str, &[&str]); 8] = [
     ("eventstreams", &["URL"]),
     (
         "messaging",
-        &["URL", "NATS_URL", "SUBSCRIPTION", "NATS_SUBSCRIPTION", "QUEUEGROUP_NAME", "CLIENT_JWT", "CLIENT_SEED", "RAW"],
+        &[
+            "URL",
+            "NATS_URL",
+            "SUBSCRIPTION",
+            "NATS_SUBSCRIPTION",
+            "QUEUEGROUP_NAME",
+            "CLIENT_JWT",
+            "CLIENT_SEED",
+            "RAW",
+        ],
     ),
-    ("blobstore", &["ROOT", "REGION", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_TOKEN", "TOKEN", "ENDPOINT"]),
+    (
+        "blobstore",
+        &["ROOT", "REGION", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_TOKEN", "TOKEN", "ENDPOINT"],
+    ),
     ("httpserver", &["PORT"]),
     ("httpclient", &[]),
     ("logging", &[]),
@@ -102,7 +114,8 @@ impl Wascc {
             match self.actor(actors, &binding.actor) {
                 Some(actor) => plan.bind(&mut findings, &self.file, actor, binding),
                 None => {
-                    let known: Vec<&str> = actors.iter().map(|actor| actor.key.as_deref().unwrap_or(&actor.app_id)).collect();
+                    let known: Vec<&str> =
+                        actors.iter().map(|actor| actor.key.as_deref().unwrap_or(&actor.app_id)).collect();
                     let hint = format!(
                         "expected the public key, the path or the name of one of `actors`: {}",
                         known.join(", ")
@@ -131,7 +144,8 @@ impl Plan {
     fn bind(&mut self, findings: &mut Findings, file: &Path, actor: &Actor, binding: &ActorBinding) {
         let CapabilityConfig { capability, name, values, .. } = &binding.capability;
         for given in values.keys() {
-            let known = VALUES.iter().find(|(known, _)| known == capability).map_or(&[][..], |(_, names)| names);
+            let known =
+                VALUES.iter().find(|(known, _)| known == capability).map_or(&[][..], |(_, names)| names);
             if !known.iter().any(|known| known.eq_ignore_ascii_case(given)) {
                 let hint = match nearest(given, known) {
                     Some(nearest) => format!("did you mean {}?", quote(nearest)),
@@ -179,9 +193,14 @@ impl Plan {
             },
             "messaging" => {
                 if let Some(url) = value("URL").or(value("NATS_URL")) {
-                    let optional = [("queueGroupName", "QUEUEGROUP_NAME"), ("jwt", "CLIENT_JWT"), ("seedKey", "CLIENT_SEED")];
-                    let optional =
-                        optional.into_iter().filter_map(|(field, name)| Some((field, value(name)?.to_owned())));
+                    let optional = [
+                        ("queueGroupName", "QUEUEGROUP_NAME"),
+                        ("jwt", "CLIENT_JWT"),
+                        ("seedKey", "CLIENT_SEED"),
+                    ];
+                    let optional = optional
+                        .into_iter()
+                        .filter_map(|(field, name)| Some((field, value(name)?.to_owned())));
                     let url = if url.contains("://") { url.to_owned() } else { format!("nats://{url}") };
                     add("pubsub.jetstream", [("natsURL", url)].into_iter().chain(optional).collect());
                     own.values.entry("RAW".to_owned()).or_insert_with(|| "true".to_owned());
@@ -198,7 +217,8 @@ impl Plan {
                         ("sessionToken", "AWS_TOKEN"),
                         ("sessionToken", "TOKEN"),
                     ];
-                    let fields = fields.into_iter().filter_map(|(field, name)| Some((field, value(name)?.to_owned())));
+                    let fields =
+                        fields.into_iter().filter_map(|(field, name)| Some((field, value(name)?.to_owned())));
                     let fields: Vec<_> = fields.collect();
                     if fields.is_empty() {
                         let hint = "expected ROOT of a folder, or REGION and keys of S3";
@@ -217,7 +237,9 @@ impl Plan {
                         findings.add(binding.at(), "bindings", message, "expected another PORT");
                     }
                 },
-                Some(_) => findings.add(binding.at(), "bindings", "the PORT is no port", "expected 1 to 65535"),
+                Some(_) => {
+                    findings.add(binding.at(), "bindings", "the PORT is no port", "expected 1 to 65535")
+                }
             },
             "httpclient" => app.grants.http = vec![HostPattern::any()],
             _ => {}

@@ -36,7 +36,11 @@ bindings:
 
 fn actors() -> Vec<Actor> {
     vec![
-        Actor { app_id: "kvcounter".to_owned(), key: Some("MKEY".to_owned()), module: "site/kvcounter.wasm".into() },
+        Actor {
+            app_id: "kvcounter".to_owned(),
+            key: Some("MKEY".to_owned()),
+            module: "site/kvcounter.wasm".into(),
+        },
         Actor { app_id: "other".to_owned(), key: None, module: "site/other.wasm".into() },
     ]
 }
@@ -53,7 +57,10 @@ fn a_manifest_of_old_becomes_apps_components_and_ports() {
     let [actor, keyvalue, server] = counter.bindings.as_slice() else { panic!("{:?}", counter.bindings) };
     assert_eq!((actor.capability.as_str(), actor.component.as_deref()), ("actor", Some("kvcounter")));
     assert_eq!(keyvalue.component.as_deref(), Some("kvcounter-keyvalue-default"));
-    assert_eq!((server.capability.as_str(), &plan.ports[..]), ("httpserver", &[(8081, "kvcounter".to_owned())][..]));
+    assert_eq!(
+        (server.capability.as_str(), &plan.ports[..]),
+        ("httpserver", &[(8081, "kvcounter".to_owned())][..])
+    );
     let other = &plan.manifest.apps["other"];
     assert_eq!(other.bindings[1].values["RAW"], "true");
     assert!(other.grants.check(Ask::Publish { pubsub: "other-messaging-orders", topic: "x" }).is_ok());
@@ -65,9 +72,16 @@ fn a_manifest_of_old_becomes_apps_components_and_ports() {
         Some(MetadataValue::Plain(text)) => text.clone(),
         _ => String::new(),
     };
-    assert_eq!((redis.component_type.as_str(), &redis.scopes[..]), ("state.redis", &["kvcounter".to_owned()][..]));
-    assert_eq!((field("redisHost"), field("redisPassword"), field("redisDB")), ("localhost:6379".into(), "secret".into(), "2".into()));
-    let kinds: Vec<&str> = plan.components.iter().map(|component| component.component_type.as_str()).collect();
+    assert_eq!(
+        (redis.component_type.as_str(), &redis.scopes[..]),
+        ("state.redis", &["kvcounter".to_owned()][..])
+    );
+    assert_eq!(
+        (field("redisHost"), field("redisPassword"), field("redisDB")),
+        ("localhost:6379".into(), "secret".into(), "2".into())
+    );
+    let kinds: Vec<&str> =
+        plan.components.iter().map(|component| component.component_type.as_str()).collect();
     assert_eq!(kinds, ["state.redis", "pubsub.jetstream", "blob.local"]);
 }
 
@@ -87,15 +101,36 @@ fn variables_have_defaults() {
 fn mistakes_are_told_with_their_place() {
     let start = "actors: [a.wasm, b.wasm]\n";
     for (rest, expected) in [
-        ("bindings:\n- {actor: kvcounter, capability: wascc:keyvalu}", "3:34: bindings[0].capability: `wascc:keyvalu` is no capability; did you mean `keyvalue`?"),
+        (
+            "bindings:\n- {actor: kvcounter, capability: wascc:keyvalu}",
+            "3:34: bindings[0].capability: `wascc:keyvalu` is no capability; did you mean `keyvalue`?",
+        ),
         ("bindings:\n- {capability: wascc:keyvalue}", "`actor` is missing"),
-        ("bindings:\n- {actor: nobody, capability: wascc:keyvalue}", "3:11: bindings: there is no actor `nobody`"),
-        ("bindings:\n- {actor: other, capability: wascc:keyvalue, values: {URI: x}}", "the value `URI` of keyvalue is not known; did you mean `URL`?"),
-        ("bindings:\n- {actor: other, capability: wascc:keyvalue, values: {URL: 'http://x'}}", "the URL is not one of Redis"),
-        ("bindings:\n- {actor: other, capability: wascc:http_server, values: {PORT: 0}}", "the PORT is no port"),
-        ("bindings:\n- {actor: other, capability: wascc:http_server, values: {PORT: 81}}\n- {actor: kvcounter, capability: wascc:http_server, values: {PORT: 81}}", "port 81 is that of actor `other`"),
+        (
+            "bindings:\n- {actor: nobody, capability: wascc:keyvalue}",
+            "3:11: bindings: there is no actor `nobody`",
+        ),
+        (
+            "bindings:\n- {actor: other, capability: wascc:keyvalue, values: {URI: x}}",
+            "the value `URI` of keyvalue is not known; did you mean `URL`?",
+        ),
+        (
+            "bindings:\n- {actor: other, capability: wascc:keyvalue, values: {URL: 'http://x'}}",
+            "the URL is not one of Redis",
+        ),
+        (
+            "bindings:\n- {actor: other, capability: wascc:http_server, values: {PORT: 0}}",
+            "the PORT is no port",
+        ),
+        (
+            "bindings:\n- {actor: other, capability: wascc:http_server, values: {PORT: 81}}\n- {actor: kvcounter, capability: wascc:http_server, values: {PORT: 81}}",
+            "port 81 is that of actor `other`",
+        ),
         ("bindings:\n- {actor: other, capability: wascc:blobstore}", "a blobstore needs a place"),
-        ("bindings:\n- {actor: other, capability: wascc:extras}\n- {actor: other, capability: wascap:extras}", "given twice"),
+        (
+            "bindings:\n- {actor: other, capability: wascc:extras}\n- {actor: other, capability: wascap:extras}",
+            "given twice",
+        ),
         ("binding: []", "unknown field `binding`"),
         ("bindings: {}", "bindings: must be a list"),
     ] {
@@ -112,7 +147,8 @@ fn mistakes_are_told_with_their_place() {
 #[test]
 fn other_files_are_told_apart_and_values_are_not_shown() {
     assert!(is_manifest("{\"actors\": []}") && is_manifest("actors : []"));
-    for text in ["apps:\n- appID: a\n", "version: 1\napps:\n  - actors: x\n", "# actors:\n", "", "actorsx: 1"] {
+    for text in ["apps:\n- appID: a\n", "version: 1\napps:\n  - actors: x\n", "# actors:\n", "", "actorsx: 1"]
+    {
         assert!(!is_manifest(text), "{text}");
     }
     let shown = format!("{:?}", parse(KVCOUNTER).unwrap());
