@@ -129,7 +129,9 @@ fn script(folder: &Path) -> Option<PathBuf> {
 /// Which system a Rust guest is for.
 fn rust_target(package: &str) -> &'static str {
     match package {
-        package if package.starts_with("proxy-core") => "wasm32-unknown-unknown",
+        package if package.starts_with("proxy-core") || package.starts_with("wapc-") => {
+            "wasm32-unknown-unknown"
+        }
         package if package.starts_with("p1-") || package.starts_with("proxy-") => "wasm32-wasip1",
         _ => "wasm32-wasip2",
     }

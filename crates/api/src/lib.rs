@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`server`] | sockets and connections: limits, deadlines, draining; the same for all faces |
 //! | [`ingress`] | requests from outside to apps |
+//! | [`one_app`] | requests from outside to the one app of a port |
 //! | [`dapr`] | Dapr's HTTP API, for guests in process and for programs outside |
 //! | [`neighbours`] | apps on other hosts, and services outside |
 //! | [`grpc`] | Dapr's gRPC API, for programs outside |
@@ -32,6 +33,7 @@ pub mod management;
 pub mod neighbours;
 mod observed;
 pub mod opa;
+pub mod one_app;
 pub mod proto;
 pub mod server;
 mod watched;

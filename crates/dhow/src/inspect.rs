@@ -74,13 +74,10 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
     if abi.is_command() {
         return Run::Command(line);
     }
-    Run::Cannot(match abi {
-        Abi::Wapc => "it speaks the waPC ABI, which this version of dhow does not run",
-        _ => {
-            "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler, wasi:cli/run \
-             or a handler of events, a module needs _start"
-        }
-    })
+    Run::Cannot(
+        "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler, wasi:cli/run \
+         or a handler of events, a module needs _start",
+    )
 }
 
 fn as_json(source: &Source, program: &Program, needs: &Needs, run: &Run, signed: Option<&Signed>) -> Value {

@@ -55,6 +55,7 @@ mod toolchain;
 mod trust;
 mod up;
 mod verify;
+mod wascc;
 mod watch;
 
 use clap::{Args, Parser, Subcommand};

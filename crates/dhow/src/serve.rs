@@ -6,6 +6,7 @@ use dhow_api::control::Control;
 use dhow_api::export::Exporter;
 use dhow_api::ingress::Ingress;
 use dhow_api::management::Management;
+use dhow_api::one_app::OneApp;
 use dhow_api::server::{Face, Listener, Stop};
 use dhow_engine::{Cache, Engine, EngineOptions};
 use dhow_host::{Components, Host, HostOptions};
@@ -114,6 +115,12 @@ impl Serving {
     pub(crate) fn ingress(&mut self, address: SocketAddr) -> Result<SocketAddr, Error> {
         let host = Arc::clone(&self.host);
         self.listen(address, Arc::new(Ingress { host }))
+    }
+
+    /// Serves one app on a port of its own.
+    pub(crate) fn one_app(&mut self, address: SocketAddr, app_id: &str) -> Result<SocketAddr, Error> {
+        let face = OneApp { host: Arc::clone(&self.host), app_id: app_id.to_owned() };
+        self.listen(address, Arc::new(face))
     }
 
     /// Serves metrics and health.

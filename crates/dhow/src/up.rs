@@ -14,6 +14,7 @@ use dhow_resources::component::Component;
 use dhow_resources::configuration;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{Manifest, ModuleSource};
+use dhow_resources::wascc::Plan;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ EXAMPLES
   dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
   dhow up --addr 0.0.0.0:80        serve them to the network
   dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API beside it
+  dhow up -f actors.yaml           start the actors of a manifest of waSCC
   dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 
 A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
@@ -58,16 +60,13 @@ pub(crate) struct Up {
     /// Reload when the manifest or a module changes, without dropping a request
     #[arg(long)]
     watch: bool,
-    /// Start all programs of this dapr.yaml, or of the one in this folder, as `dapr run -f` does
-    #[arg(
-        long,
-        short = 'f',
-        value_name = "FILE",
-        conflicts_with_all = ["manifest", "api_addr", "management_addr", "watch"]
-    )]
+    /// Start all programs of this dapr.yaml, or of the one in this folder, as `dapr run -f` does, or all actors of this
+    /// manifest of waSCC
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "manifest")]
     run_file: Option<PathBuf>,
     #[command(flatten)]
     fetching: Fetching,
+    #[command(flatten)]
     trust: TrustArgs,
 }
 
@@ -88,7 +87,20 @@ fn optional_address(text: &str) -> Result<Optional, String> {
 pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
-            Some(file) => crate::run::run_all(file, up.data_dir.as_deref()).await,
+            Some(file) if crate::wascc::is_manifest(file) => up.start().await,
+            Some(file) => {
+                let flags = [
+                    ("--api-addr", up.api_addr.is_some()),
+                    ("--management-addr", up.management_addr.is_some()),
+                    ("--watch", up.watch),
+                ];
+                if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
+                    let reason =
+                        format!("{flag} has no meaning for a dapr.yaml, whose apps have an API each");
+                    return Err(Error::usage(reason));
+                }
+                crate::run::run_all(file, up.data_dir.as_deref()).await
+            }
             None if crate::layotto::is_configuration(&up.manifest) => {
                 crate::layotto::start(up.manifest, up.data_dir).await
             }
@@ -99,8 +111,10 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
 
 impl Up {
     async fn start(self) -> Result<ExitCode, Error> {
-        let manifest = load(&self.manifest)?;
-        let resources = resources(&manifest)?;
+        let path = self.run_file.clone().unwrap_or_else(|| self.manifest.clone());
+        let Loaded { manifest, components, ports } = load(&path)?;
+        let mut resources = resources(&manifest)?;
+        resources.components.extend(components);
         let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
@@ -111,6 +125,10 @@ impl Up {
 
         // Ports first: one that is taken is known before minutes of compiling.
         let addr = serving.ingress(self.addr.unwrap_or(manifest.host.addr))?;
+        let ports = ports
+            .into_iter()
+            .map(|(port, app_id)| Ok((serving.one_app(SocketAddr::new(addr.ip(), port), &app_id)?, app_id)));
+        let ports = ports.collect::<Result<Vec<_>, Error>>()?;
         let api_addr = match self.api_addr.map_or(manifest.host.api_addr, |addr| addr.0) {
             Some(address) => Some(serving.dapr(address, api).await?),
             None => None,
@@ -123,7 +141,6 @@ impl Up {
         // Before anything is read: what changes from now on is noticed, if only after the first version is up.
         let mut hangup = signal(SignalKind::hangup())
             .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
-        let path = self.manifest.clone();
         let trust = self.trust.clone();
         let watched = {
             let (path, trust) = (path.clone(), trust.clone());
@@ -138,12 +155,15 @@ impl Up {
         let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;
 
-        let name = std::path::absolute(&self.manifest)
+        let name = std::path::absolute(&path)
             .ok()
             .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
         let info = HostInfo::new("up", name.as_deref().unwrap_or("dhow"), &data_dir).with_addr(addr);
         serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
         tell(&fleet, addr, api_addr, management_addr);
+        for (addr, app_id) in &ports {
+            crate::say(format_args!("  app {app_id}: http://{addr}"));
+        }
 
         tokio::spawn(async move {
             loop {
@@ -157,7 +177,7 @@ impl Up {
                     }
                 }
                 let reloaded = async {
-                    let manifest = load(&path)?;
+                    let manifest = load(&path)?.manifest;
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
                         changes.follow(watched(&manifest))?;
@@ -298,8 +318,21 @@ fn files(path: &Path, manifest: &Manifest) -> Vec<PathBuf> {
     std::iter::once(path.to_owned()).chain(modules).collect()
 }
 
-fn load(path: &Path) -> Result<Manifest, Error> {
-    Manifest::load(path).map_err(|error| Error::new(error.to_string()))
+/// What a file says: a manifest, and what one of waSCC has beside it.
+struct Loaded {
+    manifest: Manifest,
+    components: Vec<Component>,
+    /// Ports of one app each.
+    ports: Vec<(u16, String)>,
+}
+
+fn load(path: &Path) -> Result<Loaded, Error> {
+    if crate::wascc::is_manifest(path) {
+        let Plan { manifest, components, ports } = crate::wascc::load(path)?;
+        return Ok(Loaded { manifest, components, ports });
+    }
+    let manifest = Manifest::load(path).map_err(|error| Error::new(error.to_string()))?;
+    Ok(Loaded { manifest, components: Vec::new(), ports: Vec::new() })
 }
 
 fn resources(manifest: &Manifest) -> Result<Resources, Error> {

@@ -51,7 +51,20 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// `producers` and other custom sections by name and size in bytes.
     pub custom_sections: Vec<(String, usize)>,
+    /// Of a waPC module: which of [`OPERATIONS`] are among its data.
+    pub operations: Vec<&'static str>,
 }
+
+/// Texts in the data of waPC modules that show how they want to be called: names of operations and of fields, which
+/// differ between the hosts that they were made for.
+pub const OPERATIONS: [&str; 6] = [
+    "DeliverMessage",
+    "HandleMessage",
+    "replyTo",
+    "statusCode",
+    "wascc:http_server!HandleRequest",
+    "wascc:messaging!DeliverMessage",
+];
 
 /// The file cannot be read as WebAssembly.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -83,6 +96,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
         imports: Vec::new(),
         exports: Vec::new(),
         custom_sections: Vec::new(),
+        operations: Vec::new(),
     };
     let mut depth = 0_u32;
     let mut has_start_function = false;
@@ -104,6 +118,12 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
             Payload::ExportSection(section) if depth == 0 => {
                 for export in section {
                     found.exports.push(export.map_err(damaged)?.name.to_owned());
+                }
+            }
+            // Data come after exports.
+            Payload::DataSection(section) if depth == 0 && is_wapc(&found) => {
+                for data in section {
+                    find_operations(&mut found.operations, data.map_err(damaged)?.data);
                 }
             }
             Payload::ComponentImportSection(section) if depth == 0 => {
@@ -136,7 +156,7 @@ impl Abi {
 
     /// The guest waits for what arrives: requests or events.
     pub fn is_service(self) -> bool {
-        self.is_http() || matches!(self, Abi::Events | Abi::ProxyWasm)
+        self.is_http() || matches!(self, Abi::Events | Abi::ProxyWasm | Abi::Wapc)
     }
 
     /// The guest runs like a program: arguments in, exit code out.
@@ -197,10 +217,25 @@ fn abi(found: &Inspection, has_start_function: bool) -> Abi {
         Kind::Module if exports("proxy_abi_version_") || exports("proxy_on_") || exports("proxy_get_id") => {
             Abi::ProxyWasm
         }
-        Kind::Module if exports("__guest_call") => Abi::Wapc,
+        Kind::Module if is_wapc(found) => Abi::Wapc,
         Kind::Module if found.exports.iter().any(|name| name == "_start") => Abi::Preview1,
         Kind::Module if has_start_function && asks_the_system() => Abi::Preview1,
         Kind::Module => Abi::Unknown,
+    }
+}
+
+fn is_wapc(found: &Inspection) -> bool {
+    found.exports.iter().any(|name| name == "__guest_call")
+}
+
+/// Finds texts in the encodings of most languages and of AssemblyScript.
+fn find_operations(found: &mut Vec<&'static str>, data: &[u8]) {
+    let has = |text: &[u8]| data.windows(text.len()).any(|window| window == text);
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for text in OPERATIONS {
+        if !found.contains(&text) && (has(text.as_bytes()) || has(&wide(text))) {
+            found.push(text);
+        }
     }
 }
 
@@ -276,6 +311,18 @@ mod tests {
             let found = inspect(&wat::parse_str(text).unwrap()).unwrap();
             assert_eq!((found.kind, found.abi), (kind, abi), "{text}");
         }
+    }
+
+    #[test]
+    fn operations_are_found_among_the_data_of_wapc_modules() {
+        let data = r#"(memory 1) (data (i32.const 0) "xHandleMessageDeliverMessagx")
+            (data (i32.const 64) "r\00e\00p\00l\00y\00T\00o\00")"#;
+        let found = |export: &str| {
+            let text = format!("(module (func (export \"{export}\")) {data})");
+            inspect(&wat::parse_str(text).unwrap()).unwrap().operations
+        };
+        assert_eq!(found("__guest_call"), ["HandleMessage", "replyTo"]);
+        assert!(found("_start").is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `message` | messages, out of their envelopes |
 
-mod message;
+pub(crate) mod message;
 
 use crate::counted::whole;
 use crate::failure::Failure;
@@ -276,14 +276,14 @@ pub(crate) fn unhandled() -> Reply {
     )
 }
 
-fn failed() -> Reply {
+pub(crate) fn failed() -> Reply {
     reply(
         StatusCode::INTERNAL_SERVER_ERROR,
         &json!({ "error": "the handler failed; the app's log says why" }),
     )
 }
 
-fn reply(status: StatusCode, json: &Value) -> Reply {
+pub(crate) fn reply(status: StatusCode, json: &Value) -> Reply {
     let mut reply = Response::new(Body::from(json.to_string()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

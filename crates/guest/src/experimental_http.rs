@@ -21,30 +21,18 @@ use crate::api::{MAX_HEAD, header_map};
 use crate::command::ModuleState;
 use crate::memory::{self, BadMemory, Memory, Place};
 use crate::outbound::Outbound;
+use crate::redirects::{self, Asked, Unanswered};
 use bytes::Bytes;
-use dhow_blocks::invoke::Body;
-use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, LOCATION, PROXY_AUTHORIZATION,
-};
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, Method, StatusCode};
 use std::collections::BTreeMap;
 use url::Url;
 use wasmtime::{Caller, Linker};
-use wasmtime_wasi_http::{Error, WasiHttpHooks};
 
 /// The module name of the imports.
 pub(crate) const NAME: &str = "wasi_experimental_http";
 
 /// The functions that there are.
 pub(crate) const FUNCTIONS: [&str; 5] = ["req", "close", "header_get", "headers_get_all", "body_read"];
-
-/// Redirects that one request follows.
-const MAX_REDIRECTS: usize = 10;
-
-/// Headers that speak of a body, and those that are not for another server.
-const OF_BODY: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
-const OF_SERVER: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The open responses of one running module, and its way out.
 pub(crate) struct Responses {
@@ -76,14 +64,6 @@ enum Errno {
     InvalidUrl = 10,
     Request = 11,
     TooManySessions = 13,
-}
-
-/// A request as it was read out of the module's memory.
-struct Asked {
-    url: Url,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
@@ -225,10 +205,7 @@ impl Responses {
             self.warn(None, "the request is larger than allowed");
             return Err(Errno::Request);
         }
-        let url = Url::parse(url).map_err(|_| Errno::InvalidUrl)?;
-        if !is_http(&url) {
-            return Err(Errno::InvalidUrl);
-        }
+        let url = Url::parse(url).ok().filter(redirects::is_http).ok_or(Errno::InvalidUrl)?;
         let headers = header_map(headers.as_bytes()).map_err(|_| Errno::InvalidEncoding)?;
         let method = match method {
             // So the ABI's client for AssemblyScript writes it.
@@ -239,31 +216,18 @@ impl Responses {
     }
 
     /// Sends a request and reads the whole response, behind redirects if there are.
-    async fn send(&mut self, mut asked: Asked) -> Result<(StatusCode, Response), Errno> {
-        for _ in 0..=MAX_REDIRECTS {
-            let body = Full::new(asked.body.clone()).map_err(|never| match never {}).boxed_unsync();
-            let mut request = Request::new(body);
-            *request.method_mut() = asked.method.clone();
-            // Not all that a URL may hold is allowed in a request.
-            *request.uri_mut() = Uri::try_from(asked.url.as_str()).map_err(|_| Errno::InvalidUrl)?;
-            *request.headers_mut() = asked.headers.clone();
-            // What becomes of the request's body is told by the response.
-            let sent = self.outbound.send_request(request, None, Box::new(std::future::ready(Ok(()))));
-            let (response, _) = Box::into_pin(sent).await.map_err(|error| match error {
-                Error::HttpRequestDenied => Errno::DestinationNotAllowed,
-                Error::ConnectionLimitReached => Errno::TooManySessions,
-                error => self.failed(&asked.url, &error),
-            })?;
-            let (head, body) = response.into_parts();
-            if let Some(location) = asked.redirect(head.status, &head.headers) {
-                asked.follow(head.status, location.map_err(|error| self.failed(&asked.url, &error))?);
-                continue;
+    async fn send(&mut self, asked: Asked) -> Result<(StatusCode, Response), Errno> {
+        let room = self.room();
+        match redirects::send(&mut self.outbound, asked, room).await {
+            Ok((status, headers, body)) => Ok((status, Response { headers, body, read: 0 })),
+            Err(Unanswered::InvalidUrl) => Err(Errno::InvalidUrl),
+            Err(Unanswered::Denied) => Err(Errno::DestinationNotAllowed),
+            Err(Unanswered::TooMany) => Err(Errno::TooManySessions),
+            Err(Unanswered::Failed { host, reason }) => {
+                self.warn(Some(&host), reason);
+                Err(Errno::Request)
             }
-            let body = Body::stream(body).collect(self.room()).await;
-            let body = body.map_err(|error| self.failed(&asked.url, &error))?;
-            return Ok((head.status, Response { headers: head.headers, body, read: 0 }));
         }
-        Err(self.failed(&asked.url, &"more redirects than are followed"))
     }
 
     fn keep(&mut self, response: Response) -> u32 {
@@ -282,12 +246,6 @@ impl Responses {
         limit.saturating_sub(self.open.values().map(|response| response.body.len()).sum())
     }
 
-    /// The module only gets a number.
-    fn failed(&self, url: &Url, reason: &dyn std::fmt::Display) -> Errno {
-        self.warn(url.host_str(), reason);
-        Errno::Request
-    }
-
     fn warn(&self, host: Option<&str>, reason: impl std::fmt::Display) {
         let app_id = &*self.outbound.setup.scope.app_id;
         match host {
@@ -295,36 +253,6 @@ impl Responses {
             None => tracing::warn!(app_id, "request not sent: {reason}"),
         }
     }
-}
-
-// === impl Asked ===
-
-impl Asked {
-    /// Where a response leads to, if it is a redirect.
-    fn redirect(&self, status: StatusCode, headers: &HeaderMap) -> Option<Result<Url, &'static str>> {
-        let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
-        let location = headers.get(LOCATION).filter(|_| is_redirect)?;
-        let location = location.to_str().ok().and_then(|location| self.url.join(location).ok());
-        Some(location.filter(is_http).ok_or("it redirects to what is no URL"))
-    }
-
-    /// Turns to another place, as browsers and other clients do.
-    fn follow(&mut self, status: StatusCode, location: Url) {
-        let keeps_method = matches!(status.as_u16(), 307 | 308);
-        if !keeps_method && self.method != Method::GET && self.method != Method::HEAD {
-            self.method = Method::GET;
-            self.body = Bytes::new();
-            OF_BODY.iter().for_each(|name| drop(self.headers.remove(name)));
-        }
-        if self.url.origin() != location.origin() {
-            OF_SERVER.iter().for_each(|name| drop(self.headers.remove(name)));
-        }
-        self.url = location;
-    }
-}
-
-fn is_http(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
 }
 
 // === impl Errno ===
@@ -335,51 +263,6 @@ impl From<BadMemory> for Errno {
             BadMemory::Missing => Errno::MemoryNotFound,
             BadMemory::NotText(_) => Errno::Utf8,
             BadMemory::Outside(_) | BadMemory::TooManyVectors(_) => Errno::MemoryAccess,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(method: Method) -> Asked {
-        let headers = header_map(b"content-type: a/b\nauthorization: secret\nx-one: 1").unwrap();
-        Asked { url: Url::parse("http://a.test/x/y").unwrap(), method, headers, body: "body".into() }
-    }
-
-    #[test]
-    fn redirects_are_followed_as_other_clients_do() {
-        // Status, location, then method, URL, length of the body, names of headers.
-        let cases = [
-            (301, "/z", Method::GET, "http://a.test/z", 0, "authorization x-one"),
-            (303, "z", Method::GET, "http://a.test/x/z", 0, "authorization x-one"),
-            (302, "http://b.test/", Method::GET, "http://b.test/", 0, "x-one"),
-            (307, "z", Method::POST, "http://a.test/x/z", 4, "authorization content-type x-one"),
-            (308, "https://a.test/", Method::POST, "https://a.test/", 4, "content-type x-one"),
-        ];
-        for (status, location, method, url, body, names) in cases {
-            let mut asked = asked(Method::POST);
-            let status = StatusCode::from_u16(status).unwrap();
-            let headers = HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]);
-            let next = asked.redirect(status, &headers).unwrap().unwrap();
-            asked.follow(status, next);
-            let mut found: Vec<&str> = asked.headers.keys().map(HeaderName::as_str).collect();
-            found.sort_unstable();
-            assert_eq!((asked.method, asked.url.as_str(), asked.body.len()), (method, url, body), "{status}");
-            assert_eq!(found.join(" "), names, "{status} {location}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_redirect_is_an_answer() {
-        let to = |location: &str| HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]);
-        let asked = asked(Method::GET);
-        assert!(asked.redirect(StatusCode::CREATED, &to("/z")).is_none());
-        assert!(asked.redirect(StatusCode::FOUND, &HeaderMap::new()).is_none());
-        assert!(asked.redirect(StatusCode::NOT_MODIFIED, &to("/z")).is_none());
-        for bad in ["file:///etc/passwd", "http://"] {
-            assert!(asked.redirect(StatusCode::FOUND, &to(bad)).unwrap().is_err(), "{bad}");
         }
     }
 }

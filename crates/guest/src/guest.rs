@@ -10,6 +10,7 @@ use crate::proxy::{self, Passed, Proxy};
 use crate::run::InFlight;
 use crate::setup::{Setup, Stdio};
 use crate::sockets::Ports;
+use crate::wapc::{self, Wapc};
 use crate::{cgi, ending};
 use dhow_blocks::invoke::{Invocation, Reply};
 use dhow_engine::{Abi, Code, Engine, Image, Inspection};
@@ -32,6 +33,7 @@ enum Room {
     Http3(Arc<Http3>),
     Command(Arc<Command>),
     Proxy(Arc<Proxy>),
+    Wapc(Arc<Wapc>),
     /// Nothing but handlers of events.
     Events,
 }
@@ -76,6 +78,10 @@ impl Guest {
                     let pre = proxy::pre(linkers.proxy(engine)?, module)?;
                     (Room::Proxy(Arc::new(Proxy::new(engine, pre, setup)?)), None)
                 }
+                (Code::Module(module), Abi::Wapc) => {
+                    let pre = wapc::pre(linkers.wapc(engine)?, module)?;
+                    (Room::Wapc(Arc::new(Wapc::new(engine, pre, inspection, setup)?)), None)
+                }
                 (Code::Module(module), _) => {
                     let kind = CommandKind::module(linkers.module(engine)?, module, &setup)?;
                     (Room::Command(Arc::new(Command::new(kind, setup))), None)
@@ -102,6 +108,7 @@ impl Guest {
             Room::Http3(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Command(room) => ending::reply(cgi::invoke(room, invocation).await, flight, limit),
             Room::Proxy(room) => ending::reply(room.invoke(invocation).await, flight, limit),
+            Room::Wapc(room) => ending::reply(room.invoke(invocation).await, flight, limit),
             Room::Events => Ok(events::unhandled()),
         }
     }
@@ -150,6 +157,7 @@ impl Guest {
         match &self.room {
             Room::Http2(room) => room.sweep(),
             Room::Proxy(room) => room.sweep(),
+            Room::Wapc(room) => room.sweep(),
             _ => {}
         }
     }

@@ -21,6 +21,8 @@
 //! | `messaging` | `wasi:messaging`, `wasmcloud:messaging` |
 //! | `runtime` | `dhow:runtime`: every block as plain calls |
 //! | `proxy` | proxy-wasm modules, as apps and as filters; Layotto's functions |
+//! | `wapc` | waPC modules, and those of Waxosuit and waSCC before |
+//! | `redirects` | HTTP requests of modules, behind redirects |
 //! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
@@ -47,11 +49,13 @@ mod messaging;
 mod outbound;
 mod output;
 mod proxy;
+mod redirects;
 mod run;
 mod runtime;
 pub mod setup;
 mod sockets;
 mod store;
+mod wapc;
 
 pub use failure::{Failure, LoadError};
 pub use guest::{Guest, Invoked};
@@ -59,5 +63,8 @@ pub use linker::{Linkers, is_provided};
 pub use outbound::HttpClient;
 pub use proxy::shared::{Vm, Vms};
 pub use proxy::{Passed, Passing};
-pub use setup::{Bounds, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream};
+pub use setup::{
+    Bounds, CapabilityBinding, Directory, Level, LiveUpdates, MeterError, MeterKind, Meters, Output, Setup,
+    Stdio, Stream,
+};
 pub use sockets::Ports;

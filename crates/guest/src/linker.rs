@@ -6,6 +6,7 @@ use crate::command::ModuleState;
 use crate::failure::LoadError;
 use crate::proxy::ProxyState;
 use crate::store::GuestState;
+use crate::wapc::{self, WapcState};
 use crate::{api, config, experimental_http, keyvalue, logging, messaging, proxy, runtime, sockets};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ pub struct Linkers {
     concurrent: OnceLock<component::Linker<GuestState>>,
     module: OnceLock<wasmtime::Linker<ModuleState>>,
     proxy: OnceLock<wasmtime::Linker<ProxyState>>,
+    wapc: OnceLock<wasmtime::Linker<WapcState>>,
 }
 
 /// What components may import: whole packages, ending in a slash, all versions that begin so, ending in a dot, and
@@ -61,7 +63,11 @@ const PROVIDED: [&str; 32] = [
 pub(crate) const PREVIEW1_SOCKETS: [&str; 4] = ["sock_accept", "sock_recv", "sock_send", "sock_shutdown"];
 
 /// What would provide imports that dhow does not, by their beginning.
-const HINTS: [(&str, &str); 15] = [
+const HINTS: [(&str, &str); 16] = [
+    (
+        "wasmbus::",
+        "belongs to wasmCloud's host of 2021; dhow runs waPC modules, whose imports begin with wapc",
+    ),
     ("dhow:runtime/", "is another version of dhow:runtime; this dhow provides 0.1.0"),
     ("wasi:keyvalue/", "is another version of wasi:keyvalue; dhow provides 0.2.0-draft and 0.2.0-draft2"),
     ("wasi:logging/", "is another version of wasi:logging; dhow provides 0.1.0-draft"),
@@ -138,6 +144,15 @@ impl Linkers {
         proxy::add_to_linker(&mut made)?;
         Ok(self.proxy.get_or_init(|| made))
     }
+
+    pub(crate) fn wapc(&self, engine: &Engine) -> wasmtime::Result<&wasmtime::Linker<WapcState>> {
+        if let Some(linker) = self.wapc.get() {
+            return Ok(linker);
+        }
+        let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
+        wapc::add_to_linker(&mut made)?;
+        Ok(self.wapc.get_or_init(|| made))
+    }
 }
 
 /// Turns a linking error into one that names the import and what would provide it.
@@ -154,6 +169,9 @@ pub fn is_provided(inspection: &Inspection, import: &str) -> bool {
     match inspection.kind {
         Kind::Module if inspection.abi == Abi::ProxyWasm => {
             import.split_once("::").is_some_and(|(module, function)| proxy::is_provided(module, function))
+        }
+        Kind::Module if inspection.abi == Abi::Wapc => {
+            import.split_once("::").is_some_and(|(module, function)| wapc::is_provided(module, function))
         }
         Kind::Module => match import.split_once("::") {
             Some(("wasi_snapshot_preview1", function)) => {
@@ -182,7 +200,6 @@ fn hint(import: &str) -> &'static str {
 /// Why a module of this ABI cannot be run, if so.
 pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
     let what = match (inspection.abi, inspection.kind) {
-        (Abi::Wapc, _) => "it speaks the waPC ABI, which is not part of this version of dhow",
         (Abi::Unknown, Kind::Module) => {
             "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \
              (target wasm32-wasip1) or as a component"

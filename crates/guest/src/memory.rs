@@ -5,7 +5,7 @@
 //! allocate. What comes back is an error that the ABI turns into its own code.
 
 use std::ops::Range;
-use wasmtime::{Caller, Extern};
+use wasmtime::{Caller, Extern, Store};
 
 /// Vectors of one scattered read or write (`IOV_MAX`).
 const MAX_VECTORS: u32 = 1024;
@@ -38,6 +38,11 @@ pub(crate) fn of<'a, T>(caller: &'a mut Caller<'_, T>) -> Result<(Memory<'a>, &'
     let memory = caller.get_export("memory").and_then(Extern::into_memory).ok_or(BadMemory::Missing)?;
     let (bytes, state) = memory.data_and_store_mut(caller);
     Ok((Memory(bytes), state))
+}
+
+/// The memory of a module that is not running.
+pub(crate) fn whole<T>(store: &mut Store<T>, memory: wasmtime::Memory) -> Memory<'_> {
+    Memory(memory.data_mut(store))
 }
 
 // === impl Memory ===

@@ -17,10 +17,10 @@ use dhow_blocks::trace::TraceContext;
 use wasmtime::component::Linker;
 
 /// The component that a guest gets when it names none (the embedded one's name).
-const DEFAULT_PUBSUB: &str = "pubsub";
+pub(crate) const DEFAULT_PUBSUB: &str = "pubsub";
 
 /// Why nobody can ask and wait for an answer.
-const NO_REPLIES: &str = "request and reply are not supported: the pub/sub block carries messages one way only; \
+pub(crate) const NO_REPLIES: &str = "request and reply are not supported: the pub/sub block carries messages one way only; \
                           publish to a topic that the other side subscribes to, or invoke the other app";
 
 pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {

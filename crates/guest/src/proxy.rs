@@ -39,6 +39,7 @@ mod stream;
 pub use filter::{Passed, Passing};
 pub(crate) use imports::{add_to_linker, is_provided, pre};
 pub(crate) use state::ProxyState;
+pub(crate) use stream::unframed;
 
 use crate::failure::Failure;
 use crate::run::Run;
@@ -55,7 +56,7 @@ use state::About;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use stream::{HttpStream, unframed};
+use stream::HttpStream;
 use wasmtime::InstancePre;
 
 /// An instance is let go after this long without work.

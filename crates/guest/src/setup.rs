@@ -1,8 +1,12 @@
 //! What an app is given when it runs.
 
 use crate::proxy::shared::Vm;
+use async_trait::async_trait;
+use bytes::Bytes;
 use dhow_blocks::invoke::RuntimeApi;
 use dhow_blocks::scope::Scope;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +24,7 @@ pub struct Setup {
     /// How much of everything.
     pub bounds: Bounds,
     /// Invocations that one instance may serve; 1 means a fresh instance each time. None: as the ABI has it, which is 1
-    /// for all but proxy-wasm, whose instances live long.
+    /// for all but proxy-wasm and waPC, whose instances live long.
     pub reuse: Option<u32>,
     /// Where lines go that the guest prints or logs.
     pub output: Arc<dyn Output>,
@@ -28,6 +32,10 @@ pub struct Setup {
     pub meters: Arc<dyn Meters>,
     /// What proxy-wasm guests share with others of their VM.
     pub vm: Arc<Vm>,
+    /// Where capabilities of a waPC module lead to.
+    pub bindings: Vec<CapabilityBinding>,
+    /// Replaces the app's module when its guest asks for that.
+    pub live_updates: Option<Arc<dyn LiveUpdates>>,
     /// What answers at the app's own Dapr endpoint.
     pub runtime_api: Option<Arc<dyn RuntimeApi>>,
     /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
@@ -45,6 +53,28 @@ pub struct Directory {
     pub guest: String,
     /// The guest may change it.
     pub writable: bool,
+}
+
+/// What a capability of a waPC module leads to. A capability may have several, told apart by name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CapabilityBinding {
+    /// Short name of the capability: `keyvalue`, `messaging`, `blobstore`, `eventstreams`, `httpserver`, …; `actor` of
+    /// another app.
+    pub capability: String,
+    /// Name of the binding.
+    pub name: String,
+    /// The component; none for the usual one.
+    pub component: Option<String>,
+    /// Values of the binding. Not shown by `Debug`.
+    pub values: BTreeMap<String, String>,
+}
+
+/// Takes requests of guests that their own module be replaced (waPC's `PerformLiveUpdate`).
+#[async_trait]
+pub trait LiveUpdates: Send + Sync + 'static {
+    /// Replaces the module of an app, if whoever is in charge allows it. Returns when the new one is in its place, or
+    /// says why it is not.
+    async fn update(&self, app_id: &str, module: Bytes) -> Result<(), String>;
 }
 
 /// Longer than any program runs.
@@ -157,4 +187,16 @@ pub enum Stdio {
     Inherit,
     /// Output to [`Output`], input empty.
     Lines,
+}
+
+impl fmt::Debug for CapabilityBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secret: names only.
+        f.debug_struct("CapabilityBinding")
+            .field("capability", &self.capability)
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .field("values", &self.values.keys().collect::<Vec<_>>())
+            .finish()
+    }
 }

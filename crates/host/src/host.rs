@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Caller, Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
 use dhow_engine::{Cache, Engine};
-use dhow_guest::{HttpClient, Linkers, Output, Vms};
+use dhow_guest::{HttpClient, Linkers, LiveUpdates, Output, Vms};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -48,6 +48,8 @@ pub struct Host {
     logs: Arc<LogBook>,
     client: Arc<HttpClient>,
     runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
+    /// Takes requests of guests for another version of themselves.
+    live_updates: OnceLock<Arc<dyn LiveUpdates>>,
     elsewhere: OnceLock<Arc<dyn Invoker>>,
     keep_loaded: bool,
     ready: AtomicBool,
@@ -97,6 +99,7 @@ impl Host {
             logs: Arc::default(),
             client: Arc::default(),
             runtime_api: OnceLock::new(),
+            live_updates: OnceLock::new(),
             elsewhere: OnceLock::new(),
             keep_loaded: options.keep_loaded,
             ready: AtomicBool::new(false),
@@ -313,6 +316,16 @@ impl Host {
 
     pub(crate) fn client(&self) -> Arc<HttpClient> {
         Arc::clone(&self.client)
+    }
+
+    /// Serves what guests ask for with `PerformLiveUpdate`. Apps that were prepared before know nothing of it, so this
+    /// comes first.
+    pub fn serve_live_updates(&self, updates: Arc<dyn LiveUpdates>) {
+        let _ = self.live_updates.set(updates);
+    }
+
+    pub(crate) fn live_updates(&self) -> Option<Arc<dyn LiveUpdates>> {
+        self.live_updates.get().cloned()
     }
 
     pub(crate) fn runtime_api(&self) -> Option<Arc<dyn RuntimeApi>> {

@@ -15,8 +15,8 @@ use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
 use dhow_engine::{Limits, Program};
-use dhow_guest::{Bounds, Directory, Guest, Setup};
-use dhow_resources::manifest::{AppConfig, LimitsConfig, ModuleSource};
+use dhow_guest::{Bounds, CapabilityBinding, Directory, Guest, Setup};
+use dhow_resources::manifest::{AppConfig, CapabilityConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -46,6 +46,8 @@ pub struct AppSpec {
     pub reuse: Option<u32>,
     /// Apps that requests pass on their way to it, in this order; all speak proxy-wasm.
     pub filters: Vec<String>,
+    /// Where capabilities of a waPC module lead to.
+    pub bindings: Vec<CapabilityBinding>,
     /// What is allowed.
     pub grants: Grants,
     /// How much.
@@ -111,6 +113,7 @@ impl AppSpec {
             dirs: Vec::new(),
             reuse: None,
             filters: Vec::new(),
+            bindings: Vec::new(),
             grants: Grants::default(),
             bounds: Bounds::default(),
             admission: DEFAULT_ADMISSION,
@@ -130,6 +133,12 @@ impl AppSpec {
             guest: dir.guest.clone(),
             writable: dir.write,
         };
+        let binding = |binding: &CapabilityConfig| CapabilityBinding {
+            capability: binding.capability.clone(),
+            name: binding.name.clone(),
+            component: binding.component.clone(),
+            values: binding.values.clone(),
+        };
         AppSpec {
             routes: app.routes.clone(),
             hosts: app.hosts.clone(),
@@ -139,6 +148,7 @@ impl AppSpec {
             dirs: app.dirs.iter().map(directory).collect(),
             reuse: app.reuse,
             filters: app.filters.iter().map(|filter| filter.app_id.clone()).collect(),
+            bindings: app.bindings.iter().map(binding).collect(),
             grants: app.grants.clone(),
             bounds: bounds(limits),
             admission: admission(limits),
@@ -299,6 +309,8 @@ impl Host {
             output: self.output(),
             meters: self.metrics().guests(&app_id),
             vm: shared.vms.vm(&vm_id),
+            bindings: spec.bindings,
+            live_updates: self.live_updates(),
             runtime_api: api,
             client: self.client(),
         };

@@ -15,6 +15,7 @@
 //! | [`load`] | folders of Dapr resources |
 //! | [`multi_app`] | `dapr.yaml`: several apps at once |
 //! | [`layotto`] | Layotto's `config.json`: listeners, components, functions |
+//! | [`wascc`] | manifests of waSCC hosts: actors and their bindings |
 //! | [`error`] | one finding, and all findings of a load |
 //! | [`units`] | sizes (`64KiB`) and durations (`30s`) |
 //! | `text_file` | reading a file of bounded size |
@@ -43,6 +44,7 @@ mod toml_tree;
 mod tree;
 pub mod units;
 mod values;
+pub mod wascc;
 mod yaml_tree;
 
 /// Largest manifest or resource file that is read.

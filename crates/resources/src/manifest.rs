@@ -1,7 +1,7 @@
 //! `dhow.toml`: which apps run, what each may do, and where the host listens.
 //!
 //! This file holds the types and the reading of the whole document; `manifest/app.rs` reads one app,
-//! `manifest/limits.rs` limits, and `manifest/fields.rs` the small kinds of values. All paths come out joined
+//! `manifest/capability.rs` its bindings, `manifest/limits.rs` limits, and `manifest/fields.rs` the small kinds of values. All paths come out joined
 //! to the manifest's folder, so the caller's current directory never matters.
 
 use crate::error::{ResourceErrors, quote};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod app;
+pub(crate) mod capability;
 pub(crate) mod fields;
 mod limits;
 #[cfg(test)]
@@ -95,12 +96,27 @@ pub struct AppConfig {
     pub reuse: Option<u32>,
     /// Apps that stand before this one, in the order of a request.
     pub filters: Vec<FilterConfig>,
+    /// `[[apps.<id>.bindings]]`: where capabilities of a waPC module lead to.
+    pub bindings: Vec<CapabilityConfig>,
     /// `[apps.<id>.grants]`: what the app may reach. Nothing by default.
     pub grants: Grants,
     /// `[apps.<id>.limits]`, without the defaults: see [`Manifest::limits`].
     pub limits: LimitsConfig,
     /// `[apps.<id>.build]`: how the module is made from its source.
     pub build: Option<BuildConfig>,
+}
+
+/// `[[apps.<id>.bindings]]`: where a capability of a waPC module leads to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CapabilityConfig {
+    /// The capability's short name, such as `keyvalue`; `actor` for another app.
+    pub capability: String,
+    /// The binding's name. Default `default`.
+    pub name: String,
+    /// The component, or of an actor the app; none for the usual one.
+    pub component: Option<String>,
+    /// What else is said of it. Not shown by `Debug`.
+    pub values: BTreeMap<String, String>,
 }
 
 /// A filter before an app.
@@ -366,10 +382,24 @@ impl fmt::Debug for AppConfig {
             .field("dirs", &self.dirs)
             .field("reuse", &self.reuse)
             .field("filters", &self.filters)
+            .field("bindings", &self.bindings)
             .field("grants", &self.grants)
             .field("limits", &self.limits)
             .field("build", &self.build)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl CapabilityConfig ===
+
+impl fmt::Debug for CapabilityConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CapabilityConfig")
+            .field("capability", &self.capability)
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .field("values", &self.values.keys().collect::<Vec<_>>())
+            .finish()
     }
 }
 

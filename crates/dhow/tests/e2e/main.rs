@@ -16,6 +16,7 @@
 //! | [`claims`], [`policies`] | signed modules, and what policies say |
 //! | [`outbox`] | events of what transactions write |
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
+//! | [`wapc`] | waPC modules and those of the Wascap ABIs: every capability, messages, errors |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
@@ -66,4 +67,5 @@ mod sockets;
 mod state;
 mod stopping;
 mod up;
+mod wapc;
 mod watching;

@@ -19,9 +19,9 @@ const NAMED: [&str; 9] =
 
 /// A message as every interface gets it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Message {
-    pub(super) topic: String,
-    pub(super) data: Bytes,
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) data: Bytes,
     /// Empty where nobody said.
     content_type: String,
     pubsub: String,
@@ -59,7 +59,7 @@ struct Entry<'a> {
 }
 
 /// The messages of a bulk; `None` if the request brings a single one.
-pub(super) fn bulk(
+pub(crate) fn bulk(
     head: &Parts,
     of: &EventOf,
     body: &[u8],
@@ -82,7 +82,7 @@ pub(super) fn bulk(
 }
 
 /// The one message of a request.
-pub(super) fn single(head: &Parts, of: &EventOf, body: &[u8]) -> Result<Message, String> {
+pub(crate) fn single(head: &Parts, of: &EventOf, body: &[u8]) -> Result<Message, String> {
     Message::open(body, of, head.uri.path(), metadata(&head.headers))
 }
 
@@ -125,6 +125,11 @@ impl Message {
             content_type,
             metadata,
         })
+    }
+
+    /// An attribute of the envelope that has no field of its own.
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     /// For `dhow:runtime/topic-handler`.

@@ -166,7 +166,7 @@ fn escaped(message: &[u8]) -> String {
 }
 
 /// The body decides the framing.
-pub(super) fn unframed(headers: &mut HeaderMap) {
+pub(crate) fn unframed(headers: &mut HeaderMap) {
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION] {
         headers.remove(name);
     }

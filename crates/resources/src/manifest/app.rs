@@ -1,6 +1,8 @@
 //! `[apps.<id>]`: one app of a manifest.
 
-use super::{AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, fields, limits};
+use super::{
+    AppConfig, BuildConfig, Claim, DirConfig, FilterConfig, ModuleSource, capability, fields, limits,
+};
 use crate::error::quote;
 use crate::tree::{Entry, Findings, Node, Position, Table};
 use dhow_blocks::grants::Grants;
@@ -66,6 +68,7 @@ pub(super) fn read(
     let reuse = table.read(findings, "reuse", limits::count);
     let filters = table.read(findings, "filters", |findings, node, path| Some(findings.texts(node, path)));
     let filters = filters.unwrap_or_default().into_iter();
+    let bindings = table.read(findings, "bindings", capability::read).unwrap_or_default();
     let grants = table.read(findings, "grants", grants).unwrap_or_default();
     let limits = table.read(findings, "limits", limits::read).unwrap_or_default();
     let build = table.read(findings, "build", |findings, node, path| build(findings, node, path, dir));
@@ -83,6 +86,7 @@ pub(super) fn read(
         filters: filters
             .map(|(app_id, at)| FilterConfig { app_id, line: at.line, column: at.column })
             .collect(),
+        bindings,
         grants,
         limits,
         build,

@@ -48,6 +48,10 @@ fn every_field_is_read() {
     assert_eq!(front.dirs, [DirConfig { host: "site/data".into(), guest: "/data".into(), write: true }]);
     assert_eq!(front.reuse, Some(100));
     assert_eq!(front.filters.iter().map(|filter| filter.app_id.as_str()).collect::<Vec<_>>(), ["Back_2.x"]);
+    let bindings: Vec<_> = front.bindings.iter().map(|b| (b.capability.as_str(), b.name.as_str())).collect();
+    assert_eq!(bindings, [("httpserver", "default"), ("keyvalue", "audit")]);
+    assert_eq!(front.bindings[0].values["PORT"], "8081");
+    assert_eq!(front.bindings[1].component.as_deref(), Some("redis"));
     let allowed = [
         Ask::State("statestore"),
         Ask::Invoke("recommend"),
@@ -167,6 +171,28 @@ fn every_mistake_is_told_with_its_place() {
         ("grants = { lock = [''] }", "3:20: apps.a.grants.lock[0]", "it is empty"),
         ("grants = { http = ['ftp://x'] }", "3:20: apps.a.grants.http[0]", "scheme must be http"),
         ("grants = { connect = ['http://x:1'] }", "3:23: apps.a.grants.connect", "`x:1`"),
+        ("bindings = ['x']", "3:13: apps.a.bindings[0]: must be", ""),
+        ("bindings = [{}]", "3:13: apps.a.bindings[0]: `capability` is missing", "component"),
+        (
+            "bindings = [{ capability = 'wascc:keyvalu' }]",
+            "3:28: apps.a.bindings[0].capability: `wascc:keyvalu` is no capability",
+            "did you mean `keyvalue`?",
+        ),
+        (
+            "bindings = [{ capability = 'actor', binding = 'M' }]",
+            "3:13: apps.a.bindings[0]: an actor needs the app",
+            "component",
+        ),
+        (
+            "bindings = [{ capability = 'keyvalue' }, { capability = 'wascap:keyvalue' }]",
+            "3:42: apps.a.bindings[1]: the binding `default` of keyvalue is given twice",
+            "another name",
+        ),
+        (
+            "bindings = [{ capability = 'keyvalue', conponent = 'x' }]",
+            "3:40: apps.a.bindings[0]: unknown field `conponent`",
+            "did you mean `component`?",
+        ),
         ("build = { watch = [] }", "3:9: apps.a.build: `command` is missing", ""),
         ("[apps.-b]\nmodule='b'", "3:7: apps.-b: `-b` cannot be an app-id", "63"),
         ("[apps.'b||c']\nmodule='b'", "3:7: apps.b||c: `b||c` cannot be an app-id", ""),
