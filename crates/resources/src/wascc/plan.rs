@@ -15,7 +15,9 @@
 use super::{ActorBinding, Wascc};
 use crate::component::{Component, MetadataItem, MetadataValue};
 use crate::error::{ResourceErrors, nearest, quote};
-use crate::manifest::{AppConfig, CapabilityConfig, HostConfig, LimitsConfig, Manifest, ModuleSource};
+use crate::manifest::{
+    AppConfig, CapabilityConfig, HostConfig, LimitsConfig, Manifest, ModuleSource, TrustConfig,
+};
 use crate::tree::{Findings, Position};
 use dhow_blocks::grants::{Grants, HostPattern, NamePattern};
 use std::collections::BTreeMap;
@@ -104,6 +106,7 @@ impl Wascc {
             manifest: Manifest {
                 file: self.file.clone(),
                 host: HostConfig::new(dir),
+                trust: TrustConfig::default(),
                 default_limits: LimitsConfig::default(),
                 apps,
             },
