@@ -386,9 +386,10 @@ mod tests {
 
     #[test]
     fn the_file_that_the_image_starts_is_found() {
-        let other: &[u8] = b"other";
+        let other: &'static [u8] = b"other";
         let two = [file("./a.wasm", WASM), file("bin/b.wasm", other)];
-        let cases: [(&str, Vec<Vec<u8>>, &[&str], Result<&[u8], &str>); 19] = [
+        type Expected = Result<&'static [u8], &'static str>;
+        let cases: [(&str, Vec<Vec<u8>>, &[&str], Expected); 19] = [
             ("one file", vec![tar(&[file("app.wasm", WASM)])], &[], Ok(WASM)),
             ("gzip", vec![gzip(&tar(&[file("app.wasm", WASM)]))], &["/app.wasm"], Ok(WASM)),
             ("a module as it is", vec![WASM.to_vec()], &[], Ok(WASM)),

@@ -164,7 +164,7 @@ impl Session<'_> {
         let mut digest = digest.clone();
         for _ in 0..MAX_DEPTH {
             match self.document(&digest).await? {
-                Document::Manifest(manifest) => return Ok(manifest),
+                Document::Manifest(manifest) => return Ok(*manifest),
                 Document::Index(index) => digest = self.choose(index)?.digest,
             }
         }
