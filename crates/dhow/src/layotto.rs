@@ -5,6 +5,7 @@ use crate::process::Process;
 use crate::serve::{self, Serving};
 use crate::sidecar::{ANSWER, NoPort};
 use crate::stop::{self, Stop};
+use crate::trust::TrustArgs;
 use crate::watch::Changes;
 use crate::{Error, elsewhere};
 use clap::Subcommand;
@@ -21,6 +22,7 @@ use dhow_host::functions::{FunctionSpec, Functions};
 use dhow_host::{App, Components, Host};
 use dhow_resources::layotto::{self, Address, Callback, Runtime};
 use dhow_resources::load::Resources;
+use dhow_resources::manifest::TrustConfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,6 +64,8 @@ enum Action {
         /// Where the embedded providers and uploaded modules are kept
         #[arg(long, value_name = "DIR", default_value = ".dhow", env = "DHOW_DATA_DIR")]
         data_dir: PathBuf,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
     /// Stop the host that runs
     Stop,
@@ -71,7 +75,9 @@ enum Action {
 
 pub(crate) fn execute(layotto: Layotto) -> Result<ExitCode, Error> {
     match layotto.action {
-        Action::Start { config, data_dir } => serve::runtime()?.block_on(start(config, Some(data_dir))),
+        Action::Start { config, data_dir, trust } => {
+            serve::runtime()?.block_on(start(config, Some(data_dir), &trust))
+        }
         Action::Stop => stop::execute(&Stop::host(running()?.pid.to_string())),
         Action::Reload => {
             let host = running()?;
@@ -104,12 +110,17 @@ fn running() -> Result<HostInfo, Error> {
 }
 
 /// Serves a configuration until the host is stopped.
-pub(crate) async fn start(file: PathBuf, data_dir: Option<PathBuf>) -> Result<ExitCode, Error> {
+pub(crate) async fn start(
+    file: PathBuf,
+    data_dir: Option<PathBuf>,
+    trust: &TrustArgs,
+) -> Result<ExitCode, Error> {
     let configuration = load(&file)?;
     let data_dir = data_dir.unwrap_or_else(|| ".dhow".into());
     let _lock = serve::lock(&data_dir)?;
     let resources = Resources { components: configuration.components().to_vec(), ..Resources::default() };
     let host = serve::host(Components::new(resources, &data_dir), false)?;
+    host.trust_in(trust.load(&TrustConfig::default())?).await;
     let mut serving = Serving::new(Arc::clone(&host));
     let api = Dapr::new(&host, None, ApiOptions::default());
     host.serve_runtime_api(Arc::clone(&api) as _);

@@ -5,7 +5,7 @@ mod native;
 use crate::hosts::HostInfo;
 use crate::registries::FetchingOne;
 use crate::serve::{self, Serving};
-use crate::trust::TrustArgs;
+use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
 use crate::{Error, Global, text};
 use dhow_artifacts::Source;
@@ -130,13 +130,16 @@ pub(crate) fn log_level(run: &Run) -> Option<&str> {
 impl Run {
     async fn start(self) -> Result<ExitCode, Error> {
         if let Some(file) = self.native.run_file() {
+            if let Some(flag) = self.trust.any() {
+                return Err(not_for_programs(flag));
+            }
             return native::run_all(file, self.data_dir.as_deref()).await;
         }
         match self.module.as_slice() {
             [module] if self.is_module(module) => self.run_module(module).await,
             words => {
                 if let Some(flag) = self.trust.any() {
-                    return Err(Error::usage(format!("{flag} is for modules; a program outside is not one")));
+                    return Err(not_for_programs(flag));
                 }
                 // `dapr run` takes the command without the dashes, too.
                 let command = words.iter().chain(&self.args).cloned().collect();

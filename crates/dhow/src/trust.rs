@@ -46,13 +46,18 @@ pub(crate) struct TrustArgs {
     policy_timeout: Option<Duration>,
 }
 
+/// A flag that was given to a command without modules.
+pub(crate) fn not_for_programs(flag: &str) -> Error {
+    Error::usage(format!("{flag} is for modules; a program outside is not one"))
+}
+
 // === impl TrustArgs ===
 
 impl TrustArgs {
     /// Reads the files; flags win over the manifest.
     pub(crate) fn load(&self, manifest: &TrustConfig) -> Result<Trust, Error> {
         let config = self.over(manifest);
-        let store = config.store.as_deref().map(trust_store).transpose()?;
+        let store = config.store.as_deref().map(trust_store).transpose()?.map(Arc::new);
         let timeout = config.policy_timeout.unwrap_or(POLICY_TIMEOUT);
         let rego = config.policy.as_deref().map(|path| Rego::read(path, timeout)).transpose();
         let rego = rego.map_err(|error| Error::new(error.to_string()))?;

@@ -3,7 +3,7 @@
 use crate::hosts::HostInfo;
 use crate::registries::Fetching;
 use crate::serve::{self, Serving};
-use crate::trust::TrustArgs;
+use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
@@ -88,6 +88,7 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
             Some(file) if crate::wascc::is_manifest(file) => up.start().await,
+            Some(_) if let Some(flag) = up.trust.any() => Err(not_for_programs(flag)),
             Some(file) => {
                 let flags = [
                     ("--api-addr", up.api_addr.is_some()),
@@ -102,7 +103,7 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
                 crate::run::run_all(file, up.data_dir.as_deref()).await
             }
             None if crate::layotto::is_configuration(&up.manifest) => {
-                crate::layotto::start(up.manifest, up.data_dir).await
+                crate::layotto::start(up.manifest, up.data_dir, &up.trust).await
             }
             None => up.start().await,
         }

@@ -25,14 +25,19 @@ use dhow_blocks::grants::{Claimed, Grants};
 use dhow_claims::capability::claimed;
 use dhow_claims::policy::{Event, Question};
 use dhow_claims::{Refusal, TrustStore, Verified, verify_token};
+use futures::future::ready;
+use futures::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Apps that are decided about again at once.
+const AT_ONCE: usize = 32;
 
 /// Which modules a host runs.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Whose modules; without it, a token only has to hold.
-    pub store: Option<TrustStore>,
+    pub store: Option<Arc<TrustStore>>,
     /// A module without a token is refused.
     pub require_signed: bool,
     /// What else is asked; none where there is no policy.
@@ -123,7 +128,7 @@ impl Trust {
         }
         let (module, store) = (Arc::clone(module), self.store.clone());
         let verified = tokio::task::spawn_blocking(move || {
-            dhow_claims::verify(&module.wasm, store.as_ref(), SystemTime::now())
+            dhow_claims::verify(&module.wasm, store.as_deref(), SystemTime::now())
                 .map_err(|refusal| NotTrusted::Token { refusal, token: what_it_says(&module) })
         });
         verified.await.unwrap_or_else(|panicked| Err(NotTrusted::Policy(panicked.to_string()))).map(Some)
@@ -140,7 +145,7 @@ impl Trust {
             Some(verified) => {
                 let token = verified.token.clone();
                 let says = says(&token.issuer.to_string(), &token.subject.to_string());
-                let again = verify_token(token, self.store.as_ref(), SystemTime::now());
+                let again = verify_token(token, self.store.as_deref(), SystemTime::now());
                 again.map_err(|refusal| NotTrusted::Token { refusal, token: says })?.until
             }
         };
@@ -187,17 +192,16 @@ impl Host {
     pub async fn trust_in(&self, trust: Trust) -> Vec<String> {
         let trust = Arc::new(trust);
         self.shared().trust.store(Arc::clone(&trust));
-        let mut refused = Vec::new();
-        for app in self.apps() {
-            match trust.decide_again(&app, self.metrics()).await {
-                Ok(until) => app.permit.renew(until),
-                Err(error) => {
-                    self.metrics().module_refused(&app.app_id, error.part());
-                    refused.push(format!("app {:?}: {error}", app.app_id));
-                    app.permit.revoke(error.to_string());
-                }
-            }
-        }
+        // Each may wait for a policy until its deadline.
+        let decided = stream::iter(self.apps()).map(async |app| {
+            let decided = trust.decide_again(&app, self.metrics()).await;
+            let Err(error) = decided.map(|until| app.permit.renew(until)) else { return None };
+            self.metrics().module_refused(&app.app_id, error.part());
+            app.permit.revoke(error.to_string());
+            Some(format!("app {:?}: {error}", app.app_id))
+        });
+        let mut refused: Vec<String> = decided.buffer_unordered(AT_ONCE).filter_map(ready).collect().await;
+        refused.sort();
         refused
     }
 }

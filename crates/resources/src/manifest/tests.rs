@@ -36,6 +36,18 @@ fn every_field_is_read() {
     assert_eq!(manifest.host.data_dir, Path::new("site/data"));
     assert_eq!(manifest.resource_dirs(), [Path::new("site/res"), Path::new("/etc/res")]);
 
+    assert_eq!(
+        manifest.trust,
+        TrustConfig {
+            store: Some("site/trust.txt".into()),
+            require_signed: true,
+            policy: Some("site/policies".into()),
+            opa: Some("http://127.0.0.1:8181/v1/data/dhow".to_owned()),
+            policy_timeout: Some(Duration::from_secs(1)),
+            policy_per_invocation: Some(Duration::from_secs(10)),
+        }
+    );
+
     let front = &manifest.apps["front"];
     assert_eq!(front.module, ModuleSource::Path("site/front.wasm".into()));
     assert_eq!(front.routes, strings(&["/", "/api"]));
