@@ -12,6 +12,7 @@
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
 //! | [`management`] | metrics and health |
+//! | [`live`] | versions, components and bindings that change while the host runs |
 //! | [`functions`] | Layotto's functions: their requests, their management, its actuator |
 //! | [`export`] | spans to collectors |
 //! | `observed` | what is counted, logged and recorded of a call of the API |
@@ -27,6 +28,7 @@ pub mod functions;
 pub mod grpc;
 pub mod ingress;
 mod layotto;
+pub mod live;
 pub mod management;
 pub mod neighbours;
 mod observed;

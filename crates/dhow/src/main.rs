@@ -11,6 +11,8 @@
 //! | `inspect` | what a module is and needs |
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
+//! | `update` | new versions of apps while they run, and back |
+//! | `bind`, `provider` | components while the host runs |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
 //! | `completions` | for shells |
@@ -21,6 +23,7 @@
 //! | `text` | texts for people: sizes, times, tables |
 //! | `error` | how a command fails |
 
+mod bind;
 mod build_apps;
 mod client;
 mod completions;
@@ -37,6 +40,7 @@ mod logging;
 mod logs;
 mod new;
 mod process;
+mod provider;
 mod ps;
 mod publish;
 mod run;
@@ -47,6 +51,7 @@ mod stop;
 mod text;
 mod toolchain;
 mod up;
+mod update;
 mod verify;
 mod watch;
 
@@ -114,6 +119,13 @@ enum Command {
     #[command(visible_alias = "list")]
     Ps(ps::Ps),
     Logs(logs::Logs),
+    Update(update::Update),
+    Promote(update::Promote),
+    Rollback(update::Rollback),
+    History(update::History),
+    Bind(bind::Bind),
+    Unbind(bind::Unbind),
+    Provider(provider::Provider),
     Stop(stop::Stop),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -193,6 +205,13 @@ impl Command {
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),
             Command::Logs(logs) => logs::execute(&logs),
+            Command::Update(update) => update.execute(),
+            Command::Promote(promote) => promote.execute(),
+            Command::Rollback(rollback) => rollback.execute(),
+            Command::History(history) => history.execute(),
+            Command::Bind(bind) => bind.execute(),
+            Command::Unbind(unbind) => unbind.execute(),
+            Command::Provider(provider) => provider.execute(),
             Command::Stop(stop) => stop::execute(&stop),
             Command::Doctor(doctor) => doctor::execute(&doctor),
             Command::Completions(completions) => completions::execute(&completions),
