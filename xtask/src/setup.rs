@@ -34,9 +34,9 @@ pub const AS_2021_PACKAGES: [&str; 3] =
 
 const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
-/// Servers that tests start, each with a program by which it is known and the Debian package that has it.
+/// Servers and other programs that tests start, each with a program by which it is known and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 11] = [
+const SERVERS: [(&str, &str); 12] = [
     ("aiosmtpd", "python3-aiosmtpd"),
     ("etcd", "etcd-server"),
     ("mariadbd", "mariadb-server"),
@@ -48,6 +48,7 @@ const SERVERS: [(&str, &str); 11] = [
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
     ("sqlite3", "sqlite3"),
+    ("wrk", "wrk"),
 ];
 
 /// Dapr's SDKs, unmodified, as the tests run them against dhow.

@@ -16,6 +16,8 @@
 //! | [`outbox`] | events of what transactions write |
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
+//! | [`live`] | versions: updated, tried, watched, taken back |
+//! | [`components`] | components and bindings that change while the host runs |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
 //! | [`watching`] | metrics, health, logs |
@@ -42,11 +44,13 @@ mod bad_clients;
 mod bad_files;
 mod bad_guests;
 mod bad_requests;
+mod components;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
 mod experimental_http;
 mod inventory;
+mod live;
 mod messaging;
 mod outbox;
 mod programs;

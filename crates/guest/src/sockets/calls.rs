@@ -152,7 +152,7 @@ fn listen(guest: &mut Guest<'_>, fd: u32, backlog: u32) -> Result<(), Errno> {
     if socket.listening.is_none()
         && let Some(address) = socket.raw().local_addr()?.as_socket()
     {
-        socket.listening = Some(ports.listens(socket.raw(), socket.asked.unwrap_or(address), address));
+        socket.listening = Some(ports.listens(socket, address));
     }
     Ok(())
 }

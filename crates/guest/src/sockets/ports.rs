@@ -2,6 +2,7 @@
 //! to pass its listening sockets on to the version that follows it.
 
 use super::forward::Forward;
+use super::socket::Socket;
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,8 @@ pub struct Ports {
     listeners: Mutex<Vec<Listener>>,
     /// Listening sockets of the version before, which this one takes by binding to the same address.
     inherited: Mutex<Vec<(SocketAddr, SocketAddr, socket2::Socket)>>,
+    /// The version before still takes connections from what was inherited: that is not ours to shut down.
+    shares: AtomicBool,
     pub(super) forward: Forward,
 }
 
@@ -26,6 +29,8 @@ struct Listener {
     asked: SocketAddr,
     /// What it is bound to.
     address: SocketAddr,
+    /// It was that of the version before.
+    inherited: bool,
     socket: Weak<socket2::Socket>,
 }
 
@@ -60,6 +65,7 @@ impl Ports {
             uncounted: AtomicBool::new(false),
             listeners: Mutex::default(),
             inherited: Mutex::default(),
+            shares: AtomicBool::new(false),
             forward: Forward::default(),
         })
     }
@@ -74,6 +80,7 @@ impl Ports {
             Some((listener.asked, listener.address, socket))
         });
         *ports.inherited.lock() = sockets.collect();
+        ports.shares.store(true, Ordering::SeqCst);
         drop(listeners);
         ports
     }
@@ -113,6 +120,7 @@ impl Ports {
             next.listeners.lock().iter().map(|listener| listener.address).collect();
         // What it did not want is not kept open by it.
         next.inherited.lock().clear();
+        next.shares.store(false, Ordering::SeqCst);
         self.close_but(&passed_on)
     }
 
@@ -121,8 +129,9 @@ impl Ports {
         self.forward.close();
         self.inherited.lock().clear();
         for listener in std::mem::take(&mut *self.listeners.lock()) {
-            if let (false, Some(socket)) = (passed_on.contains(&listener.address), listener.socket.upgrade())
-            {
+            let is_shared = listener.inherited && self.shares.load(Ordering::SeqCst);
+            let stays = is_shared || passed_on.contains(&listener.address);
+            if let (false, Some(socket)) = (stays, listener.socket.upgrade()) {
                 // A listener that is shut down listens no more, whoever holds it.
                 let _ = socket.shutdown(Shutdown::Both);
             }
@@ -147,13 +156,13 @@ impl Ports {
     }
 
     /// A socket of the program listens.
-    pub(super) fn listens(
-        self: &Arc<Self>,
-        raw: &Arc<socket2::Socket>,
-        asked: SocketAddr,
-        address: SocketAddr,
-    ) -> Listening {
-        self.listeners.lock().push(Listener { asked, address, socket: Arc::downgrade(raw) });
+    pub(super) fn listens(self: &Arc<Self>, socket: &Socket, address: SocketAddr) -> Listening {
+        self.listeners.lock().push(Listener {
+            asked: socket.asked.unwrap_or(address),
+            address,
+            inherited: socket.inherited,
+            socket: Arc::downgrade(socket.raw()),
+        });
         self.look();
         if self.is_closed() {
             self.close();

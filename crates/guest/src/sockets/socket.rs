@@ -24,6 +24,8 @@ pub(super) struct Socket {
     pub(super) may_listen: Option<bool>,
     /// What it was to be bound to; the system may have chosen the port.
     pub(super) asked: Option<SocketAddr>,
+    /// It is the listening socket of the version before.
+    pub(super) inherited: bool,
     /// The address that it says it is connected to, where the system knows another.
     pub(super) peer: Option<SocketAddr>,
     /// Whom datagrams were allowed to go to last.
@@ -92,6 +94,7 @@ impl Socket {
             send_timeout: None,
             may_listen: None,
             asked: None,
+            inherited: false,
             peer: None,
             allowed: None,
             told: Told::default(),
@@ -142,7 +145,7 @@ impl Socket {
 
     /// Makes it the listening socket of the version before.
     pub(super) fn inherit(&mut self, raw: socket2::Socket) {
-        self.io = Io::Idle(Arc::new(raw));
+        (self.io, self.inherited) = (Io::Idle(Arc::new(raw)), true);
     }
 
     pub(super) async fn connect(&mut self, address: SocketAddr) -> Result<(), Errno> {
