@@ -37,7 +37,7 @@ const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libcla
 /// Servers that tests start, and other people's programs that they work with, each with a program by which it is known
 /// and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 14] = [
+const SERVERS: [(&str, &str); 15] = [
     ("aiosmtpd", "python3-aiosmtpd"),
     ("buildah", "buildah"),
     ("docker-registry", "docker-registry"),
@@ -52,6 +52,7 @@ const SERVERS: [(&str, &str); 14] = [
     ("redis-server", "redis-server"),
     ("skopeo", "skopeo"),
     ("sqlite3", "sqlite3"),
+    ("wrk", "wrk"),
 ];
 
 /// Dapr's SDKs, unmodified, as the tests run them against dhow.

@@ -1,6 +1,7 @@
 //! The owner's face: list, logs, invoke, stop. It listens on a Unix socket that only the owner may open.
 
 use crate::dapr::path::{Query, decode, segments};
+use crate::live::{Asking, Live};
 use crate::server::{Face, Stop};
 use crate::{empty, reply, text};
 use bytes::Bytes;
@@ -24,10 +25,15 @@ use tokio::sync::broadcast;
 /// Largest event that the command line publishes, in bytes.
 const MAX_EVENT: usize = 4 << 20;
 
+/// The header in which a command says who calls it; for the history, since only the owner gets here.
+const WHO: &str = "dhow-who";
+
 /// The control face.
 pub struct Control {
     /// What is controlled.
     pub host: Arc<Host>,
+    /// What changes while the host runs; none where its apps are not the command line's to change.
+    pub live: Option<Live>,
     /// Ends the process' servers.
     pub stop: Stop,
 }
@@ -42,6 +48,7 @@ impl Face for Control {
                 self.stop.stop();
                 empty(StatusCode::ACCEPTED)
             }
+            (_, path) if Live::knows(path) => self.change(request).await,
             (_, path) if path.starts_with("/v1/invoke/") => self.invoke(request).await,
             (&Method::POST, path) if path.starts_with("/v1/publish/") => self.publish(request).await,
             _ => text(StatusCode::NOT_FOUND, format_args!("{path} is not part of the control interface")),
@@ -50,6 +57,18 @@ impl Face for Control {
 }
 
 impl Control {
+    async fn change(&self, request: Request<Body>) -> Reply {
+        let Some(live) = &self.live else {
+            let message = "the apps of this host cannot be changed this way: functions of Layotto are managed at \
+                           /wasm, and programs outside are started anew";
+            let body = json!({ "error": message }).to_string();
+            return reply(StatusCode::CONFLICT, "application/json", body);
+        };
+        let who = request.headers().get(WHO).and_then(|who| who.to_str().ok()).map(str::to_owned);
+        let who = who.unwrap_or_else(|| "owner".to_owned());
+        live.answer(request, Asking { who: &who, is_owner: true }).await
+    }
+
     fn apps(&self) -> Value {
         let apps = self.host.apps();
         let apps = apps.iter().map(|app| {
@@ -62,6 +81,10 @@ impl Control {
                 "digest": module.map(|module| module.program.digest.to_string()).unwrap_or_default(),
                 "routes": app.routes,
                 "hosts": app.hosts,
+                "candidate": self.host.candidate(&app.app_id).map(|candidate| json!({
+                    "version": candidate.version,
+                    "digest": candidate.module().map(|module| module.program.digest.to_string()),
+                })),
                 "loaded": app.is_loaded(),
                 "running": app.running(),
                 "service": app.service().map(|service| json!({

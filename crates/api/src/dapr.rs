@@ -38,9 +38,9 @@ use apis::Apis;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Body, CollectError, Invocation, Reply, RuntimeApi, Trigger};
 use dhow_blocks::scope::Scope;
-use dhow_host::Host;
 use dhow_host::metrics::Metrics as Numbers;
 use dhow_host::tracer::Tracer;
+use dhow_host::{Host, OutsideScope};
 use error::{ApiError, Grpc};
 use http::header::{HeaderMap, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
@@ -85,7 +85,7 @@ pub struct DaprFace {
     /// The API.
     pub api: Arc<Dapr>,
     /// Who the programs outside are taken for.
-    pub scope: Arc<Scope>,
+    pub scope: Arc<OutsideScope>,
     /// What they have to send as `dapr-api-token`, if anything.
     pub token: Option<String>,
 }
@@ -117,7 +117,7 @@ impl Face for DaprFace {
             }
         }
         let invocation = Invocation::new(request, Trigger::App);
-        self.api.answer(&self.scope, invocation, Caller::Outside).await
+        self.api.answer(&self.scope.load(), invocation, Caller::Outside).await
     }
 }
 

@@ -20,7 +20,7 @@ impl Face for Ingress {
             Some(authority) => Some(authority.as_str()),
             None => request.headers().get(HOST).and_then(|host| host.to_str().ok()),
         };
-        let Some(app) = self.host.route(name, request.uri().path()) else {
+        let Some(app) = self.host.route(name, request.uri().path(), request.headers()) else {
             if !self.host.is_ready() {
                 let mut reply =
                     text(StatusCode::SERVICE_UNAVAILABLE, "the host is starting: apps are being prepared");

@@ -14,6 +14,7 @@
 //! | [`proto`] | generated messages and services |
 //! | [`opa`] | a policy server elsewhere |
 //! | [`management`] | metrics and health |
+//! | [`live`] | versions, components and bindings that change while the host runs |
 //! | [`functions`] | Layotto's functions: their requests, their management, its actuator |
 //! | [`export`] | spans to collectors |
 //! | `observed` | what is counted, logged and recorded of a call of the API |
@@ -29,6 +30,7 @@ pub mod functions;
 pub mod grpc;
 pub mod ingress;
 mod layotto;
+pub mod live;
 pub mod management;
 pub mod neighbours;
 mod observed;

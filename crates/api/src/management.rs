@@ -1,9 +1,12 @@
-//! Metrics and health, for machines that watch the host.
+//! Metrics and health, for machines that watch the host; and, for those who have its token, what changes while it runs.
 
+use crate::dapr::same;
+use crate::live::{Asking, Live};
 use crate::server::Face;
 use crate::{reply, text};
 use dhow_blocks::invoke::{Body, Reply};
 use dhow_host::Host;
+use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, Request, StatusCode};
 use std::sync::Arc;
 
@@ -11,10 +14,39 @@ use std::sync::Arc;
 pub struct Management {
     /// What is managed.
     pub host: Arc<Host>,
+    /// What changes while it runs, and what has to be sent as bearer for it; none: nothing.
+    pub live: Option<(Live, String)>,
+}
+
+impl Management {
+    /// Answers requests that change something, for whoever sends the token.
+    async fn change(&self, request: Request<Body>) -> Reply {
+        let Some((live, token)) = &self.live else {
+            let message = "changes over this port are off; set DHOW_MANAGEMENT_TOKEN for the host";
+            return text(StatusCode::FORBIDDEN, message);
+        };
+        // Browsers send it, programs do not: a page from anywhere must not change anything on this machine.
+        if request.headers().contains_key(ORIGIN) {
+            return text(StatusCode::FORBIDDEN, "requests from web pages are not answered");
+        }
+        let sent = request.headers().get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        let sent = match sent.split_at_checked(7) {
+            Some((scheme, sent)) if scheme.eq_ignore_ascii_case(b"bearer ") => sent,
+            _ => b"",
+        };
+        if !same(sent, token.as_bytes()) {
+            let message = "send the token of this host in the header `authorization: Bearer …`";
+            return text(StatusCode::UNAUTHORIZED, message);
+        }
+        live.answer(request, Asking { who: "management API", is_owner: false }).await
+    }
 }
 
 impl Face for Management {
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Reply {
+        if Live::knows(request.uri().path()) {
+            return self.change(request).await;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
         }

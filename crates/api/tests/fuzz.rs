@@ -198,7 +198,11 @@ async fn every_request_gets_an_answer() {
     });
     let host = host.unwrap();
     let scope = host.outside_scope("shop").await.unwrap();
-    let face = Arc::new(DaprFace { api: Dapr::new(&host, None, ApiOptions::default()), scope, token: None });
+    let face = Arc::new(DaprFace {
+        api: Dapr::new(&host, None, ApiOptions::default()),
+        scope: Arc::new(scope.into()),
+        token: None,
+    });
 
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (first, requests) = match number("DHOW_FUZZ_SEED") {

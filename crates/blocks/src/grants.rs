@@ -47,6 +47,8 @@ pub struct Grants {
     pub email: Vec<NamePattern>,
     /// Jobs, by name.
     pub jobs: Vec<NamePattern>,
+    /// Apps whose modules may be replaced, also its own.
+    pub update: Vec<NamePattern>,
     /// Hosts that HTTP requests may go to.
     pub http: Vec<HostPattern>,
     /// TCP and UDP addresses that sockets may connect or send to.
@@ -103,6 +105,8 @@ pub enum Ask<'a> {
     Email(&'a str),
     /// Have the job of this name.
     Job(&'a str),
+    /// Replace the module of this app.
+    Update(&'a str),
     /// Send an HTTP request.
     Http {
         /// `http` or `https`.
@@ -190,6 +194,7 @@ impl Grants {
         "cryption",
         "email",
         "jobs",
+        "update",
         "http",
         "connect",
         "listen",
@@ -231,6 +236,7 @@ impl Grants {
             Ask::Cryption(name) => named(&self.cryption, name),
             Ask::Email(name) => named(&self.email, name),
             Ask::Job(name) => named(&self.jobs, name),
+            Ask::Update(app_id) => named(&self.update, app_id),
             Ask::Http { scheme, host, port } => self.http.iter().any(|p| p.matches(Some(scheme), host, port)),
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
             Ask::Resolve(host) => self.connect.iter().any(|p| p.matches_host(host)),
@@ -263,6 +269,7 @@ impl Grants {
             "cryption" => &mut self.cryption,
             "email" => &mut self.email,
             "jobs" => &mut self.jobs,
+            "update" => &mut self.update,
             kind => {
                 let hosts = match kind {
                     "http" => &mut self.http,
@@ -297,6 +304,7 @@ impl Grants {
             ("cryption", &self.cryption),
             ("email", &self.email),
             ("jobs", &self.jobs),
+            ("update", &self.update),
         ];
         let hosts = [("http", &self.http), ("connect", &self.connect), ("listen", &self.listen)];
         let names =
@@ -324,6 +332,7 @@ impl Grants {
             cryption: names(),
             email: names(),
             jobs: names(),
+            update: names(),
             http: hosts(),
             connect: hosts(),
             listen: hosts(),
@@ -361,6 +370,7 @@ impl Ask<'_> {
             Ask::Cryption(name) => ("cryption", name.to_owned()),
             Ask::Email(name) => ("email", name.to_owned()),
             Ask::Job(name) => ("jobs", name.to_owned()),
+            Ask::Update(app_id) => ("update", app_id.to_owned()),
             Ask::Http { scheme, host, port } => ("http", format!("{scheme}://{}", with_port(host, port))),
             Ask::Connect { host, port } => ("connect", with_port(host, port)),
             Ask::Resolve(host) => ("connect", host.to_owned()),

@@ -24,6 +24,7 @@
 //! | [`invoke`] | one invocation, its body and its reply, for every trigger |
 //! | [`trace`] | W3C trace context of an invocation |
 //! | [`grants`] | what a manifest allows an app; the one permission check |
+//! | [`update`] | apps that replace modules |
 //! | [`scope`] | one app's view of the blocks: grants and key prefixes applied |
 //! | `conformance` | the tests that every provider of a block passes (feature `conformance`) |
 
@@ -50,3 +51,4 @@ pub mod secrets;
 pub mod sequencer;
 pub mod state;
 pub mod trace;
+pub mod update;

@@ -45,9 +45,11 @@ use crate::invoke::{Body, Invocation, InvokeError, Invoker, Reply};
 use crate::jobs::{Job, JobError, Jobs};
 use crate::lock::LockStore;
 use crate::policy::{Code, Policies, Resilient};
+use crate::update::LiveUpdate;
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The store that a guest gets when it names none (Dapr's usual name).
@@ -75,6 +77,8 @@ pub struct Scope {
     pub config: BTreeMap<String, String>,
     /// The host, which knows the other apps.
     pub invoker: Arc<dyn Invoker>,
+    /// Who replaces modules of apps; none where they cannot be.
+    pub updates: Option<Weak<dyn LiveUpdate>>,
     /// Resiliency of invocations; none where no resource asks for any.
     pub policies: Option<Arc<dyn Policies>>,
 }
@@ -159,6 +163,17 @@ pub enum ScopeError {
         /// The block.
         block: Block,
     },
+}
+
+/// Why a module was not replaced.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UpdateError {
+    /// The manifest does not allow it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nothing changed, for this reason.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why an operation of a block was not carried out.
@@ -265,6 +280,16 @@ impl Scope {
     /// Which secret store an app means; what may be read depends on the secret.
     fn secret_store(&self, name: &str) -> Result<&SecretBinding, ScopeError> {
         find(&self.components.secrets, Block::Secrets, name)
+    }
+
+    /// Replaces the module of an app. Its own, too, only where that is granted.
+    pub async fn update(&self, app_id: &str, module: Bytes) -> Result<(), UpdateError> {
+        self.check(Ask::Update(app_id))?;
+        let Some(updates) = self.updates.as_ref().and_then(Weak::upgrade) else {
+            let reason = "this host does not replace modules while it runs";
+            return Err(UpdateError::Refused(reason.to_owned()));
+        };
+        updates.update(&self.app_id, app_id, module).await.map_err(UpdateError::Refused)
     }
 
     /// Whether the app may invoke another one, or itself. A target that is a URL needs the grant for its host, every

@@ -1,14 +1,15 @@
 //! How a command speaks with a running host: HTTP/1.1 over the host's control socket (the other end is
 //! `dhow_api::control`).
 
-use crate::error::{Context, Error};
+use crate::error::{Context, Error, USAGE};
 use crate::hosts::{self, HostInfo};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use tokio::net::UnixStream;
 
 /// A host answers questions about itself at once, or it is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Compiling the largest modules takes minutes on a slow machine.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Answer of `GET /v1/apps`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +51,9 @@ pub(crate) struct AppInfo {
     pub(crate) routes: Vec<String>,
     /// Host names that the routes belong to.
     pub(crate) hosts: Vec<String>,
+    /// A newer version that is tried beside it.
+    #[serde(default)]
+    pub(crate) candidate: Option<Value>,
     /// Its code is in memory.
     pub(crate) loaded: bool,
     /// Invocations under way.
@@ -113,6 +120,47 @@ pub(crate) async fn ask(host: &HostInfo, request: Request<Full<Bytes>>) -> Resul
     }
 }
 
+/// Has the host change something, and reads what it answers. Its refusals are told in its own words.
+pub(crate) async fn act(host: &HostInfo, method: Method, path: &str, body: Bytes) -> Result<Value, Error> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "dhow")
+        .header("dhow-who", caller())
+        .body(Full::new(body))?;
+    let answered = async {
+        let answer = send(host, request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        let answer = serde_json::from_slice::<Value>(&body).ok();
+        match answer {
+            Some(answer) if status.is_success() => Ok(answer),
+            Some(Value::Object(answer)) if answer.get("error").is_some_and(Value::is_string) => {
+                let said = answer.get("error").and_then(Value::as_str).unwrap_or_default();
+                let error = Error::new(crate::text::printable(said));
+                Err(if status == StatusCode::BAD_REQUEST { error.with_code(USAGE) } else { error })
+            }
+            _ => Err(refused(host, status, &body)),
+        }
+    };
+    match tokio::time::timeout(LONG_PATIENCE, answered).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(format!(
+            "host {} ({}) is still at it after {} s; `dhow history` tells later what became of it",
+            host.name,
+            host.pid,
+            LONG_PATIENCE.as_secs()
+        ))),
+    }
+}
+
+/// Who calls, for the history.
+fn caller() -> String {
+    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let user = user.filter(|user| !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_graphic()));
+    user.unwrap_or_else(|| format!("uid {}", crate::process::user_id()))
+}
+
 /// The apps of a host.
 pub(crate) async fn apps(host: &HostInfo) -> Result<Apps, Error> {
     let body = ask(host, get("/v1/apps")?).await?;
@@ -148,7 +196,10 @@ pub(crate) async fn host_of(app_id: &str, wanted: Option<&str>) -> Result<HostIn
         (0, Some(error)) => Err(error),
         (0, None) if known.is_empty() => Err(Error::new(format!("no app {app_id:?}: no host has any app"))),
         (0, None) => {
-            Err(Error::new(format!("no app {app_id:?} is running; there are: {}", known.join(", "))))
+            let near = dhow_host::fleet::nearest(app_id, known.iter().map(String::as_str));
+            let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            let there = known.join(", ");
+            Err(Error::new(format!("no app {app_id:?} is running; there are: {there}{near}")))
         }
         _ => Err(Error::usage(format!(
             "several hosts have an app {app_id:?}; say which one with --host:{}",

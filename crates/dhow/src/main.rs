@@ -13,6 +13,8 @@
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `push`, `pull`, `login`, `registries` | modules in registries |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
+//! | `update` | new versions of apps while they run, and back |
+//! | `bind`, `provider` | components while the host runs |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
 //! | `completions` | for shells |
@@ -23,6 +25,7 @@
 //! | `text` | texts for people: sizes, times, tables |
 //! | `error` | how a command fails |
 
+mod bind;
 mod build_apps;
 mod client;
 mod completions;
@@ -40,6 +43,7 @@ mod login;
 mod logs;
 mod new;
 mod process;
+mod provider;
 mod ps;
 mod publish;
 mod pull;
@@ -54,6 +58,7 @@ mod text;
 mod toolchain;
 mod trust;
 mod up;
+mod update;
 mod verify;
 mod wascc;
 mod watch;
@@ -126,6 +131,13 @@ enum Command {
     #[command(visible_alias = "list")]
     Ps(ps::Ps),
     Logs(logs::Logs),
+    Update(update::Update),
+    Promote(update::Promote),
+    Rollback(update::Rollback),
+    History(update::History),
+    Bind(bind::Bind),
+    Unbind(bind::Unbind),
+    Provider(provider::Provider),
     Stop(stop::Stop),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -210,6 +222,13 @@ impl Command {
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),
             Command::Logs(logs) => logs::execute(&logs),
+            Command::Update(update) => update.execute(),
+            Command::Promote(promote) => promote.execute(),
+            Command::Rollback(rollback) => rollback.execute(),
+            Command::History(history) => history.execute(),
+            Command::Bind(bind) => bind.execute(),
+            Command::Unbind(unbind) => unbind.execute(),
+            Command::Provider(provider) => provider.execute(),
             Command::Stop(stop) => stop::execute(&stop),
             Command::Doctor(doctor) => doctor::execute(&doctor),
             Command::Completions(completions) => completions::execute(&completions),

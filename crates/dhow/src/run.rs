@@ -14,7 +14,7 @@ use dhow_blocks::grants::HostPattern;
 use dhow_blocks::invoke::InvokeError;
 use dhow_guest::{Directory, Ports, Stdio};
 use dhow_host::service::DRAIN;
-use dhow_host::{App, AppSpec, Components, Host, Module, PrepareError};
+use dhow_host::{App, AppSpec, Components, Fleet, Host, Module, PrepareError};
 use dhow_resources::manifest::TrustConfig;
 use dhow_resources::multi_app::{self, MultiApp};
 use dhow_resources::units::{parse_duration, parse_size};
@@ -65,7 +65,7 @@ pub(crate) struct Run {
     allow_host: Vec<HostPattern>,
     /// What else is allowed: state=NAME, publish=NAME[/TOPIC], subscribe=NAME[/TOPIC], invoke=APP, bindings=NAME,
     /// secrets=NAME[/SECRET], configuration=NAME, lock=NAME, sequencer=NAME, blob=NAME, cryption=NAME, email=NAME,
-    /// jobs=NAME, http=HOST, connect=ADDRESS[:PORT], listen=ADDRESS[:PORT] (repeatable)
+    /// jobs=NAME, update=APP, http=HOST, connect=ADDRESS[:PORT], listen=ADDRESS[:PORT] (repeatable)
     #[arg(long, value_name = "KIND=PATTERN")]
     grant: Vec<String>,
     /// Configuration value that the guest reads through wasi:config (repeatable)
@@ -205,22 +205,21 @@ impl Run {
         if !self.args.is_empty() {
             return Err(Error::usage("arguments are for programs; this module serves HTTP"));
         }
-        host.replace(vec![Arc::clone(&app)]);
-        let mut serving = Serving::new(Arc::clone(&host));
+        // The command line says what runs: what is changed meanwhile lasts as long as this.
+        let fleet =
+            Fleet::new(&host, None, self.fetching.access()).map_err(|error| Error::new(error.to_string()))?;
+        fleet.adopt(spec.clone(), Arc::clone(&app)).await;
+        let mut serving = Serving::new(Arc::clone(&host)).with_fleet(&fleet);
         let addr = serving.ingress(self.addr)?;
         serving.announce(HostInfo::new("run", &app.app_id, self.data_dir()).with_addr(addr));
         crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
         if let Some(mut changes) = changes {
             tokio::spawn(async move {
-                let mut version = 1;
                 loop {
                     changes.changed().await;
-                    version += 1;
-                    match prepare(&host, &spec, version, |_, _| {}).await {
-                        Ok(app) => {
-                            host.replace(vec![app]);
-                            tracing::info!("serving version {version} of {}", spec.source);
-                        }
+                    match configure(&fleet, &spec).await {
+                        Ok(0) => {}
+                        Ok(_) => tracing::info!("serving the new version of {}", spec.source),
                         Err(error) => tracing::error!("keeping the version that runs: {error}"),
                     }
                 }
@@ -318,6 +317,12 @@ async fn run_program(app: &Arc<App>, args: &[String]) -> Option<Result<i32, Invo
         code = app.run(args, Stdio::Inherit, &ports) => code,
         () = stopped => Some(Ok(0)),
     }
+}
+
+/// Serves the one app; the answer is whether anything changed.
+async fn configure(fleet: &Arc<Fleet>, spec: &AppSpec) -> Result<usize, String> {
+    let configured = fleet.configure(vec![spec.clone()], |_| Vec::new(), |_| {}).await;
+    configured.map_err(|errors| errors.join("\n"))
 }
 
 async fn prepare(

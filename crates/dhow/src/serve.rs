@@ -5,11 +5,12 @@ use crate::hosts::{self, Announced, HostInfo};
 use dhow_api::control::Control;
 use dhow_api::export::Exporter;
 use dhow_api::ingress::Ingress;
+use dhow_api::live::Live;
 use dhow_api::management::Management;
 use dhow_api::one_app::OneApp;
 use dhow_api::server::{Face, Listener, Stop};
 use dhow_engine::{Cache, Engine, EngineOptions};
-use dhow_host::{Components, Host, HostOptions};
+use dhow_host::{Components, Fleet, Host, HostOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ const OUTSIDE: &str = "dhow";
 pub(crate) struct Serving {
     pub(crate) host: Arc<Host>,
     pub(crate) stop: Stop,
+    /// What is changed through the control socket and the management port; none where that cannot be.
+    fleet: Option<Arc<Fleet>>,
     servers: JoinSet<()>,
     exporter: Option<Exporter>,
     _announced: Option<Announced>,
@@ -108,7 +111,13 @@ pub(crate) fn cache_dir() -> PathBuf {
 impl Serving {
     pub(crate) fn new(host: Arc<Host>) -> Serving {
         let exporter = Exporter::start(&host);
-        Serving { host, stop: Stop::default(), servers: JoinSet::new(), exporter, _announced: None }
+        let servers = JoinSet::new();
+        Serving { host, stop: Stop::default(), fleet: None, servers, exporter, _announced: None }
+    }
+
+    /// Lets the apps be changed while they run.
+    pub(crate) fn with_fleet(self, fleet: &Arc<Fleet>) -> Serving {
+        Serving { fleet: Some(Arc::clone(fleet)), ..self }
     }
 
     /// Serves the apps; the answer is the address with the port that the system chose.
@@ -126,7 +135,9 @@ impl Serving {
     /// Serves metrics and health.
     pub(crate) fn management(&mut self, address: SocketAddr) -> Result<SocketAddr, Error> {
         let host = Arc::clone(&self.host);
-        self.listen(address, Arc::new(Management { host }))
+        let token = std::env::var("DHOW_MANAGEMENT_TOKEN").ok().filter(|token| !token.is_empty());
+        let live = self.fleet.clone().map(Live::new).zip(token);
+        self.listen(address, Arc::new(Management { host, live }))
     }
 
     /// Serves the Dapr API to programs outside. They may use every component and invoke every app.
@@ -135,7 +146,7 @@ impl Serving {
         address: SocketAddr,
         api: Arc<dhow_api::dapr::Dapr>,
     ) -> Result<SocketAddr, Error> {
-        let scope = self.host.outside_scope(OUTSIDE).await;
+        let scope = self.host.shared_scope(OUTSIDE).await;
         let scope = scope.map_err(|error| Error::new(error.to_string()))?;
         let token = token("DAPR_API_TOKEN");
         self.listen(address, Arc::new(dhow_api::dapr::DaprFace { api, scope, token }))
@@ -157,7 +168,8 @@ impl Serving {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         info.control = path.clone();
         let announced = hosts::announce(info)?;
-        let control = Control { host: Arc::clone(&self.host), stop: self.stop.clone() };
+        let live = self.fleet.clone().map(Live::new);
+        let control = Control { host: Arc::clone(&self.host), live, stop: self.stop.clone() };
         let stop = self.stop.clone();
         self.servers.spawn(Listener::Unix(listener).serve(Arc::new(control), stop, GRACE));
         Ok(announced)

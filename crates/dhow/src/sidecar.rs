@@ -128,7 +128,7 @@ impl Sidecar {
         let max_message = spec.max_body.map_or(MAX_MESSAGE, bytes);
         let scope = Arc::clone(app.scope());
         let grpc = GrpcFace::new(Arc::clone(&api), Arc::clone(&scope), token.clone(), max_message);
-        let http = DaprFace { api: Arc::clone(&api), scope, token };
+        let http = DaprFace { api: Arc::clone(&api), scope: Arc::new(scope.into()), token };
         let ports = ports::open(&mut serving, &spec, Arc::new(http), Arc::new(grpc))?;
         let info = HostInfo::new("run", &spec.app_id, data_dir);
         let info = info.with_api_addr(ports.http).with_management_addr(ports.metrics);

@@ -7,9 +7,8 @@ use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
-use dhow_artifacts::Source;
 use dhow_artifacts::access::Access;
-use dhow_host::{App, AppSpec, Components, Host, Module, ModuleError};
+use dhow_host::{App, AppSpec, Components, Fleet};
 use dhow_resources::component::Component;
 use dhow_resources::configuration;
 use dhow_resources::load::{Resources, load_dirs};
@@ -22,12 +21,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::task::JoinSet;
-
-/// Apps that are prepared at the same time. Compiling one uses all cores; this many keep them busy while
-/// others are read and linked.
-const AT_ONCE: usize = 4;
 
 /// Run all apps of a manifest until they are stopped
 #[derive(clap::Args, Debug)]
@@ -119,7 +112,9 @@ impl Up {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
-        let mut serving = Serving::new(Arc::clone(&host));
+        let fleet = Fleet::new(&host, Some(&data_dir.join("live")), self.fetching.access());
+        let fleet = fleet.map_err(|error| Error::new(error.to_string()))?;
+        let mut serving = Serving::new(Arc::clone(&host)).with_fleet(&fleet);
         host.trust_in(self.trust.load(&manifest.trust)?).await;
         let api = Dapr::new(&host, None, ApiOptions::default());
         host.serve_runtime_api(Arc::clone(&api) as _);
@@ -150,10 +145,9 @@ impl Up {
             }
         };
         let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))?) } else { None };
-        let mut fleet =
-            Fleet { host: Arc::clone(&host), current: BTreeMap::new(), access: self.fetching.access() };
-        fleet.update(&manifest).await?;
-        let app_ids: Vec<String> = fleet.current.keys().cloned().collect();
+        let access = self.fetching.access();
+        update(&fleet, &manifest, &access).await?;
+        let app_ids: Vec<String> = manifest.apps.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;
 
         let name = std::path::absolute(&path)
@@ -161,7 +155,7 @@ impl Up {
             .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
         let info = HostInfo::new("up", name.as_deref().unwrap_or("dhow"), &data_dir).with_addr(addr);
         serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
-        tell(&fleet, addr, api_addr, management_addr);
+        tell(&manifest, addr, api_addr, management_addr);
         for (addr, app_id) in &ports {
             crate::say(format_args!("  app {app_id}: http://{addr}"));
         }
@@ -184,10 +178,10 @@ impl Up {
                         changes.follow(watched(&manifest))?;
                     }
                     // An app that is not trusted any more answers nothing from here on, whatever comes next.
-                    for refused in fleet.host.trust_in(trust.load(&manifest.trust)?).await {
+                    for refused in fleet.host().trust_in(trust.load(&manifest.trust)?).await {
                         tracing::error!("it answers nothing from now on: {refused}");
                     }
-                    fleet.update(&manifest).await
+                    update(&fleet, &manifest, &access).await
                 };
                 match reloaded.await {
                     Ok(0) => {}
@@ -204,110 +198,42 @@ impl Up {
     }
 }
 
-/// The apps of a manifest, as they run.
-struct Fleet {
-    host: Arc<Host>,
-    current: BTreeMap<String, (AppSpec, Arc<App>)>,
-    /// How registries are spoken with.
-    access: Access,
+/// Makes the host run what the manifest says; the answer is how many apps are new, changed or gone. If one app cannot be
+/// prepared, everything stays as it was.
+async fn update(fleet: &Arc<Fleet>, manifest: &Manifest, access: &Access) -> Result<usize, Error> {
+    let progress = progress(manifest.apps.len());
+    let specs = manifest.apps.iter().map(|(app_id, app)| {
+        let mut spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
+        spec.source = spec.source.with_access(access);
+        spec
+    });
+    let verify = |apps: &BTreeMap<String, Arc<App>>| wrong_filters(manifest, apps);
+    let shown = progress.clone();
+    let seen = move |app_id: Option<&str>| match app_id {
+        Some(app_id) => shown.set_message(app_id.to_owned()),
+        None => shown.inc(1),
+    };
+    let changed = fleet.configure(specs.collect(), verify, seen).await;
+    progress.finish_and_clear();
+    changed.map_err(|failures| Error::new(failures.join("\n")))
 }
 
-impl Fleet {
-    /// Makes the host run what the manifest says; the answer is how many apps are new, changed or gone. If
-    /// one app cannot be prepared, everything stays as it was.
-    async fn update(&mut self, manifest: &Manifest) -> Result<usize, Error> {
-        let progress = progress(manifest.apps.len());
-        // Apps of one module come one after the other, so that no more modules are held than are at work.
-        let mut shares: BTreeMap<Source, Vec<AppSpec>> = BTreeMap::new();
-        for (app_id, app) in &manifest.apps {
-            let mut spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
-            spec.source = spec.source.with_access(&self.access);
-            shares.entry(spec.source.clone()).or_default().push(spec);
-        }
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
-        let mut preparing = JoinSet::new();
-        for (source, specs) in shares {
-            let shared = Arc::new(Shared { source, module: OnceCell::new() });
-            for spec in specs {
-                // The semaphore is never closed.
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                let (host, shared) = (Arc::clone(&self.host), Arc::clone(&shared));
-                let current = self.current.get(&spec.app_id).cloned();
-                let progress = progress.clone();
-                preparing.spawn(async move {
-                    let _slot = slot;
-                    let prepared = match current {
-                        Some((known, app)) if known == spec && shared.is_still(&app).await => {
-                            Ok((spec, app, false))
-                        }
-                        known => {
-                            let version = known.map_or(1, |(_, app)| app.version + 1);
-                            progress.set_message(spec.app_id.clone());
-                            let module = shared.module().await;
-                            host.prepare(spec.clone(), module, version).await.map(|app| (spec, app, true))
-                        }
-                    };
-                    progress.inc(1);
-                    prepared
-                });
+/// Apps that are named as filters and are none.
+fn wrong_filters(manifest: &Manifest, apps: &BTreeMap<String, Arc<App>>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (app_id, app) in &manifest.apps {
+        for filter in &app.filters {
+            if apps.get(&filter.app_id).is_some_and(|filter| !filter.is_filter()) {
+                let (file, line, name) = (manifest.file.display(), filter.line, &filter.app_id);
+                failures.push(format!(
+                    "{file}:{line}:{}: apps.{app_id}.filters: app {name:?} is no filter: its module does not \
+                     speak proxy-wasm",
+                    filter.column
+                ));
             }
         }
-        let mut next = BTreeMap::new();
-        let mut failures = Vec::new();
-        let mut changed = 0;
-        while let Some(prepared) = preparing.join_next().await {
-            match prepared {
-                Ok(Ok((spec, app, is_new))) => {
-                    changed += usize::from(is_new);
-                    next.insert(spec.app_id.clone(), (spec, app));
-                }
-                Ok(Err(error)) => failures.push(error.to_string()),
-                Err(panicked) => failures.push(panicked.to_string()),
-            }
-        }
-        progress.finish_and_clear();
-        for (app_id, app) in &manifest.apps {
-            for filter in &app.filters {
-                if next.get(&filter.app_id).is_some_and(|(_, filter)| !filter.is_filter()) {
-                    let (file, line, name) = (manifest.file.display(), filter.line, &filter.app_id);
-                    failures.push(format!(
-                        "{file}:{line}:{}: apps.{app_id}.filters: app {name:?} is no filter: its module does not \
-                         speak proxy-wasm",
-                        filter.column
-                    ));
-                }
-            }
-        }
-        if !failures.is_empty() {
-            failures.sort();
-            return Err(Error::new(failures.join("\n")));
-        }
-        changed += self.current.keys().filter(|app_id| !next.contains_key(*app_id)).count();
-        self.current = next;
-        self.host.replace(self.current.values().map(|(_, app)| Arc::clone(app)).collect());
-        Ok(changed)
     }
-}
-
-/// A module and the apps that share it: read when the first of them needs it, gone with the last.
-struct Shared {
-    source: Source,
-    module: OnceCell<Result<Arc<Module>, ModuleError>>,
-}
-
-impl Shared {
-    async fn module(&self) -> Result<Arc<Module>, ModuleError> {
-        self.module.get_or_init(async || Module::read(&self.source).await.map(Arc::new)).await.clone()
-    }
-
-    /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same; a tag may lead
-    /// elsewhere now.
-    async fn is_still(&self, app: &App) -> bool {
-        !matches!(self.source, Source::Path(_) | Source::Oci(_))
-            || self.module().await.is_ok_and(|module| {
-                app.module().is_some_and(|known| known.program.digest == module.program.digest)
-            })
-    }
+    failures
 }
 
 /// Files whose change means a reload.
@@ -401,15 +327,15 @@ fn denies(pattern: &str, component: &Component) -> bool {
     kind.eq_ignore_ascii_case(&component.component_type) && same_version
 }
 
-fn tell(fleet: &Fleet, addr: SocketAddr, api: Option<SocketAddr>, management: Option<SocketAddr>) {
-    let count = fleet.current.len();
+fn tell(manifest: &Manifest, addr: SocketAddr, api: Option<SocketAddr>, management: Option<SocketAddr>) {
+    let count = manifest.apps.len();
     crate::say(format_args!(
         "{count} app{} up on http://{addr} (Ctrl-C stops)",
         if count == 1 { "" } else { "s" }
     ));
-    for (app_id, (spec, _)) in fleet.current.iter().take(20) {
-        let name = spec.hosts.first().map_or(String::new(), |host| format!(" for {host}"));
-        match spec.routes.as_slice() {
+    for (app_id, app) in manifest.apps.iter().take(20) {
+        let name = app.hosts.first().map_or(String::new(), |host| format!(" for {host}"));
+        match app.routes.as_slice() {
             [] => crate::say(format_args!("  {app_id}: reached by invocation")),
             routes => crate::say(format_args!("  {app_id}: {}{name}", routes.join(", "))),
         }

@@ -122,6 +122,20 @@ impl Command {
         self.execute(builder, Origin::default(), deadline, ports).await
     }
 
+    /// Makes an instance that is not run. A core module may be its own start function, and is left alone.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        let host = |error: wasmtime::Error| Failure::Host(format!("{error:#}"));
+        let builder = command(&self.setup, &self.setup.args, Stdio::Lines, &Ports::new());
+        let wasi = builder.map_err(host)?.build();
+        let mut store = new_store(self.kind.engine(), &self.setup, wasi, Origin::default());
+        let instance = match &self.kind {
+            CommandKind::Component2(pre) => pre.instantiate_async(&mut store).await.map(drop),
+            CommandKind::Component3(pre) => pre.instantiate_async(&mut store).await.map(drop),
+            CommandKind::Module(_) | CommandKind::Forms(_) => Ok(()),
+        };
+        instance.map_err(|error| Failure::of(&error, store.data().limiter.refused()))
+    }
+
     /// Runs the program under a prepared system interface, within this deadline.
     pub(crate) async fn execute(
         self: &Arc<Self>,

@@ -130,6 +130,14 @@ impl Events {
         receiver.await.map_err(|_| Failure::NoAnswer)
     }
 
+    /// Makes an instance that handles nothing.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        let wasi = service(&self.setup).map_err(|error| Failure::Host(format!("{error:#}")))?;
+        let mut store = new_store(self.pre.engine(), &self.setup, wasi, Origin::default());
+        let instance = self.pre.instantiate_async(&mut store).await;
+        instance.map(drop).map_err(|error| Failure::of(&error, store.data().limiter.refused()))
+    }
+
     async fn handle(&self, origin: Origin, work: Work) -> Result<Reply, Failure> {
         let wasi = service(&self.setup).map_err(|error| Failure::Host(format!("{error:#}")))?;
         let mut store = new_store(self.pre.engine(), &self.setup, wasi, origin);

@@ -138,6 +138,27 @@ impl Guest {
         }
     }
 
+    /// Makes one instance and throws it away, within the app's deadline: what traps or hangs at its start is known then.
+    /// Core modules with a start of their own are not begun, since that would run them.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        let _running = self.engine.running();
+        let deadline = self.setup.bounds.deadline;
+        let begun = async {
+            match &self.room {
+                Room::Http2(room) => room.probe().await,
+                Room::Http3(room) => room.probe().await,
+                Room::Command(room) => room.probe().await,
+                Room::Proxy(room) => room.probe().await,
+                Room::Wapc(room) => room.probe().await,
+                Room::Events => match &self.events {
+                    Some(events) => events.probe().await,
+                    None => Ok(()),
+                },
+            }
+        };
+        tokio::time::timeout(deadline, begun).await.map_err(|_| Failure::Deadline(deadline))?
+    }
+
     /// Runs a command to its end, within `deadline`; `ports` shows where it listens. The answer is its exit code. `None`
     /// if the guest is no command.
     pub async fn run(

@@ -87,6 +87,11 @@ impl Http2 {
         }
     }
 
+    /// Makes an instance that serves nobody.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        self.instance(Origin::default()).await.map(drop)
+    }
+
     pub(crate) fn sweep(&self) {
         let gone: Vec<Instance> = {
             let mut idle = self.idle.lock();

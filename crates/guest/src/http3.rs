@@ -32,11 +32,13 @@ const IDLE: Duration = Duration::from_secs(1);
 /// An app that exports `wasi:http/handler@0.3`.
 pub(crate) struct Http3 {
     handler: ProxyHandler<Service>,
+    service: Service,
     setup: Arc<Setup>,
 }
 
+#[derive(Clone)]
 struct Service {
-    pre: ProxyPre<GuestState>,
+    pre: Arc<ProxyPre<GuestState>>,
     wasmtime: wasmtime::Engine,
     setup: Arc<Setup>,
 }
@@ -56,9 +58,14 @@ struct Expiration {
 impl Http3 {
     pub(crate) fn new(pre: InstancePre<GuestState>, setup: Arc<Setup>) -> wasmtime::Result<Http3> {
         let wasmtime = pre.engine().clone();
-        let pre = ProxyPre::P3(ServicePre::new(pre)?);
-        let handler = ProxyHandler::new(Service { pre, wasmtime, setup: Arc::clone(&setup) });
-        Ok(Http3 { handler, setup })
+        let pre = Arc::new(ProxyPre::P3(ServicePre::new(pre)?));
+        let service = Service { pre, wasmtime, setup: Arc::clone(&setup) };
+        Ok(Http3 { handler: ProxyHandler::new(service.clone()), service, setup })
+    }
+
+    /// Makes an instance that serves nobody.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        self.service.instantiate().await.map(drop).map_err(|error| Failure::of(&error, None))
     }
 
     /// Delivers one invocation; the instance works in a task of its own.

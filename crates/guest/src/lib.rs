@@ -64,7 +64,6 @@ pub use outbound::HttpClient;
 pub use proxy::shared::{Vm, Vms};
 pub use proxy::{Passed, Passing};
 pub use setup::{
-    Bounds, CapabilityBinding, Directory, Level, LiveUpdates, MeterError, MeterKind, Meters, Output, Setup,
-    Stdio, Stream,
+    Bounds, CapabilityBinding, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream,
 };
 pub use sockets::Ports;

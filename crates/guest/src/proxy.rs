@@ -143,6 +143,13 @@ impl Proxy {
         }
     }
 
+    /// Makes an instance with its root context, and keeps it as the next request would.
+    pub(crate) async fn probe(self: &Arc<Self>) -> Result<(), Failure> {
+        let instance = self.instance(Origin::default()).await?;
+        self.keep(instance);
+        Ok(())
+    }
+
     pub(crate) fn sweep(&self) {
         let gone: Vec<Instance> = {
             let mut idle = self.idle.lock();

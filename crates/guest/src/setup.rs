@@ -1,8 +1,6 @@
 //! What an app is given when it runs.
 
 use crate::proxy::shared::Vm;
-use async_trait::async_trait;
-use bytes::Bytes;
 use dhow_blocks::invoke::RuntimeApi;
 use dhow_blocks::scope::Scope;
 use std::collections::BTreeMap;
@@ -34,8 +32,6 @@ pub struct Setup {
     pub vm: Arc<Vm>,
     /// Where capabilities of a waPC module lead to.
     pub bindings: Vec<CapabilityBinding>,
-    /// Replaces the app's module when its guest asks for that.
-    pub live_updates: Option<Arc<dyn LiveUpdates>>,
     /// What answers at the app's own Dapr endpoint.
     pub runtime_api: Option<Arc<dyn RuntimeApi>>,
     /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
@@ -67,14 +63,6 @@ pub struct CapabilityBinding {
     pub component: Option<String>,
     /// Values of the binding. Not shown by `Debug`.
     pub values: BTreeMap<String, String>,
-}
-
-/// Takes requests of guests that their own module be replaced (waPC's `PerformLiveUpdate`).
-#[async_trait]
-pub trait LiveUpdates: Send + Sync + 'static {
-    /// Replaces the module of an app, if whoever is in charge allows it. Returns when the new one is in its place, or
-    /// says why it is not.
-    async fn update(&self, app_id: &str, module: Bytes) -> Result<(), String>;
 }
 
 /// Longer than any program runs.

@@ -327,6 +327,12 @@ impl Wapc {
         Ok(answer)
     }
 
+    /// Starts an instance, which serves the next call.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        self.keep(Instance::start(&self.pre, &self.room, Origin::default()).await?);
+        Ok(())
+    }
+
     fn keep(&self, mut instance: Instance) {
         if !instance.may_go_on(self.room.setup.reuse) {
             return;

@@ -13,11 +13,12 @@ use crate::tracer::Tracer;
 use crate::trust::{Permit, Trust};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dhow_artifacts::Source;
-use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply};
+use dhow_blocks::invoke::{Channel, Invocation, InvokeError, Reply, Trigger};
 use dhow_blocks::scope::Scope;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::{Cache, Engine, Image, Program};
 use dhow_guest::{Failure, Guest, Invoked, Linkers, Ports, Setup, Stdio, Vms};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -86,6 +87,10 @@ pub struct App {
     pub(crate) auditor: Arc<Auditor>,
     /// What requests pass on their way to it.
     pub(crate) filters: Filters,
+    /// How its invocations ended.
+    pub(crate) outcomes: Outcomes,
+    /// A path that answers with a status below 400 when the app is well.
+    pub(crate) health: Option<String>,
     /// From the beginning of an invocation to its end; of a program outside, to the head of its answer.
     pub(crate) deadline: Duration,
     pub(crate) shared: Arc<Shared>,
@@ -95,6 +100,14 @@ pub struct App {
     /// Seconds since `born` at the last invocation.
     pub(crate) last_used: AtomicU64,
     pub(crate) born: Instant,
+}
+
+/// How the invocations of one version of an app ended, since it is there.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    answered: AtomicU64,
+    /// Of those, the ones that failed by the app's own fault: a status of 500 or above, a trap, no answer in time.
+    failed: AtomicU64,
 }
 
 /// What an app is made of.
@@ -109,6 +122,8 @@ pub enum Kind {
 pub struct Wasm {
     /// Where the module came from.
     pub source: Source,
+    /// The host's own copy of it, which is read in its place.
+    pub(crate) stored: Option<PathBuf>,
     /// What the module is.
     pub program: Arc<Program>,
     pub(crate) setup: Arc<Setup>,
@@ -137,7 +152,11 @@ impl App {
     /// reply.
     pub async fn invoke(self: &Arc<Self>, mut invocation: Invocation) -> Result<Reply, InvokeError> {
         let observed = Observed::begin(self, &mut invocation);
+        let is_own = invocation.trigger == Trigger::Host;
         let answer = self.admit(invocation).await;
+        if !is_own {
+            self.outcomes.count(&answer);
+        }
         observed.answered(answer)
     }
 
@@ -196,6 +215,7 @@ impl App {
             Ok(reply) => Ok(reply.map(|body| body.until_ended(admitted))),
             Err(error) => {
                 self.metrics.failures.inc();
+                self.outcomes.failed();
                 let trace_id = format!("{:032x}", admitted.trace.trace_id);
                 tracing::error!(app_id = &*self.app_id, trace_id, "invocation failed: {error}");
                 Err(error)
@@ -378,9 +398,15 @@ impl Drop for Tended {
 // === impl Wasm ===
 
 impl Wasm {
-    pub(crate) fn new(source: Source, program: Arc<Program>, setup: Arc<Setup>) -> Wasm {
+    pub(crate) fn new(
+        source: Source,
+        stored: Option<PathBuf>,
+        program: Arc<Program>,
+        setup: Arc<Setup>,
+    ) -> Wasm {
         Wasm {
             source,
+            stored,
             program,
             setup,
             guest: ArcSwapOption::empty(),
@@ -395,7 +421,9 @@ impl Wasm {
             return self.link(shared, &image);
         }
         // The compiled code was evicted: compile again, if the module is still the same.
-        let module = Module::read(&self.source).await.map_err(|error| error.to_string())?;
+        let stored = self.stored.clone().map(Source::Path);
+        let source = stored.as_ref().unwrap_or(&self.source);
+        let module = Module::read(source).await.map_err(|error| error.to_string())?;
         if module.program.digest != self.program.digest {
             return Err(format!("{} changed since the app was registered; reload the host", self.source));
         }
@@ -483,6 +511,7 @@ impl Admitted {
 impl Invoked for Admitted {
     fn failed(&mut self, failure: &Failure) {
         self.app.metrics.failures.inc();
+        self.app.outcomes.failed();
         self.app.log(failure, self.trace);
     }
 }
@@ -501,6 +530,39 @@ impl Drop for Admitted {
             elapsed = ?self.since.elapsed(),
             "invocation ended"
         );
+    }
+}
+
+// === impl Outcomes ===
+
+impl Outcomes {
+    /// Counts an invocation whose head was answered, or that failed before. Failures of the guest itself are counted
+    /// where they are told, since they may also come later.
+    fn count(&self, answer: &Result<Reply, InvokeError>) {
+        let failed = match answer {
+            Ok(reply) => reply.status().is_server_error(),
+            Err(InvokeError::NotLoadable { .. }) => true,
+            Err(
+                InvokeError::GuestFailed { .. }
+                | InvokeError::DeadlineExceeded { .. }
+                | InvokeError::Unreachable { .. },
+            ) => false,
+            // The host's doing, or the client's.
+            Err(_) => return,
+        };
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.failed();
+        }
+    }
+
+    fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many were answered, and of those so many failed.
+    pub(crate) fn so_far(&self) -> (u64, u64) {
+        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::metrics::Metrics;
 use crate::resiliency::Resiliency;
+use arc_swap::ArcSwap;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::jobs::Jobs;
@@ -23,7 +24,7 @@ use dhow_resources::resiliency::defaults::{ComponentBlock, Direction};
 use dhow_resources::subscription::Subscription;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The components of a host.
 pub struct Components {
-    components: Vec<Component>,
+    /// As they are declared now; replaced whole.
+    declared: ArcSwap<Vec<Component>>,
     data_dir: PathBuf,
     namespace: String,
     resiliency: Arc<Resiliency>,
@@ -52,6 +54,10 @@ pub struct Components {
 
 /// Name, type and metadata: blocks have names of their own, so one name may stand for several components.
 type ComponentKey = (String, String, Vec<(String, String)>);
+
+/// Open components that are on their way out.
+#[derive(Default)]
+pub(crate) struct Aside(HashMap<ComponentKey, Arc<OnceCell<Opened>>>);
 
 /// A component that cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,7 +98,7 @@ impl Components {
         Components {
             secret_scopes: scopes.collect(),
             configuration,
-            components: resources.components,
+            declared: ArcSwap::from_pointee(resources.components),
             data_dir: data_dir.to_owned(),
             namespace: std::env::var("NAMESPACE").unwrap_or_else(|_| "default".to_owned()),
             resiliency,
@@ -110,7 +116,8 @@ impl Components {
     pub async fn of_app(&self, app_id: &str, metrics: &Metrics) -> Result<Providers, ComponentError> {
         let mut providers = Providers { jobs: self.jobs.clone(), ..Providers::default() };
         let mut outboxes = Vec::new();
-        let seen = self.components.iter();
+        let declared = self.declared();
+        let seen = declared.iter();
         let seen = seen.filter(|component| is_served(component) && component.is_in_scope(app_id));
         let opened = join_all(seen.map(|component| async move {
             let opened = self.open(component, app_id).await;
@@ -140,7 +147,7 @@ impl Components {
             }
         }
         for (info, opened) in &self.embedded {
-            if self.components.iter().any(|component| component.name == info.name) {
+            if declared.iter().any(|component| component.name == info.name) {
                 continue;
             }
             let view = View { components: self, app_id, metrics, metadata: &[] };
@@ -177,12 +184,13 @@ impl Components {
 
     /// The input bindings that this app may get events of, out of what it sees.
     pub fn inputs(&self, providers: &Providers) -> Vec<Input> {
+        let declared = self.declared();
         let inputs = providers.bindings.values().filter(|bound| bound.provider.is_input());
         let inputs = inputs.filter_map(|bound| {
             let named = |found: &&Component| {
                 found.name == bound.component.name && found.component_type.starts_with("bindings.")
             };
-            let component = self.components.iter().find(named)?;
+            let component = declared.iter().find(named)?;
             let plain = |name: &str| match component.metadata_value(name) {
                 Some(MetadataValue::Plain(value)) => Some(value.trim()).filter(|value| !value.is_empty()),
                 _ => None,
@@ -196,8 +204,29 @@ impl Components {
     }
 
     /// Components of blocks that this version does not have; an operator should hear of them.
-    pub fn unsupported(&self) -> impl Iterator<Item = &Component> {
-        self.components.iter().filter(|component| !is_served(component))
+    pub fn unsupported(&self) -> Vec<Component> {
+        self.declared().iter().filter(|component| !is_served(component)).cloned().collect()
+    }
+
+    /// The components that resources declare.
+    pub fn declared(&self) -> Arc<Vec<Component>> {
+        self.declared.load_full()
+    }
+
+    /// Declares other components from now on. Apps have what they have; those that are prepared from here on see the new
+    /// ones.
+    pub(crate) fn declare(&self, components: Vec<Component>) {
+        self.declared.store(Arc::new(components));
+    }
+
+    /// Forgets what is open of the components of these names, so that it is opened anew; the caller closes it.
+    pub(crate) fn set_aside(&self, names: &BTreeSet<String>) -> Aside {
+        Aside(self.open.lock().extract_if(|(name, ..), _| names.contains(name)).collect())
+    }
+
+    /// Takes that back.
+    pub(crate) fn put_back(&self, aside: Aside) {
+        self.open.lock().extend(aside.0);
     }
 
     /// Components that could not be opened, and why.
@@ -207,8 +236,9 @@ impl Components {
 
     /// Those of the components that this app would see.
     pub fn failures_of(&self, app_id: &str) -> BTreeMap<String, String> {
+        let declared = self.declared();
         let mine = |name: &str| {
-            self.components.iter().any(|component| component.name == name && component.is_in_scope(app_id))
+            declared.iter().any(|component| component.name == name && component.is_in_scope(app_id))
         };
         let failures = self.failures.lock();
         let mine = failures.iter().filter(|(name, _)| mine(name));
@@ -228,6 +258,19 @@ impl Components {
         if let Some(jobs) = &self.jobs {
             jobs.close().await;
         }
+    }
+
+    /// Opens a component to see whether it can be; templates are filled in for no app. One that says `ignoreErrors` is
+    /// not tried.
+    pub(crate) async fn try_open(&self, component: &Component) -> Result<(), ComponentError> {
+        let for_apps = component
+            .metadata
+            .iter()
+            .any(|item| matches!(&item.value, MetadataValue::Plain(value) if value.contains('{')));
+        if component.ignore_errors || for_apps {
+            return Ok(());
+        }
+        self.open(component, "").await.map(drop).map_err(|reason| failed(component, reason))
     }
 
     /// The component with its metadata as this app sees them, opened if it was not.
@@ -326,7 +369,8 @@ impl Components {
             }
         };
         let named = |found: &&Component| found.name == store_name;
-        let opened = match self.components.iter().find(named) {
+        let declared = self.declared();
+        let opened = match declared.iter().find(named) {
             // A secret store whose own metadata refer to secrets would be a circle.
             Some(store) if store.name == resource => {
                 return Err(format!("secret store {store_name:?} refers to itself"));
@@ -360,8 +404,17 @@ impl Components {
     }
 }
 
+// === impl Aside ===
+
+impl Aside {
+    /// Closes them; what was accepted is finished first.
+    pub(crate) async fn close(&self) {
+        join_all(self.0.values().filter_map(|opened| opened.get()).map(Opened::close)).await;
+    }
+}
+
 /// Whether the component is of a block that there is; which types it has is the registry's matter.
-fn is_served(component: &Component) -> bool {
+pub(crate) fn is_served(component: &Component) -> bool {
     let block = component.component_type.split('.').next().unwrap_or_default();
     let served = [
         "state",

@@ -2,23 +2,29 @@
 
 use crate::access::Access;
 use crate::app::{App, Shared, UnderWay};
-use crate::components::Components;
+use crate::components::{ComponentError, Components};
 use crate::functions::group::Groups;
 use crate::log::LogBook;
 use crate::metrics::{InvocationMeter, Metrics};
 use crate::routes::Routes;
 use crate::service::{self, Service};
+use crate::split::Split;
 use crate::tracer::{Tracer, with_environment};
 use crate::triggers::Triggers;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dhow_blocks::invoke::{Caller, Invocation, InvokeError, Invoker, Reply, RuntimeApi, Trigger};
+use dhow_blocks::scope::Scope;
+use dhow_blocks::update::LiveUpdate;
 use dhow_engine::{Cache, Engine};
-use dhow_guest::{HttpClient, Linkers, LiveUpdates, Output, Vms};
+use dhow_guest::{HttpClient, Linkers, Output, Vms};
+use http::HeaderMap;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Code of an app that was not used for this long is let go.
 const IDLE: Duration = Duration::from_secs(300);
@@ -48,14 +54,34 @@ pub struct Host {
     logs: Arc<LogBook>,
     client: Arc<HttpClient>,
     runtime_api: OnceLock<Arc<dyn RuntimeApi>>,
-    /// Takes requests of guests for another version of themselves.
-    live_updates: OnceLock<Arc<dyn LiveUpdates>>,
     elsewhere: OnceLock<Arc<dyn Invoker>>,
+    /// Who changes apps when one of them asks for it.
+    updates: OnceLock<Weak<dyn LiveUpdate>>,
+    /// What programs outside see, by their app-id; made anew when components change.
+    outside: Mutex<BTreeMap<Arc<str>, Arc<OutsideScope>>>,
     keep_loaded: bool,
     ready: AtomicBool,
     stopping: AtomicBool,
     started: Instant,
     this: Weak<Host>,
+}
+
+/// What programs outside see, as it is now.
+pub struct OutsideScope(ArcSwap<Scope>);
+
+// === impl OutsideScope ===
+
+impl OutsideScope {
+    /// For one request.
+    pub fn load(&self) -> Arc<Scope> {
+        self.0.load_full()
+    }
+}
+
+impl From<Arc<Scope>> for OutsideScope {
+    fn from(scope: Arc<Scope>) -> OutsideScope {
+        OutsideScope(ArcSwap::new(scope))
+    }
 }
 
 /// One version of everything that can be invoked; replaced whole.
@@ -64,6 +90,28 @@ struct Table {
     apps: BTreeMap<Arc<str>, Arc<App>>,
     routes: Routes,
     groups: Groups,
+    /// Newer versions that are tried, by app; almost always none.
+    splits: BTreeMap<Arc<str>, Split>,
+}
+
+// === impl Table ===
+
+impl Table {
+    /// The version of the app that an invocation with these headers gets.
+    fn version<'a>(&'a self, app: &'a Arc<App>, headers: &HeaderMap) -> &'a Arc<App> {
+        if self.splits.is_empty() {
+            return app;
+        }
+        match self.splits.get(&app.app_id) {
+            Some(split) if split.takes(headers) => &split.candidate,
+            _ => app,
+        }
+    }
+
+    /// Every version of every app.
+    fn versions(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.apps.values().chain(self.splits.values().map(|split| &split.candidate))
+    }
 }
 
 // === impl Host ===
@@ -99,8 +147,9 @@ impl Host {
             logs: Arc::default(),
             client: Arc::default(),
             runtime_api: OnceLock::new(),
-            live_updates: OnceLock::new(),
             elsewhere: OnceLock::new(),
+            updates: OnceLock::new(),
+            outside: Mutex::default(),
             keep_loaded: options.keep_loaded,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -112,6 +161,30 @@ impl Host {
     /// Says what answers at the guests' own Dapr endpoint; once, before the first app is prepared.
     pub fn serve_runtime_api(&self, api: Arc<dyn RuntimeApi>) {
         let _ = self.runtime_api.set(api);
+    }
+
+    /// Says who changes apps when one of them asks for it; once.
+    pub(crate) fn serve_updates<U: LiveUpdate + 'static>(&self, updates: &Arc<U>) {
+        let updates: Weak<U> = Arc::downgrade(updates);
+        let _ = self.updates.set(updates);
+    }
+
+    /// What programs outside see under this app-id, also when components change.
+    pub async fn shared_scope(self: &Arc<Self>, app_id: &str) -> Result<Arc<OutsideScope>, ComponentError> {
+        let scope = self.outside_scope(app_id).await?;
+        let shared = Arc::new(OutsideScope(ArcSwap::new(Arc::clone(&scope))));
+        self.outside.lock().insert(Arc::clone(&scope.app_id), Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    /// Shows programs outside the components as they are declared now.
+    pub(crate) async fn refresh_outside(self: &Arc<Self>) -> Result<(), ComponentError> {
+        let known: Vec<Arc<OutsideScope>> = self.outside.lock().values().cloned().collect();
+        for shared in known {
+            let scope = self.outside_scope(&shared.load().app_id).await?;
+            shared.0.store(scope);
+        }
+        Ok(())
     }
 
     /// Says who is asked for apps that are not here; once.
@@ -126,7 +199,18 @@ impl Host {
 
     /// The same, with ids that stand for several of the apps.
     pub(crate) fn replace_grouped(&self, apps: Vec<Arc<App>>, groups: Groups) {
+        self.install(apps, groups, Vec::new());
+    }
+
+    /// The same, with newer versions of some of the apps that share their invocations.
+    pub(crate) fn replace_split(&self, apps: Vec<Arc<App>>, splits: Vec<Split>) -> Option<JoinHandle<()>> {
+        self.install(apps, Groups::default(), splits)
+    }
+
+    /// Swaps the table. What is answered ends when the new apps receive what they want.
+    fn install(&self, apps: Vec<Arc<App>>, groups: Groups, splits: Vec<Split>) -> Option<JoinHandle<()>> {
         let mut table = Table { groups, ..Table::default() };
+        table.splits.extend(splits.into_iter().map(|split| (Arc::clone(&split.candidate.app_id), split)));
         for app in apps {
             for prefix in &app.routes {
                 if app.hosts.is_empty() {
@@ -138,27 +222,29 @@ impl Host {
             }
             table.apps.insert(Arc::clone(&app.app_id), app);
         }
-        for app in table.apps.values() {
+        for app in table.versions() {
             app.filters.resolve(&table.apps);
             app.tend();
         }
         let table = Arc::new(table);
         let old = self.table.swap(Arc::clone(&table));
-        service::settle(old.apps.values(), table.apps.values());
+        service::settle(old.versions(), table.versions());
         self.ready.store(true, Ordering::Release);
-        if let Some(host) = self.this.upgrade() {
+        self.this.upgrade().map(|host| {
             tokio::spawn(async move {
                 host.triggers.settle(&host).await;
-                // Programs outside are asked when they are up: `listen_for`.
-                let apps = host.apps().into_iter().filter(|app| app.module().is_some());
-                host.triggers.refresh(&host, &apps.collect::<Vec<_>>()).await;
-            });
-        }
+                // Programs outside are asked when they are up: `listen_for`. What was there before was asked before.
+                let is_new =
+                    |app: &Arc<App>| !old.apps.get(&app.app_id).is_some_and(|known| Arc::ptr_eq(known, app));
+                let apps = host.apps().into_iter().filter(|app| app.module().is_some() && is_new(app));
+                host.triggers.refresh(&host, apps.collect()).await;
+            })
+        })
     }
 
     /// Begins to receive what this app wants: its topics, the events of its bindings.
     pub async fn listen_for(self: &Arc<Self>, app: &Arc<App>) {
-        self.triggers.refresh(self, std::slice::from_ref(app)).await;
+        self.triggers.refresh(self, vec![Arc::clone(app)]).await;
     }
 
     /// What starts invocations by itself.
@@ -166,9 +252,23 @@ impl Host {
         &self.triggers
     }
 
-    /// The app that answers a request from outside.
-    pub fn route(&self, host: Option<&str>, path: &str) -> Option<Arc<App>> {
-        self.table.load().routes.find(host, path).cloned()
+    /// The app that answers a request from outside, in the version that these headers get.
+    pub fn route(&self, host: Option<&str>, path: &str, headers: &HeaderMap) -> Option<Arc<App>> {
+        let table = self.table.load();
+        table.routes.find(host, path).map(|app| Arc::clone(table.version(app, headers)))
+    }
+
+    /// The app of that id, in the version that an invocation gets. The host's own questions are for the one that runs.
+    fn version(&self, app_id: &str, invocation: &Invocation) -> Option<Arc<App>> {
+        let table = self.table.load();
+        if let Some(app) = table.groups.pick(app_id) {
+            return Some(app);
+        }
+        let app = table.apps.get(app_id)?;
+        Some(Arc::clone(match invocation.trigger {
+            Trigger::Host => app,
+            _ => table.version(app, invocation.request.headers()),
+        }))
     }
 
     /// The app of that id; of several that share it, the one whose turn it is.
@@ -187,9 +287,14 @@ impl Host {
         self.table.load().apps.values().cloned().collect()
     }
 
+    /// The newer version that is tried beside an app.
+    pub fn candidate(&self, app_id: &str) -> Option<Arc<App>> {
+        self.table.load().splits.get(app_id).map(|split| Arc::clone(&split.candidate))
+    }
+
     /// Lets go of what has not been used for a while; to be called every few seconds.
     pub fn sweep(&self) {
-        for app in self.table.load().apps.values() {
+        for app in self.table.load().versions() {
             app.sweep(IDLE);
         }
     }
@@ -198,7 +303,8 @@ impl Host {
     /// closes the providers. The answer is how many invocations were cut off.
     pub async fn shut_down(&self, grace: Duration) -> usize {
         self.stopping.store(true, Ordering::SeqCst);
-        let apps = self.apps();
+        let table = self.table.load_full();
+        let apps: Vec<&Arc<App>> = table.versions().collect();
         let services: Vec<&Service> = apps.iter().filter_map(|app| app.service()).collect();
         for service in &services {
             service.close();
@@ -254,7 +360,9 @@ impl Host {
         app_id: &str,
         mut invocation: Invocation,
     ) -> Result<Reply, InvokeError> {
-        let Some(app) = self.app(app_id) else { return self.deliver(None, app_id, invocation).await };
+        let Some(app) = self.version(app_id, &invocation) else {
+            return self.deliver(None, app_id, invocation).await;
+        };
         if let Some(calls) = &app.metrics.calls {
             calls.received(caller);
         }
@@ -318,18 +426,12 @@ impl Host {
         Arc::clone(&self.client)
     }
 
-    /// Serves what guests ask for with `PerformLiveUpdate`. Apps that were prepared before know nothing of it, so this
-    /// comes first.
-    pub fn serve_live_updates(&self, updates: Arc<dyn LiveUpdates>) {
-        let _ = self.live_updates.set(updates);
-    }
-
-    pub(crate) fn live_updates(&self) -> Option<Arc<dyn LiveUpdates>> {
-        self.live_updates.get().cloned()
-    }
-
     pub(crate) fn runtime_api(&self) -> Option<Arc<dyn RuntimeApi>> {
         self.runtime_api.get().cloned()
+    }
+
+    pub(crate) fn updates(&self) -> Option<Weak<dyn LiveUpdate>> {
+        self.updates.get().cloned()
     }
 
     pub(crate) fn keeps_loaded(&self) -> bool {
@@ -346,7 +448,7 @@ impl Host {
 #[async_trait]
 impl Invoker for Host {
     async fn invoke(&self, app_id: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
-        self.deliver(self.app(app_id).as_ref(), app_id, invocation).await
+        self.deliver(self.version(app_id, &invocation).as_ref(), app_id, invocation).await
     }
 }
 

@@ -7,6 +7,10 @@
 //! | [`module`] | a module, read and recognised once for all apps that share it |
 //! | [`functions`] | Layotto's functions: modules that are reached by the id that they declare |
 //! | [`prepare`] | from a manifest entry to an app that can run |
+//! | [`fleet`] | the apps that a manifest describes, and what changes of them while the host runs |
+//! | [`split`] | two versions that share invocations |
+//! | [`binding`] | components that are given to an app or taken from it while it runs |
+//! | `health` | whether a version can serve |
 //! | [`service`] | programs that listen: started, supervised, drained |
 //! | [`components`] | from resources to open providers |
 //! | [`resiliency`] | from resources to the policies of targets |
@@ -26,10 +30,13 @@
 mod access;
 pub mod app;
 mod audit;
+pub mod binding;
 pub mod components;
 mod expression;
 mod filters;
+pub mod fleet;
 pub mod functions;
+mod health;
 pub mod host;
 pub mod log;
 pub mod metrics;
@@ -39,13 +46,15 @@ pub mod prepare;
 pub mod resiliency;
 pub mod routes;
 pub mod service;
+pub mod split;
 pub mod tracer;
 pub mod triggers;
 pub mod trust;
 
 pub use app::{App, Kind};
 pub use components::{ComponentError, Components};
-pub use host::{Host, HostOptions};
+pub use fleet::{Fleet, FleetError};
+pub use host::{Host, HostOptions, OutsideScope};
 pub use log::LogBook;
 pub use module::{Module, ModuleError};
 pub use prepare::{AppSpec, PrepareError};

@@ -52,11 +52,20 @@ impl Module {
     ) -> Result<Module, ModuleError> {
         let file = dhow_artifacts::read_module(source, DEFAULT_LIMIT, progress).await;
         let file = file.map_err(|error| ModuleError::Fetch(Arc::new(error)))?;
+        Module::recognised(file, source.to_string()).await
+    }
+
+    /// Recognises a module that came over the network.
+    pub(crate) async fn of_bytes(file: Bytes) -> Result<Module, ModuleError> {
+        Module::recognised(file, "the uploaded module".to_owned()).await
+    }
+
+    async fn recognised(file: Bytes, name: String) -> Result<Module, ModuleError> {
         // A large module takes long to read through; the executor's threads have other work.
         let recognised = tokio::task::spawn_blocking(move || Module::recognise(file)).await;
         recognised
             .unwrap_or_else(|panicked| Err(panicked.to_string()))
-            .map_err(|reason| ModuleError::Unusable { file: source.to_string(), reason })
+            .map_err(|reason| ModuleError::Unusable { file: name, reason })
     }
 
     pub(crate) fn recognise(file: Bytes) -> Result<Module, String> {

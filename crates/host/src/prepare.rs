@@ -1,9 +1,11 @@
 //! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
-use crate::app::{Admission, App, Kind, Wasm};
+use crate::app::{Admission, App, Kind, Outcomes, Wasm};
 use crate::audit::Auditor;
+use crate::binding::{self, BindError, Binding};
 use crate::components::ComponentError;
 use crate::filters::Filters;
+use crate::fleet::UPLOAD;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
 use crate::service::Service;
@@ -18,6 +20,7 @@ use dhow_engine::{Limits, Program};
 use dhow_guest::{Bounds, CapabilityBinding, Directory, Guest, Setup};
 use dhow_resources::manifest::{AppConfig, CapabilityConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
@@ -30,6 +33,8 @@ pub struct AppSpec {
     pub app_id: String,
     /// Where its module is.
     pub source: Source,
+    /// The host's own copy of the module, if it has one.
+    pub stored: Option<PathBuf>,
     /// Path prefixes; without any the app is reached by invocation only.
     pub routes: Vec<String>,
     /// Host names; without any, every name.
@@ -44,10 +49,14 @@ pub struct AppSpec {
     pub dirs: Vec<Directory>,
     /// Invocations that an instance may serve; none: as the ABI has it.
     pub reuse: Option<u32>,
+    /// A path that answers with a status below 400 when the app is well.
+    pub health: Option<String>,
+    /// Components that the app has, or has not, beside what its manifest grants.
+    pub bindings: Vec<Binding>,
     /// Apps that requests pass on their way to it, in this order; all speak proxy-wasm.
     pub filters: Vec<String>,
     /// Where capabilities of a waPC module lead to.
-    pub bindings: Vec<CapabilityBinding>,
+    pub capabilities: Vec<CapabilityBinding>,
     /// What is allowed.
     pub grants: Grants,
     /// How much.
@@ -92,6 +101,9 @@ pub enum PrepareError {
     /// A component for the app is broken.
     #[error(transparent)]
     Component(#[from] ComponentError),
+    /// A component that the app was bound to is not there for it.
+    #[error(transparent)]
+    Binding(#[from] BindError),
 }
 
 /// Default admission: as much as one machine sensibly runs, and a queue that a short burst fits in.
@@ -100,11 +112,20 @@ pub const DEFAULT_ADMISSION: Admission = Admission { running: 128, queued: 1024 
 // === impl AppSpec ===
 
 impl AppSpec {
+    /// Where its module came from, for people.
+    pub(crate) fn origin(&self) -> String {
+        match &self.source {
+            Source::Stdin => UPLOAD.to_owned(),
+            source => source.to_string(),
+        }
+    }
+
     /// An app with defaults everywhere and no grants.
     pub fn new(app_id: impl Into<String>, source: Source) -> AppSpec {
         AppSpec {
             app_id: app_id.into(),
             source,
+            stored: None,
             routes: Vec::new(),
             hosts: Vec::new(),
             args: Vec::new(),
@@ -112,8 +133,10 @@ impl AppSpec {
             config: BTreeMap::new(),
             dirs: Vec::new(),
             reuse: None,
-            filters: Vec::new(),
+            health: None,
             bindings: Vec::new(),
+            filters: Vec::new(),
+            capabilities: Vec::new(),
             grants: Grants::default(),
             bounds: Bounds::default(),
             admission: DEFAULT_ADMISSION,
@@ -147,8 +170,9 @@ impl AppSpec {
             config: app.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             dirs: app.dirs.iter().map(directory).collect(),
             reuse: app.reuse,
+            health: app.health.clone(),
             filters: app.filters.iter().map(|filter| filter.app_id.clone()).collect(),
-            bindings: app.bindings.iter().map(binding).collect(),
+            capabilities: app.bindings.iter().map(binding).collect(),
             grants: app.grants.clone(),
             bounds: bounds(limits),
             admission: admission(limits),
@@ -211,7 +235,9 @@ impl Host {
                 return Err(failed("it is not a folder".to_owned()));
             }
         }
-        let components = self.components().of_app(&spec.app_id, self.metrics()).await?;
+        let mut spec = spec;
+        let mut components = self.components().of_app(&spec.app_id, self.metrics()).await?;
+        binding::apply(&mut spec, &mut components)?;
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let module = module.map_err(|error| PrepareError::Module { app_id: app_id.clone(), error })?;
         let applicant = Applicant {
@@ -296,6 +322,7 @@ impl Host {
             audit: Arc::clone(&auditor) as _,
             config: spec.config,
             invoker: self.invoker(&app_id),
+            updates: self.updates(),
             policies: self.components().resiliency().of_app(&spec.app_id),
         });
         let setup = Setup {
@@ -309,13 +336,12 @@ impl Host {
             output: self.output(),
             meters: self.metrics().guests(&app_id),
             vm: shared.vms.vm(&vm_id),
-            bindings: spec.bindings,
-            live_updates: self.live_updates(),
+            bindings: spec.capabilities,
             runtime_api: api,
             client: self.client(),
         };
         let deadline = spec.bounds.deadline;
-        let wasm = Wasm::new(spec.source, program, Arc::new(setup));
+        let wasm = Wasm::new(spec.source, spec.stored, program, Arc::new(setup));
         let is_service = wasm.program.inspection.abi.is_command() && !scope.grants.listen.is_empty();
         Arc::new(App {
             metrics: self.metrics().app(&app_id),
@@ -330,6 +356,8 @@ impl Host {
             permit: admitted.permit,
             auditor,
             filters: Filters::new(spec.filters),
+            outcomes: Outcomes::default(),
+            health: spec.health,
             deadline,
             shared,
             turns: Semaphore::new(spec.admission.running.min(Semaphore::MAX_PERMITS)),
@@ -363,6 +391,8 @@ impl Host {
             permit: Permit::unlimited(),
             auditor: Arc::new(Auditor::new(self.metrics().clone(), None)),
             filters: Filters::default(),
+            outcomes: Outcomes::default(),
+            health: None,
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),
             turns: Semaphore::new(running),
@@ -382,6 +412,7 @@ impl Host {
             components: self.components().of_app(&app_id, self.metrics()).await?,
             config: BTreeMap::new(),
             invoker: self.invoker(&app_id),
+            updates: self.updates(),
             policies: self.components().resiliency().of_app(&app_id),
             app_id,
         }))

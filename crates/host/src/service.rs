@@ -3,8 +3,9 @@
 //!
 //! A service is a program whose app may listen. It runs from the moment that the host has it, in a task of its own; what
 //! it prints are lines of the app. When it ends, for whatever reason, it is started again: after 100 ms, then after twice
-//! as long each time up to 30 s, and after 100 ms again once it ran for a minute. When the app goes, or is replaced, its
-//! listeners close first; connections under way have [`DRAIN`] to end; then the program is ended.
+//! as long each time up to 30 s, and after 100 ms again once it ran for a minute. When the app goes its listeners close
+//! first; connections under way have [`DRAIN`] to end; then the program is ended. When it is replaced, the new version
+//! begins beside it with the same listening sockets; the old one takes no connections any more once the new one does.
 
 use crate::app::{App, Kind};
 use crate::metrics::ServiceMetrics;
@@ -12,9 +13,10 @@ use dhow_blocks::invoke::{Invocation, InvokeError, Reply};
 use dhow_guest::setup::UNLIMITED;
 use dhow_guest::{Failure, Ports, Stdio};
 use dhow_providers::backoff::Backoff;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,6 +33,8 @@ pub struct Service {
     /// Those of the program that runs, or ran last.
     ports: watch::Sender<Arc<Ports>>,
     closing: watch::Sender<bool>,
+    /// The version that has its ports now: requests that meet this one while it goes are for that one.
+    successor: OnceLock<Weak<App>>,
     metrics: ServiceMetrics,
 }
 
@@ -60,6 +64,7 @@ impl Service {
             state: watch::Sender::new(State::Registered),
             ports: watch::Sender::new(Ports::new()),
             closing: watch::Sender::new(false),
+            successor: OnceLock::new(),
             metrics,
         }
     }
@@ -94,6 +99,34 @@ impl Service {
         closed || was_registered
     }
 
+    /// Waits until the program listens; the error is how it ended instead.
+    pub(crate) async fn begun(&self) -> Result<(), String> {
+        let mut state = self.state.subscribe();
+        let ended = async {
+            let ended = state.wait_for(|state| !matches!(state, State::Registered | State::Running)).await;
+            match ended.as_deref() {
+                Ok(State::Restarting { last_exit }) => format!("the service ended: {last_exit}"),
+                _ => "the service was stopped".to_owned(),
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.listening() => Ok(()),
+            reason = ended => Err(reason),
+        }
+    }
+
+    /// Takes no connections any more; what listens at the same address in `next` does. Those under way go on.
+    fn hand_over(&self, next: &Arc<App>) {
+        let _ = self.successor.set(Arc::downgrade(next));
+        if let Some(service) = &next.service {
+            // Before anybody hears of it: what is only told to close shuts its listeners down, for the other, too.
+            let next = Arc::clone(&*service.ports.borrow());
+            self.ports.borrow().hand_over(&next);
+            self.closing.send_replace(true);
+        }
+    }
+
     /// Waits until the program is gone.
     pub(crate) async fn stopped(&self) {
         // Fails only without a sender, which `self` is.
@@ -114,7 +147,13 @@ impl Service {
         let (ports, address) = tokio::select! {
             biased;
             found = self.listening() => found,
-            () = gone => return Err(InvokeError::ShuttingDown),
+            () = gone => return match self.successor.get().and_then(Weak::upgrade) {
+                Some(next) => match &next.service {
+                    Some(service) => Box::pin(service.invoke(app_id, invocation, limit)).await,
+                    None => Err(InvokeError::ShuttingDown),
+                },
+                None => Err(InvokeError::ShuttingDown),
+            },
         };
         ports.forward(address, invocation, limit).await.map_err(|failure| match failure {
             Failure::RequestTooLarge(limit) => {
@@ -138,9 +177,14 @@ impl Service {
         }
     }
 
-    /// Ports for the next run; none when there is to be none.
-    fn begin(&self) -> Option<Arc<Ports>> {
-        let ports = Ports::new();
+    /// Ports for the next run, shared with the version before as long as that one has them; none when there is to be
+    /// none.
+    fn begin(&self, before: Option<&Arc<App>>) -> Option<Arc<Ports>> {
+        let before = before.and_then(|app| app.service.as_ref());
+        let ports = match before {
+            Some(before) => Ports::beside(&before.ports.borrow()),
+            None => Ports::new(),
+        };
         self.ports.send_replace(Arc::clone(&ports));
         // Looked at after the ports are known: who closes them sets this first.
         if *self.closing.borrow() {
@@ -158,13 +202,25 @@ impl App {
         self.service.as_ref()
     }
 
-    /// Keeps its service running until it is closed.
-    pub(crate) async fn supervise(self: Arc<Self>) {
+    /// Whether it can listen at the ports of that version while that one still runs: the sockets of components are their
+    /// own, and cannot be passed on.
+    pub(crate) fn can_share_ports(&self, before: Option<&Arc<App>>) -> bool {
+        let is_core = |app: &App| {
+            app.module().is_some_and(|module| module.program.inspection.kind == dhow_engine::Kind::Module)
+        };
+        match before.filter(|before| before.service.is_some()) {
+            Some(before) => is_core(self) && is_core(before),
+            None => true,
+        }
+    }
+
+    /// Keeps its service running until it is closed. It takes the ports of `before`, while that has any.
+    pub(crate) async fn supervise(self: Arc<Self>, before: Option<Arc<App>>) {
         let Some(service) = &self.service else { return };
         let app_id = &*self.app_id;
         let mut backoff = Backoff::new();
         let mut closing = service.closing.subscribe();
-        while let Some(ports) = service.begin() {
+        while let Some(ports) = service.begin(before.as_ref()) {
             let began = Instant::now();
             let opened = async {
                 let address = ports.opened().await;
@@ -228,30 +284,54 @@ impl App {
     }
 }
 
-/// Starts the services among the new apps, and lets go of those that are not among them. A new version begins when
-/// the listeners of the old one are closed.
+/// Starts the services among the new apps, and lets go of those that are not among them. A new version begins beside
+/// the old one and takes its ports over when it listens; where it cannot share them, when they are closed.
 pub(crate) fn settle<'a>(old: impl Iterator<Item = &'a Arc<App>>, new: impl Iterator<Item = &'a Arc<App>>) {
-    let mut new: Vec<&Arc<App>> = new.filter(|app| app.service.is_some()).collect();
-    let mut leaving = Vec::new();
+    let new: Vec<&Arc<App>> = new.filter(|app| app.service.is_some()).collect();
+    let mut before: HashMap<&str, Arc<App>> = HashMap::new();
+    let mut leaving: HashMap<&str, Arc<App>> = HashMap::new();
     for app in old {
         let Some(service) = &app.service else { continue };
-        match new.iter().position(|known| Arc::ptr_eq(known, app)) {
-            Some(place) => {
-                new.swap_remove(place);
+        if new.iter().any(|known| Arc::ptr_eq(known, app)) {
+            continue;
+        }
+        match new.iter().find(|next| next.app_id == app.app_id) {
+            Some(next) if next.can_share_ports(Some(app)) => {
+                before.insert(&app.app_id, Arc::clone(app));
+                tokio::spawn(pass_on(Arc::clone(app), Arc::clone(next)));
             }
-            None if service.close() => {}
-            None => leaving.push(Arc::clone(app)),
+            _ if service.close() => {}
+            _ => {
+                leaving.insert(&app.app_id, Arc::clone(app));
+            }
         }
     }
     for app in new {
+        // It may have begun before it was registered, to see whether it can.
+        if app.service.as_ref().is_none_or(|service| service.state() != State::Registered) {
+            continue;
+        }
+        let (before, leaving) = (before.get(&*app.app_id).cloned(), leaving.get(&*app.app_id).cloned());
         let app = Arc::clone(app);
-        let before = leaving.iter().find(|left| left.app_id == app.app_id).cloned();
         tokio::spawn(async move {
-            if let Some(service) = before.as_ref().and_then(|app| app.service.as_ref()) {
+            if let Some(service) = leaving.as_ref().and_then(|app| app.service.as_ref()) {
                 service.stopped().await;
             }
-            app.supervise().await;
+            app.supervise(before).await;
         });
+    }
+}
+
+/// Lets an old version go when the new one listens, or goes itself.
+async fn pass_on(old: Arc<App>, next: Arc<App>) {
+    let (Some(service), Some(following)) = (&old.service, &next.service) else { return };
+    let mut closing = following.closing.subscribe();
+    tokio::select! {
+        biased;
+        _ = following.listening() => service.hand_over(&next),
+        _ = closing.wait_for(|is_closing| *is_closing) => {
+            service.close();
+        }
     }
 }
 

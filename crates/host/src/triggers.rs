@@ -74,7 +74,7 @@ enum Taken {
 /// Everything that is received for the apps of a host.
 #[derive(Default)]
 pub struct Triggers {
-    declared: Vec<resource::Subscription>,
+    declared: RwLock<Arc<Vec<resource::Subscription>>>,
     running: Mutex<HashMap<Key, Box<dyn Running>>>,
     jobs: Mutex<Option<Jobs>>,
     /// For the metadata API.
@@ -133,7 +133,17 @@ pub enum SubscribeError {
 impl Triggers {
     /// Nothing is received yet.
     pub fn new(declared: Vec<resource::Subscription>) -> Triggers {
-        Triggers { declared, ..Triggers::default() }
+        Triggers { declared: RwLock::new(Arc::new(declared)), ..Triggers::default() }
+    }
+
+    /// The subscriptions that resources declare.
+    pub(crate) fn declared(&self) -> Arc<Vec<resource::Subscription>> {
+        Arc::clone(&self.declared.read())
+    }
+
+    /// Declares other subscriptions; they count for apps that are asked from here on.
+    pub(crate) fn declare(&self, declared: Vec<resource::Subscription>) {
+        *self.declared.write() = Arc::new(declared);
     }
 
     /// The subscriptions in force of an app.
@@ -143,19 +153,17 @@ impl Triggers {
 
     /// Asks these apps what they want, begins what is new and ends what is not wanted any more. What cannot
     /// begin, because a broker is away, is tried again until it can; an app that does not answer, a few times.
-    pub async fn refresh(&self, host: &Arc<Host>, apps: &[Arc<App>]) {
+    pub async fn refresh(&self, host: &Arc<Host>, mut apps: Vec<Arc<App>>) {
         let mut delay = FIRST_DELAY;
         let mut tries = 1;
-        while !self.try_refresh(host, apps, tries < ASK_TRIES).await && !host.is_stopping() {
+        while !self.try_refresh(host, &apps, tries < ASK_TRIES).await && !host.is_stopping() {
             // Not all at once, where many hosts wait for the same broker.
             tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
             delay = (delay * 2).min(LONGEST_DELAY);
             tries += 1;
-            let current = apps
-                .iter()
-                .all(|app| host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app)));
-            if !current {
-                // A later version of the apps has its own refresh.
+            // A later version of an app has its own refresh.
+            apps.retain(|app| host.app(&app.app_id).is_some_and(|current| Arc::ptr_eq(&current, app)));
+            if apps.is_empty() {
                 return;
             }
         }
@@ -179,12 +187,13 @@ impl Triggers {
             let partial = partial && is_well;
             late |= partial && ask_again;
             if !partial {
-                let keep: HashSet<String> = wanted.iter().map(Wanted::fingerprint).collect();
+                let keep: HashSet<String> =
+                    wanted.iter().map(|wanted| wanted.fingerprint(app.scope())).collect();
                 end(&mut running, |key| key.0 == app.app_id && !keep.contains(&key.1)).await;
             }
             let mut in_force = Vec::new();
             for wanted in wanted {
-                let key = (Arc::clone(&app.app_id), wanted.fingerprint());
+                let key = (Arc::clone(&app.app_id), wanted.fingerprint(app.scope()));
                 let began = match running.contains_key(&key) {
                     true => Ok(None),
                     false => self.begin(host, app, &wanted).await.map(Some),
@@ -207,9 +216,12 @@ impl Triggers {
             }
             let mut subscriptions = self.subscriptions.write();
             let of_app = subscriptions.entry(Arc::clone(&app.app_id)).or_default();
-            let known: HashSet<String> = in_force.iter().map(Subscription::fingerprint).collect();
+            let identity = |subscription: &Subscription| {
+                Wanted::Topic(Box::new(subscription.clone())).fingerprint(app.scope())
+            };
+            let known: HashSet<String> = in_force.iter().map(identity).collect();
             of_app.retain(|subscription| {
-                let fingerprint = subscription.fingerprint();
+                let fingerprint = identity(subscription);
                 let runs = || running.contains_key(&(Arc::clone(&app.app_id), fingerprint.clone()));
                 subscription.origin == Origin::Streaming || (!known.contains(&fingerprint) && runs())
             });
@@ -258,7 +270,7 @@ impl Triggers {
         if changed && !self.try_refresh(host, std::slice::from_ref(app), true).await {
             // What asks whether the app is well must not wait for a broker.
             let (host, app) = (Arc::clone(host), Arc::clone(app));
-            tokio::spawn(async move { host.triggers().refresh(&host, std::slice::from_ref(&app)).await });
+            tokio::spawn(async move { host.triggers().refresh(&host, vec![app]).await });
         }
     }
 
@@ -310,7 +322,7 @@ impl Triggers {
             return Wishes { wanted, partial };
         }
         let target = Target { host: Arc::downgrade(host), app_id: Arc::clone(&app.app_id) };
-        for resource in self.declared.iter().filter(|resource| resource.is_in_scope(&app.app_id)) {
+        for resource in self.declared().iter().filter(|resource| resource.is_in_scope(&app.app_id)) {
             match Subscription::declarative(resource) {
                 Ok(subscription) => wanted.push(Wanted::Topic(Box::new(subscription))),
                 Err(reason) => {
@@ -495,15 +507,26 @@ impl Target {
 // === impl Wanted ===
 
 impl Wanted {
-    fn fingerprint(&self) -> String {
+    /// What tells it from others of the same app. The same name may stand for another provider when components change,
+    /// so the provider is part of it; it stays where it is as long as something is received from it.
+    fn fingerprint(&self, scope: &Scope) -> String {
         match self {
-            Wanted::Topic(subscription) => subscription.fingerprint(),
-            Wanted::Binding { name, path } => format!("binding {name} {path}"),
+            Wanted::Topic(subscription) => {
+                let broker = scope.components.pubsub.get(&subscription.pubsub);
+                let broker = broker.map(|broker| Arc::as_ptr(&broker.bound.provider).addr());
+                format!("{broker:x?} {}", subscription.fingerprint())
+            }
+            Wanted::Binding { name, path } => {
+                let provider = scope.components.bindings.get(name);
+                let provider = provider.map(|bound| Arc::as_ptr(&bound.provider).addr());
+                format!("{provider:x?} binding {name} {path}")
+            }
             Wanted::Outbox(outboxes) => {
                 let mut stores: Vec<&str> = stores(outboxes).collect();
                 stores.sort_unstable();
                 let topic = outboxes.first().map_or("", |outbox| &outbox.inner_topic);
-                format!("outbox {} {topic}", stores.join(","))
+                let broker = outboxes.first().map(|outbox| Arc::as_ptr(&outbox.inner.provider).addr());
+                format!("{broker:x?} outbox {} {topic}", stores.join(","))
             }
         }
     }

@@ -94,6 +94,8 @@ pub struct AppConfig {
     pub dirs: Vec<DirConfig>,
     /// Invocations that one instance may serve; 1 is a fresh instance each time. None: as the module's ABI has it.
     pub reuse: Option<u32>,
+    /// A path that answers with a status below 400 when the app is well; asked when a version takes over.
+    pub health: Option<String>,
     /// Apps that stand before this one, in the order of a request.
     pub filters: Vec<FilterConfig>,
     /// `[[apps.<id>.bindings]]`: where capabilities of a waPC module lead to.

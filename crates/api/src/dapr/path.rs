@@ -38,6 +38,11 @@ impl Query {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// All values of that name, in order.
     pub fn all(&self, name: &str) -> Vec<String> {
         self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()

@@ -87,7 +87,7 @@ impl Shop {
         world.host.replace(vec![app]);
         let face = DaprFace {
             api: Dapr::new(&world.host, None, ApiOptions::default()),
-            scope: Arc::clone(&world.scope),
+            scope: Arc::new(Arc::clone(&world.scope).into()),
             token: None,
         };
         let address = serve(face).await;

@@ -48,7 +48,8 @@ impl NamePattern {
         }
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    /// Whether it stands for this name.
+    pub fn matches(&self, name: &str) -> bool {
         match self.0.split_once('*') {
             None => self.0 == name,
             Some((start, end)) => {

@@ -29,6 +29,7 @@ impl Scope {
             components,
             config: self.config.clone(),
             invoker: Arc::clone(&self.invoker),
+            updates: self.updates.clone(),
             policies: self.policies.clone(),
         }
     }

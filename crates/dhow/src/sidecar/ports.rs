@@ -77,7 +77,7 @@ pub(super) fn open(
     let listener = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), spec.metrics_port, METRICS)?;
     ports.metrics = listener.address();
     let host = Arc::clone(&serving.host);
-    serving.serve(listener, Arc::new(Management { host }));
+    serving.serve(listener, Arc::new(Management { host, live: None }));
     Ok(ports)
 }
 

@@ -18,6 +18,8 @@
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
 //! | [`wapc`] | waPC modules and those of the Wascap ABIs: every capability, messages, errors |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
+//! | [`live`] | versions: updated, tried, watched, taken back |
+//! | [`components`] | components and bindings that change while the host runs |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
 //! | [`watching`] | metrics, health, logs |
@@ -45,11 +47,13 @@ mod bad_files;
 mod bad_guests;
 mod bad_requests;
 mod claims;
+mod components;
 mod dapr_invoke;
 mod dapr_state;
 mod durability;
 mod experimental_http;
 mod inventory;
+mod live;
 mod messaging;
 mod outbox;
 mod policies;

@@ -114,13 +114,22 @@ fn bind(guest: &mut Guest<'_>, fd: u32, address: u32, port: u32) -> Result<(), E
     let address = address::read(&memory, address, port)?;
     sockets.get(fd)?;
     let may_listen = sockets.may_bind(address)?;
+    let inherited = match sockets.get(fd)? {
+        socket if socket.is_stream && socket.asked.is_none() => sockets.ports.inherit(address),
+        _ => None,
+    };
     let socket = sockets.get_mut(fd)?;
+    if let Some(raw) = inherited {
+        socket.inherit(raw);
+        (socket.may_listen, socket.asked) = (Some(may_listen), Some(address));
+        return Ok(());
+    }
     if socket.is_stream {
         // A program that starts again finds its port free, though old connections are not forgotten yet.
         socket.raw().set_reuse_address(true)?;
     }
     socket.raw().bind(&address.into())?;
-    socket.may_listen = Some(may_listen);
+    (socket.may_listen, socket.asked) = (Some(may_listen), Some(address));
     Ok(())
 }
 
@@ -143,7 +152,7 @@ fn listen(guest: &mut Guest<'_>, fd: u32, backlog: u32) -> Result<(), Errno> {
     if socket.listening.is_none()
         && let Some(address) = socket.raw().local_addr()?.as_socket()
     {
-        socket.listening = Some(ports.listens(socket.raw(), address));
+        socket.listening = Some(ports.listens(socket, address));
     }
     Ok(())
 }
@@ -176,7 +185,12 @@ async fn accept(guest: &mut Guest<'_>, fd: u32, flags: u32, out: u32) -> Result<
 async fn connection(sockets: &Sockets, fd: u32) -> Result<socket2::Socket, Errno> {
     let listener = sockets.get(fd)?;
     loop {
-        let accepted = listener.attempt(Interest::READABLE, |raw| raw.accept()).await;
+        // A listener that was handed over to another version is open, and its connections are not ours.
+        let accept = |raw: &socket2::Socket| match sockets.ports.is_closed() {
+            true => Err(std::io::ErrorKind::WouldBlock.into()),
+            false => raw.accept(),
+        };
+        let accepted = listener.attempt(Interest::READABLE, accept).await;
         let is_closed = sockets.is_closed(fd);
         match accepted {
             Ok((raw, _)) => return Ok(raw),

@@ -1,6 +1,8 @@
-//! What a running program listens on, as the host sees it: where, whether somebody is connected, and how to end it.
+//! What a running program listens on, as the host sees it: where, whether somebody is connected, how to end it, and how
+//! to pass its listening sockets on to the version that follows it.
 
 use super::forward::Forward;
+use super::socket::Socket;
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +15,23 @@ pub struct Ports {
     closed: AtomicBool,
     /// The program accepted connections through sockets that are not ours, which nobody counts.
     uncounted: AtomicBool,
-    listeners: Mutex<Vec<(SocketAddr, Weak<socket2::Socket>)>>,
+    listeners: Mutex<Vec<Listener>>,
+    /// Listening sockets of the version before, which this one takes by binding to the same address.
+    inherited: Mutex<Vec<(SocketAddr, SocketAddr, socket2::Socket)>>,
+    /// The version before still takes connections from what was inherited: that is not ours to shut down.
+    shares: AtomicBool,
     pub(super) forward: Forward,
+}
+
+/// An open listener.
+struct Listener {
+    /// What the program wanted to be bound to; its port may be 0.
+    asked: SocketAddr,
+    /// What it is bound to.
+    address: SocketAddr,
+    /// It was that of the version before.
+    inherited: bool,
+    socket: Weak<socket2::Socket>,
 }
 
 /// What others wait for.
@@ -47,8 +64,25 @@ impl Ports {
             closed: AtomicBool::new(false),
             uncounted: AtomicBool::new(false),
             listeners: Mutex::default(),
+            inherited: Mutex::default(),
+            shares: AtomicBool::new(false),
             forward: Forward::default(),
         })
+    }
+
+    /// Of a program that begins while another version of it runs: binding to an address of that one gives it the very
+    /// socket, so that both take connections from one queue until [`Ports::hand_over`].
+    pub fn beside(before: &Ports) -> Arc<Ports> {
+        let ports = Ports::new();
+        let listeners = before.listeners.lock();
+        let sockets = listeners.iter().filter_map(|listener| {
+            let socket = listener.socket.upgrade()?.try_clone().ok()?;
+            Some((listener.asked, listener.address, socket))
+        });
+        *ports.inherited.lock() = sockets.collect();
+        ports.shares.store(true, Ordering::SeqCst);
+        drop(listeners);
+        ports
     }
 
     /// Where to connect to the program, if it listens.
@@ -76,12 +110,30 @@ impl Ports {
     /// connections that never come. Those under way go on. `false` if the program listens with sockets of a component,
     /// which are closed when it ends; until then it gets no connection any more.
     pub fn close(&self) -> bool {
+        self.close_but(&[])
+    }
+
+    /// Closes all listeners but those that `next` has as well: they go on, and only `next` takes connections from them.
+    /// No connection is refused or lost on the way.
+    pub fn hand_over(&self, next: &Ports) -> bool {
+        let passed_on: Vec<SocketAddr> =
+            next.listeners.lock().iter().map(|listener| listener.address).collect();
+        // What it did not want is not kept open by it.
+        next.inherited.lock().clear();
+        next.shares.store(false, Ordering::SeqCst);
+        self.close_but(&passed_on)
+    }
+
+    fn close_but(&self, passed_on: &[SocketAddr]) -> bool {
         self.closed.store(true, Ordering::SeqCst);
         self.forward.close();
-        for (_, listener) in std::mem::take(&mut *self.listeners.lock()) {
-            if let Some(listener) = listener.upgrade() {
+        self.inherited.lock().clear();
+        for listener in std::mem::take(&mut *self.listeners.lock()) {
+            let is_shared = listener.inherited && self.shares.load(Ordering::SeqCst);
+            let stays = is_shared || passed_on.contains(&listener.address);
+            if let (false, Some(socket)) = (stays, listener.socket.upgrade()) {
                 // A listener that is shut down listens no more, whoever holds it.
-                let _ = listener.shutdown(Shutdown::Both);
+                let _ = socket.shutdown(Shutdown::Both);
             }
         }
         let is_ours = !self.seen.borrow().elsewhere;
@@ -104,13 +156,26 @@ impl Ports {
     }
 
     /// A socket of the program listens.
-    pub(super) fn listens(self: &Arc<Self>, raw: &Arc<socket2::Socket>, address: SocketAddr) -> Listening {
-        self.listeners.lock().push((address, Arc::downgrade(raw)));
+    pub(super) fn listens(self: &Arc<Self>, socket: &Socket, address: SocketAddr) -> Listening {
+        self.listeners.lock().push(Listener {
+            asked: socket.asked.unwrap_or(address),
+            address,
+            inherited: socket.inherited,
+            socket: Arc::downgrade(socket.raw()),
+        });
         self.look();
         if self.is_closed() {
             self.close();
         }
         Listening { ports: Arc::clone(self), address }
+    }
+
+    /// The listening socket of the version before, if it has one of this address.
+    pub(super) fn inherit(&self, asked: SocketAddr) -> Option<socket2::Socket> {
+        let mut inherited = self.inherited.lock();
+        let place = inherited.iter().position(|(_, address, _)| *address == asked);
+        let place = place.or_else(|| inherited.iter().position(|(wanted, ..)| *wanted == asked))?;
+        Some(inherited.remove(place).2)
     }
 
     /// A program whose sockets are not ours listens.
@@ -130,7 +195,7 @@ impl Ports {
     }
 
     fn look(&self) {
-        let first = self.listeners.lock().first().map(|(address, _)| reachable(*address));
+        let first = self.listeners.lock().first().map(|listener| reachable(listener.address));
         self.seen.send_modify(|seen| seen.address = first);
     }
 }
@@ -149,7 +214,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 impl Drop for Listening {
     fn drop(&mut self) {
         let mut listeners = self.ports.listeners.lock();
-        if let Some(place) = listeners.iter().position(|(address, _)| *address == self.address) {
+        if let Some(place) = listeners.iter().position(|listener| listener.address == self.address) {
             listeners.remove(place);
         }
         drop(listeners);

@@ -22,6 +22,10 @@ pub(super) struct Socket {
     pub(super) send_timeout: Option<Duration>,
     /// It was bound to an address where the app may listen; none before it is bound.
     pub(super) may_listen: Option<bool>,
+    /// What it was to be bound to; the system may have chosen the port.
+    pub(super) asked: Option<SocketAddr>,
+    /// It is the listening socket of the version before.
+    pub(super) inherited: bool,
     /// The address that it says it is connected to, where the system knows another.
     pub(super) peer: Option<SocketAddr>,
     /// Whom datagrams were allowed to go to last.
@@ -89,6 +93,8 @@ impl Socket {
             receive_timeout: None,
             send_timeout: None,
             may_listen: None,
+            asked: None,
+            inherited: false,
             peer: None,
             allowed: None,
             told: Told::default(),
@@ -135,6 +141,11 @@ impl Socket {
         self.io = Io::Idle(Arc::new(raw));
         self.peer = Some(peer);
         self.watch()
+    }
+
+    /// Makes it the listening socket of the version before.
+    pub(super) fn inherit(&mut self, raw: socket2::Socket) {
+        (self.io, self.inherited) = (Io::Idle(Arc::new(raw)), true);
     }
 
     pub(super) async fn connect(&mut self, address: SocketAddr) -> Result<(), Errno> {

@@ -7,6 +7,7 @@ use super::payloads::{GeneratorRequest, GeneratorResult, LiveUpdate, WriteLogReq
 use super::state::WapcState;
 use crate::setup::{Level, Stream};
 use dhow_blocks::cloud_event::uuid;
+use dhow_blocks::grants::Ask;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,6 +42,7 @@ pub(super) fn log(room: &Room, asked: &Asked, payload: &[u8]) -> Result<Answer, 
         return Err(asked.unknown(&LOGGING));
     }
     let WriteLogRequest { level, body } = asked.format.read(payload)?;
+    room.setup.scope.check(Ask::Log).map_err(|denied| denied.to_string())?;
     let level = match level {
         0 | 1 => Level::Error,
         2 => Level::Warn,
@@ -59,10 +61,7 @@ pub(super) async fn live_update(
     payload: &[u8],
 ) -> Result<Answer, String> {
     let setup = Arc::clone(&state.room.setup);
-    let Some(updates) = &setup.live_updates else {
-        return Err("this host takes no live updates from its modules; use `dhow update`".to_owned());
-    };
     let LiveUpdate { new_module } = asked.format.read(payload)?;
-    updates.update(&setup.scope.app_id, new_module.into()).await?;
-    Ok(Answer::default())
+    let updated = setup.scope.update(&setup.scope.app_id, new_module.into()).await;
+    updated.map(|()| Answer::default()).map_err(|error| error.to_string())
 }

@@ -66,6 +66,10 @@ pub(super) fn read(
     let config = table.read(findings, "config", fields::values).unwrap_or_default();
     let dirs = table.read(findings, "dirs", |findings, node, path| Some(dirs(findings, node, path, dir)));
     let reuse = table.read(findings, "reuse", limits::count);
+    let health = table.read(findings, "health", |findings, node, path| {
+        let text = findings.text(node, path)?;
+        fields::route(findings, node.at, path, &text)
+    });
     let filters = table.read(findings, "filters", |findings, node, path| Some(findings.texts(node, path)));
     let filters = filters.unwrap_or_default().into_iter();
     let bindings = table.read(findings, "bindings", capability::read).unwrap_or_default();
@@ -83,6 +87,7 @@ pub(super) fn read(
         config,
         dirs: dirs.unwrap_or_default(),
         reuse,
+        health,
         filters: filters
             .map(|(app_id, at)| FilterConfig { app_id, line: at.line, column: at.column })
             .collect(),
@@ -224,6 +229,7 @@ pub(crate) fn grants(findings: &mut Findings, node: &Node, path: &str) -> Option
         cryption: table.read(findings, "cryption", fields::patterns).unwrap_or_default(),
         email: table.read(findings, "email", fields::patterns).unwrap_or_default(),
         jobs: table.read(findings, "jobs", fields::patterns).unwrap_or_default(),
+        update: table.read(findings, "update", fields::patterns).unwrap_or_default(),
         http: table.read(findings, "http", fields::patterns).unwrap_or_default(),
         connect: table.read(findings, "connect", fields::socket_patterns).unwrap_or_default(),
         listen: table.read(findings, "listen", fields::socket_patterns).unwrap_or_default(),

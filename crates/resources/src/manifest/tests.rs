@@ -58,7 +58,7 @@ fn every_field_is_read() {
     let config: Vec<_> = front.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(config, [("debug", "true"), ("greeting", "hello"), ("mask", "255"), ("ratio", "1.5")]);
     assert_eq!(front.dirs, [DirConfig { host: "site/data".into(), guest: "/data".into(), write: true }]);
-    assert_eq!(front.reuse, Some(100));
+    assert_eq!((front.reuse, front.health.as_deref()), (Some(100), Some("/healthz")));
     assert_eq!(front.filters.iter().map(|filter| filter.app_id.as_str()).collect::<Vec<_>>(), ["Back_2.x"]);
     let bindings: Vec<_> = front.bindings.iter().map(|b| (b.capability.as_str(), b.name.as_str())).collect();
     assert_eq!(bindings, [("httpserver", "default"), ("keyvalue", "audit")]);

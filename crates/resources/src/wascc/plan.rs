@@ -91,6 +91,7 @@ impl Wascc {
                 dirs: Vec::new(),
                 reuse: None,
                 filters: Vec::new(),
+                health: None,
                 bindings: actors.iter().filter_map(Actor::binding).collect(),
                 grants: Grants { invoke: all.clone(), ..Grants::default() },
                 limits: LimitsConfig::default(),

@@ -1,0 +1,246 @@
+//! From a manifest to the apps that run, with what was changed on top of it.
+
+use super::record::{Action, Entry, Kept, KeptApp, KeptVersion};
+use super::{Candidate, Fleet, FleetError, Slot, digest};
+use crate::app::App;
+use crate::module::{Module, ModuleError};
+use crate::prepare::AppSpec;
+use crate::split::Share;
+use dhow_artifacts::Source;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+
+/// Apps that are prepared at the same time. Compiling one uses all cores; this many keep them busy while others are read
+/// and linked.
+pub(super) const AT_ONCE: usize = 4;
+
+/// A module and the apps that share it: read when the first of them needs it, gone with the last.
+struct Shared {
+    source: Source,
+    module: OnceCell<Result<Arc<Module>, ModuleError>>,
+}
+
+/// An app as it is to run.
+struct Prepared {
+    slot: Slot,
+    is_new: bool,
+    /// What runs is what the manifest says, and not what was put in its place.
+    is_base: bool,
+}
+
+impl Fleet {
+    /// Makes the host run these apps, with what was changed on top of them; the answer is how many are new, changed or
+    /// gone. `verify` gets the apps by their ids and says what is wrong with them together; `progress` hears of each app
+    /// twice, when it is begun with its id, and when it is done with none. If anything is wrong, everything stays as it
+    /// was, and the errors are for people.
+    pub async fn configure(
+        self: &Arc<Self>,
+        specs: Vec<AppSpec>,
+        verify: impl FnOnce(&BTreeMap<String, Arc<App>>) -> Vec<String>,
+        progress: impl Fn(Option<&str>) + Clone + Send + 'static,
+    ) -> Result<usize, Vec<String>> {
+        let _alone = self.gate.write().await;
+        let (current, kept) = {
+            let state = self.state.lock().await;
+            (state.slots.clone(), Arc::new(state.kept.clone()))
+        };
+        // Apps of one module come one after the other, so that no more modules are held than are at work.
+        let mut shares: BTreeMap<Source, Vec<AppSpec>> = BTreeMap::new();
+        for spec in specs {
+            shares.entry(spec.source.clone()).or_default().push(spec);
+        }
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let mut preparing = JoinSet::new();
+        for (source, specs) in shares {
+            let shared = Arc::new(Shared { source, module: OnceCell::new() });
+            for spec in specs {
+                // The semaphore is never closed.
+                let place = Arc::clone(&slots).acquire_owned().await;
+                let (this, shared, kept) = (Arc::clone(self), Arc::clone(&shared), Arc::clone(&kept));
+                let (known, progress) = (current.get(&spec.app_id).cloned(), progress.clone());
+                preparing.spawn(async move {
+                    let _place = place;
+                    progress(Some(&spec.app_id));
+                    let prepared = this.prepare_slot(spec, &shared, known, &kept).await;
+                    progress(None);
+                    prepared
+                });
+            }
+        }
+        let mut next = BTreeMap::new();
+        let mut failures = Vec::new();
+        while let Some(prepared) = preparing.join_next().await {
+            match prepared {
+                Ok(Ok(prepared)) => {
+                    next.insert(prepared.slot.base.app_id.clone(), prepared);
+                }
+                Ok(Err(error)) => failures.push(error.to_string()),
+                Err(panicked) => failures.push(panicked.to_string()),
+            }
+        }
+        let apps =
+            next.iter().map(|(app_id, prepared)| (app_id.clone(), Arc::clone(&prepared.slot.app))).collect();
+        failures.extend(verify(&apps));
+        if !failures.is_empty() {
+            failures.sort();
+            return Err(failures);
+        }
+        let gone = current.keys().filter(|app_id| !next.contains_key(*app_id)).count();
+        let changed = gone + next.values().filter(|prepared| prepared.is_new).count();
+        self.take(next).await.map_err(|error| vec![error.to_string()])?;
+        Ok(changed)
+    }
+
+    /// Runs an app that was prepared already, and no other.
+    pub async fn adopt(self: &Arc<Self>, spec: AppSpec, app: Arc<App>) {
+        let mut state = self.state.lock().await;
+        let slot = Slot { base: spec.clone(), spec, app, candidate: None, past: Vec::new() };
+        state.slots = BTreeMap::from([(slot.base.app_id.clone(), slot)]);
+        self.publish(&state);
+    }
+
+    async fn take(self: &Arc<Self>, next: BTreeMap<String, Prepared>) -> Result<(), FleetError> {
+        let mut state = self.state.lock().await;
+        let mut kept = state.kept.clone();
+        for (app_id, prepared) in &next {
+            let Some(app) = kept.apps.get_mut(app_id) else { continue };
+            if prepared.is_base {
+                // The manifest has the last word when it says something new.
+                (app.instead_of, app.split, app.window) = (None, None, None);
+            }
+            let (version, digest) = (prepared.slot.app.version, digest(&prepared.slot.app));
+            let is_known = app.versions.get(&version).is_some_and(|known| known.digest == digest);
+            if !app.history.is_empty() && (app.current != version || !is_known) {
+                app.current = version;
+                let from = prepared.slot.spec.origin();
+                app.add_version(version, KeptVersion { digest: digest.clone(), from: from.clone() });
+                let mut entry = Entry::new("manifest", Action::Manifest, from);
+                (entry.version, entry.digest) = (version, digest);
+                app.add(entry);
+            }
+        }
+        if kept != state.kept {
+            self.remember(&mut state, kept).await?;
+        }
+        let is_first = state.slots.is_empty();
+        state.slots = next.into_iter().map(|(app_id, prepared)| (app_id, prepared.slot)).collect();
+        self.publish(&state);
+        if is_first {
+            self.watch_again(&state);
+        }
+        Ok(())
+    }
+
+    async fn prepare_slot(
+        &self,
+        base: AppSpec,
+        shared: &Shared,
+        known: Option<Slot>,
+        kept: &Kept,
+    ) -> Result<Prepared, FleetError> {
+        let remembered = kept.apps.get(&base.app_id);
+        if let Some(app) = remembered
+            && let Some(slot) = self.instead(&base, shared, known.as_ref(), app).await?
+        {
+            return Ok(slot);
+        }
+        let known = known.filter(|slot| slot.candidate.is_none());
+        if let Some(slot) = &known
+            && slot.base == base
+            && shared.is_still(&slot.app).await
+        {
+            return Ok(Prepared { slot: slot.clone(), is_new: false, is_base: true });
+        }
+        let bindings = remembered.map(|app| app.bindings.clone()).unwrap_or_default();
+        let spec = AppSpec { bindings, ..base.clone() };
+        let module = shared.module().await;
+        let found = module.as_ref().map(|module| module.program.digest.to_string()).ok();
+        let version = match (remembered, &known) {
+            (Some(app), known) if !app.history.is_empty() => {
+                let same = app.versions.get(&app.current).map(|version| &version.digest);
+                let is_same = known.is_none() && same.is_some() && same == found.as_ref();
+                if is_same { app.current } else { app.next_version() }
+            }
+            (_, Some(slot)) => slot.app.version + 1,
+            (_, None) => 1,
+        };
+        let app = self.host.prepare(spec.clone(), module, version).await?;
+        let slot = Slot { base, spec, app, candidate: None, past: Vec::new() };
+        Ok(Prepared { slot, is_new: true, is_base: true })
+    }
+
+    /// The versions that stand in the place of the manifest's module, if any do and it is still what it was.
+    async fn instead(
+        &self,
+        base: &AppSpec,
+        shared: &Shared,
+        known: Option<&Slot>,
+        kept: &KeptApp,
+    ) -> Result<Option<Prepared>, FleetError> {
+        let source = base.source.to_string();
+        let Some(before) = kept.instead_of.as_ref().filter(|before| before.source == source) else {
+            return Ok(None);
+        };
+        // A file that cannot be read says nothing new.
+        let is_path = matches!(base.source, Source::Path(_));
+        let now = match is_path {
+            true => shared.module().await.ok().map(|module| module.program.digest.to_string()),
+            false => None,
+        };
+        if is_path && now.is_some() && before.digest.is_some() && now != before.digest {
+            return Ok(None);
+        }
+        if let Some(slot) = known.filter(|slot| slot.base == *base) {
+            return Ok(Some(Prepared { slot: slot.clone(), is_new: false, is_base: false }));
+        }
+        let again = async |version: u64| -> Result<Option<(AppSpec, Arc<App>)>, FleetError> {
+            let Some(wanted) = kept.versions.get(&version) else { return Ok(None) };
+            // What the manifest names needs no copy.
+            let spec = match now.as_ref() == Some(&wanted.digest) {
+                true => Some(AppSpec { bindings: kept.bindings.clone(), ..base.clone() }),
+                false => self.spec_of_version(base, kept, version),
+            };
+            let Some(spec) = spec else { return Ok(None) };
+            let app = self.prepare_again(&spec, &wanted.digest, version).await?;
+            Ok(Some((spec, app)))
+        };
+        let Some((spec, app)) = again(kept.current).await? else { return Ok(None) };
+        let candidate = match &kept.split {
+            Some(split) => again(split.version).await?.map(|(spec, app)| Candidate {
+                spec,
+                app,
+                share: Share::of(split),
+            }),
+            None => None,
+        };
+        // For an operator who reads the manifest.
+        tracing::info!(
+            app_id = base.app_id,
+            version = app.version,
+            "an updated version runs in the place of {}; `dhow history {}` tells more",
+            base.source,
+            base.app_id
+        );
+        let slot = Slot { base: base.clone(), spec, app, candidate, past: Vec::new() };
+        Ok(Some(Prepared { slot, is_new: true, is_base: false }))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    async fn module(&self) -> Result<Arc<Module>, ModuleError> {
+        self.module.get_or_init(async || Module::read(&self.source).await.map(Arc::new)).await.clone()
+    }
+
+    /// Whether the app was made of the module as it is now. What is behind a URL is taken for the same; a tag may lead
+    /// elsewhere now.
+    async fn is_still(&self, app: &App) -> bool {
+        !matches!(self.source, Source::Path(_) | Source::Oci(_))
+            || self.module().await.is_ok_and(|module| {
+                app.module().is_some_and(|known| known.program.digest == module.program.digest)
+            })
+    }
+}
