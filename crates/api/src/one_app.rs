@@ -2,7 +2,7 @@
 
 use crate::ingress;
 use crate::server::Face;
-use dhow_blocks::invoke::{Body, Invocation, InvokeError, Reply, Trigger};
+use dhow_blocks::invoke::{Body, Invocation, InvokeError, Invoker, Reply, Trigger};
 use dhow_host::Host;
 use http::Request;
 use std::sync::Arc;
