@@ -1,7 +1,7 @@
 //! How registries are spoken with: what a user says with flags and variables.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How registries are spoken with. The default trusts the system's authorities, speaks HTTPS only, and keeps what it
 /// downloads where [`Places::of_user`] says.
@@ -78,10 +78,5 @@ impl Places {
             login: credentials.first().cloned(),
             credentials,
         }
-    }
-
-    /// The same with another folder of downloads.
-    pub fn with_downloads(self, folder: &Path) -> Places {
-        Places { downloads: folder.to_owned(), ..self }
     }
 }

@@ -23,7 +23,7 @@ use crate::media_type;
 use auth::Auth;
 use bytes::Bytes;
 use error::{RegistryError, harmless};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, LINK, RETRY_AFTER};
+use http::header::{ACCEPT, HeaderName, LINK, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -62,8 +62,6 @@ pub struct RawManifest {
     pub bytes: Bytes,
     /// Their digest.
     pub digest: Digest,
-    /// What the registry calls it.
-    pub content_type: Option<String>,
 }
 
 /// What may be done in a repository.
@@ -142,9 +140,6 @@ impl Client {
             return Err(self.failed(&ask, response).await);
         }
         let said = content_digest(response.headers(), &ask.shown())?;
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let content_type =
-            content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_owned());
         let what = format!("the manifest {}", self.named(repository, name));
         let bytes = read(response, &what, MAX_MANIFEST).await?;
         let expected = name.parse::<Digest>().ok().or(said);
@@ -156,7 +151,7 @@ impl Client {
             }
             None => Digest::sha256(&bytes),
         };
-        Ok(Some(RawManifest { bytes, digest, content_type }))
+        Ok(Some(RawManifest { bytes, digest }))
     }
 
     /// All tags of a repository.

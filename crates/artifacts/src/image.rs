@@ -386,10 +386,11 @@ mod tests {
 
     #[test]
     fn the_file_that_the_image_starts_is_found() {
-        let other: &'static [u8] = b"other";
+        let other: &[u8] = b"other";
         let two = [file("./a.wasm", WASM), file("bin/b.wasm", other)];
-        type Expected = Result<&'static [u8], &'static str>;
-        let cases: [(&str, Vec<Vec<u8>>, &[&str], Expected); 19] = [
+        /// What it is about, the layers, the command, and what is found.
+        type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str], Result<&'a [u8], &'a str>);
+        let cases: [Case<'_>; 19] = [
             ("one file", vec![tar(&[file("app.wasm", WASM)])], &[], Ok(WASM)),
             ("gzip", vec![gzip(&tar(&[file("app.wasm", WASM)]))], &["/app.wasm"], Ok(WASM)),
             ("a module as it is", vec![WASM.to_vec()], &[], Ok(WASM)),

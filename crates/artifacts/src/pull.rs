@@ -188,7 +188,7 @@ impl Session<'_> {
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(RegistryError::Limit { what: what(), limit: bytes_of(MAX_MANIFEST) });
         }
-        Document::parse(&bytes, None).map_err(|reason| RegistryError::Malformed { what: what(), reason })
+        Document::parse(&bytes).map_err(|reason| RegistryError::Malformed { what: what(), reason })
     }
 
     /// The manifest of an index that is for Wasm; one that is alone is taken whatever it is for.
@@ -336,7 +336,7 @@ impl Session<'_> {
                 }
                 let read = self.read(&descriptor.digest).await;
                 read.ok_or_else(|| RegistryError::Store {
-                    path: "the folder of downloads".into(),
+                    path: self.store.folder().to_owned(),
                     reason: format!("{} is gone right after it was written", descriptor.digest),
                 })?
             }

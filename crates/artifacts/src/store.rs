@@ -72,6 +72,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Content, if it is here and whole. A damaged file is removed.
     pub fn read(&self, digest: &Digest) -> Option<Bytes> {
         let path = self.path(digest);
