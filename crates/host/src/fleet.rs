@@ -322,7 +322,6 @@ impl Fleet {
         Some(AppSpec {
             source: if found.from == UPLOAD { Source::Stdin } else { Source::parse(&found.from) },
             stored: self.store.as_ref().map(|store| store.module(&found.digest)),
-            bindings: kept.bindings.clone(),
             ..base.clone()
         })
     }

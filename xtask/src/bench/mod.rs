@@ -11,6 +11,7 @@
 //! | `start` | process start and the first request of an app whose code is cached |
 //! | `state` | a read of state from inside a guest |
 //! | `publish` | publishing from inside a guest |
+//! | `update` | latency while an app's module is replaced |
 //! | `sockets` | a program with sockets of its own, beside the same natively |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
@@ -34,6 +35,7 @@ mod sidecar;
 mod sockets;
 mod start;
 mod state;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,6 +131,7 @@ fn rows() -> Vec<Row> {
         Row { name: "first-request", measure: Measure::Other(start::first_request) },
         Row { name: "state", measure: Measure::Other(state::measure) },
         Row { name: "publish", measure: Measure::Other(publish::measure) },
+        Row { name: "update", measure: Measure::Other(update::measure) },
         Row { name: "echo", measure: Measure::Other(sockets::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },
