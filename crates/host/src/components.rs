@@ -213,6 +213,15 @@ impl Components {
         self.declared.load_full()
     }
 
+    /// Whether an app sees a component of this name, declared or embedded.
+    pub(crate) fn sees(&self, app_id: &str, name: &str) -> bool {
+        let declared = self.declared();
+        match declared.iter().find(|component| component.name == name) {
+            Some(component) => component.is_in_scope(app_id),
+            None => self.embedded.iter().any(|(info, _)| info.name == name),
+        }
+    }
+
     /// Declares other components from now on. Apps have what they have; those that are prepared from here on see the new
     /// ones.
     pub(crate) fn declare(&self, components: Vec<Component>) {

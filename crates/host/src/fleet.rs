@@ -330,7 +330,6 @@ impl Fleet {
                 Source::parse(&found.from).with_access(&self.access)
             },
             stored: self.store.as_ref().map(|store| store.module(&found.digest)),
-            bindings: kept.bindings.clone(),
             ..base.clone()
         })
     }

@@ -12,6 +12,7 @@
 //! | `state` | a read of state from inside a guest |
 //! | `publish` | publishing from inside a guest |
 //! | `proxy` | proxy-wasm: a filter before an app, and two functions that call each other |
+//! | `update` | latency while an app's module is replaced |
 //! | `sockets` | a program with sockets of its own, beside the same natively |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
@@ -36,6 +37,7 @@ mod sidecar;
 mod sockets;
 mod start;
 mod state;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -133,6 +135,7 @@ fn rows() -> Vec<Row> {
         Row { name: "publish", measure: Measure::Other(publish::measure) },
         Row { name: "filter", measure: Measure::Other(proxy::filter) },
         Row { name: "inventory", measure: Measure::Other(proxy::inventory) },
+        Row { name: "update", measure: Measure::Other(update::measure) },
         Row { name: "echo", measure: Measure::Other(sockets::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },

@@ -166,10 +166,10 @@ fn a_subscription_that_is_added_is_received() {
     let host = setting.up(&[]);
     done(&setting, &["provider", "add", "events.yaml"]);
     let message = json!({
-        "pubsub": "events", "topic": "wasi", "data": "{}", "content-type": "application/json", "metadata": {},
+        "pubsub": "events", "topic": "wasi", "data": "{\"id\": \"1\"}", "content-type": "application/json", "metadata": {},
     });
     assert_eq!(call(&host, BLOCKS, "/pubsub/publish", &message), json!({"ok": null}));
-    recorded(&host, BLOCKS, "wasi", 1);
+    recorded(&host, BLOCKS, "wasi:1", 1);
     done(&setting, &["provider", "remove", "events"]);
     let gone = host.send("POST", "/pubsub/publish", &[("host", BLOCKS)], message.to_string().as_bytes());
     assert!(gone.text().contains("not"), "{}", gone.text());

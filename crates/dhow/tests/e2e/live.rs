@@ -160,9 +160,7 @@ fn a_version_is_tried_by_weight_and_header_then_promoted_or_taken_back() {
     assert!(again.code == Some(1) && again.err.contains("no second version"), "{again:?}");
 
     assert_eq!(setting.run(&["rollback", "app"]).code, Some(0));
-    assert_eq!(count(&[]), 200, "the version before is the one that was tried first, of the same module");
-    assert_eq!(setting.run(&["rollback", "app", "--to", "1"]).code, Some(0));
-    assert_eq!(count(&[]), 0);
+    assert_eq!(count(&[]), 0, "back to what ran, not to what was only tried");
     let none = setting.run(&["rollback", "app"]);
     assert!(none.code == Some(1) && none.err.contains("no version to go back to"), "{none:?}");
     assert_eq!(
@@ -173,7 +171,6 @@ fn a_version_is_tried_by_weight_and_header_then_promoted_or_taken_back() {
             "rollback 1 done",
             "split 3 done",
             "promote 3 done",
-            "rollback 2 done",
             "rollback 1 done"
         ]
     );

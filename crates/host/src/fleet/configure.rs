@@ -3,6 +3,7 @@
 use super::record::{Action, Entry, Kept, KeptApp, KeptVersion};
 use super::{Candidate, Fleet, FleetError, Slot, digest};
 use crate::app::App;
+use crate::binding::Binding;
 use crate::module::{Module, ModuleError};
 use crate::prepare::AppSpec;
 use crate::split::Share;
@@ -113,9 +114,10 @@ impl Fleet {
             let (version, digest) = (prepared.slot.app.version, digest(&prepared.slot.app));
             let is_known = app.versions.get(&version).is_some_and(|known| known.digest == digest);
             if !app.history.is_empty() && (app.current != version || !is_known) {
-                app.current = version;
                 let from = prepared.slot.spec.origin();
-                app.add_version(version, KeptVersion { digest: digest.clone(), from: from.clone() });
+                let kept = KeptVersion { digest: digest.clone(), from: from.clone(), before: None };
+                app.add_version(version, kept);
+                app.take_over(version);
                 let mut entry = Entry::new("manifest", Action::Manifest, from);
                 (entry.version, entry.digest) = (version, digest);
                 app.add(entry);
@@ -153,7 +155,7 @@ impl Fleet {
         {
             return Ok(Prepared { slot: slot.clone(), is_new: false, is_base: true });
         }
-        let bindings = remembered.map(|app| app.bindings.clone()).unwrap_or_default();
+        let bindings = remembered.map(|app| self.possible(&base.app_id, app)).unwrap_or_default();
         let spec = AppSpec { bindings, ..base.clone() };
         let module = shared.module().await;
         let found = module.as_ref().map(|module| module.program.digest.to_string()).ok();
@@ -169,6 +171,19 @@ impl Fleet {
         let app = self.host.prepare(spec.clone(), module, version).await?;
         let slot = Slot { base, spec, app, candidate: None, past: Vec::new() };
         Ok(Prepared { slot, is_new: true, is_base: true })
+    }
+
+    /// The bindings of an app, but those to components that are not there any more: the app goes without.
+    fn possible(&self, app_id: &str, kept: &KeptApp) -> Vec<Binding> {
+        let is_possible = |binding: &&Binding| {
+            let missing =
+                binding.component.as_ref().filter(|name| !self.host.components().sees(app_id, name));
+            if let Some(name) = missing {
+                tracing::error!(app_id, "bound to {name:?}, which is not there for it: it goes without");
+            }
+            missing.is_none()
+        };
+        kept.bindings.iter().filter(is_possible).cloned().collect()
     }
 
     /// The versions that stand in the place of the manifest's module, if any do and it is still what it was.
@@ -199,10 +214,11 @@ impl Fleet {
             let Some(wanted) = kept.versions.get(&version) else { return Ok(None) };
             // What the manifest names needs no copy.
             let spec = match now.as_ref() == Some(&wanted.digest) {
-                true => Some(AppSpec { bindings: kept.bindings.clone(), ..base.clone() }),
+                true => Some(base.clone()),
                 false => self.spec_of_version(base, kept, version),
             };
             let Some(spec) = spec else { return Ok(None) };
+            let spec = AppSpec { bindings: self.possible(&base.app_id, kept), ..spec };
             let app = self.prepare_again(&spec, &wanted.digest, version).await?;
             Ok(Some((spec, app)))
         };

@@ -103,6 +103,9 @@ pub(super) struct KeptApp {
 pub(super) struct KeptVersion {
     pub(super) digest: String,
     pub(super) from: String,
+    /// The version whose place it took.
+    #[serde(default)]
+    pub(super) before: Option<u64>,
 }
 
 /// The module that a manifest names, as it was when somebody decided to run another one.
@@ -188,7 +191,8 @@ impl KeptApp {
         let needed = |number: u64| {
             let watched = self.window.as_ref().map(|window| window.before);
             let split = self.split.as_ref().map(|split| split.version);
-            number == self.current || Some(number) == watched || Some(number) == split
+            let back = self.before(self.current);
+            number == self.current || [watched, split, back].contains(&Some(number))
         };
         let surplus = self.versions.len().saturating_sub(MAX_VERSIONS);
         let oldest: Vec<u64> = self.versions.keys().copied().filter(|n| !needed(*n)).take(surplus).collect();
@@ -204,7 +208,16 @@ impl KeptApp {
 
     /// The version that ran before this one, as far as it is known.
     pub(super) fn before(&self, version: u64) -> Option<u64> {
-        self.versions.range(..version).next_back().map(|(number, _)| *number)
+        self.versions.get(&version)?.before.filter(|before| self.versions.contains_key(before))
+    }
+
+    /// Notes that a version takes the place of the one that runs.
+    pub(super) fn take_over(&mut self, version: u64) {
+        let before = self.current;
+        if let Some(taking) = self.versions.get_mut(&version).filter(|_| before != version) {
+            taking.before = Some(before);
+        }
+        self.current = version;
     }
 
     pub(super) fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
@@ -324,8 +337,9 @@ mod tests {
         assert_eq!(kept, Kept::default());
         let app = kept.apps.entry("a".to_owned()).or_default();
         for number in 1..=30 {
-            app.current = number;
-            app.add_version(number, KeptVersion { digest: format!("d{number}"), from: "x".into() });
+            let (digest, from) = (format!("d{number}"), "x".to_owned());
+            app.add_version(number, KeptVersion { digest, from, before: None });
+            app.take_over(number);
             app.add(Entry::new("me\u{7}", Action::Update, "x".into()));
             store.keep(&format!("d{number}"), b"wasm").unwrap();
         }

@@ -195,7 +195,6 @@ impl Fleet {
                 });
             }
             None => {
-                kept.current = app.version;
                 kept.instead_of = (base.digest.as_ref() != Some(&entry.digest)).then_some(base);
             }
         }
@@ -206,8 +205,11 @@ impl Fleet {
             max_errors: window.max_errors,
             before,
         });
-        // Last: what is needed is known now.
-        kept.add_version(app.version, KeptVersion { digest: entry.digest.clone(), from: spec.origin() });
+        let (digest, from) = (entry.digest.clone(), spec.origin());
+        kept.add_version(app.version, KeptVersion { digest, from, before: None });
+        if update.share.is_none() {
+            kept.take_over(app.version);
+        }
         let window = kept.window.clone();
         self.remember(&mut state, next).await?;
         if let Some(slot) = state.slots.get_mut(app_id) {
@@ -256,7 +258,8 @@ impl Fleet {
         let kept = touch(&mut next, &slot);
         let mut entry = Entry::new(who, Action::Promote, spec.origin());
         (entry.version, entry.digest) = (app.version, digest(&app));
-        (kept.split, kept.current) = (None, app.version);
+        kept.split = None;
+        kept.take_over(app.version);
         kept.instead_of = (base.digest.as_ref() != Some(&entry.digest)).then_some(base);
         entry.number = kept.add(entry.clone());
         self.remember(&mut state, next).await?;
@@ -347,6 +350,7 @@ impl Fleet {
             there: format!("version {}", slot.app.version),
         };
         let spec = self.spec_of_version(&slot.base, kept, version).ok_or_else(missing)?;
+        let spec = AppSpec { bindings: slot.spec.bindings.clone(), ..spec };
         let wanted = kept.versions.get(&version).ok_or_else(missing)?;
         let app = self.prepare_again(&spec, &wanted.digest, version).await?;
         if let Err(reason) = app.check(Some(&slot.app)).await {
@@ -419,8 +423,8 @@ pub(super) fn touch<'a>(kept: &'a mut Kept, slot: &Slot) -> &'a mut super::KeptA
     if kept.history.is_empty() {
         kept.add(slot.beginning());
         kept.current = slot.app.version;
-        let version = KeptVersion { digest: digest(&slot.app), from: slot.spec.origin() };
-        kept.add_version(slot.app.version, version);
+        let (digest, from) = (digest(&slot.app), slot.spec.origin());
+        kept.add_version(slot.app.version, KeptVersion { digest, from, before: None });
     }
     kept
 }
