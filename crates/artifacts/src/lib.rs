@@ -6,6 +6,7 @@
 //! | [`sniff`] | what a file is, by its first bytes |
 //! | [`error`] | why a module could not be had, and what to do |
 //! | [`reference`], [`digest`], [`media_type`] | how things in registries are named |
+//! | [`registry`] | a registry of our own: `dhow registry serve` |
 //! | `file` | paths and standard input |
 //! | `url` | HTTP and HTTPS with redirects |
 
@@ -14,6 +15,7 @@ pub mod error;
 mod file;
 pub mod media_type;
 pub mod reference;
+pub mod registry;
 pub mod sniff;
 mod url;
 

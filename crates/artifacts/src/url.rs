@@ -177,7 +177,7 @@ pub(crate) fn without_secrets(url: &str) -> String {
 }
 
 /// An error with its causes, which hyper keeps apart.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

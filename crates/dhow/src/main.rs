@@ -10,6 +10,7 @@
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
+//! | `registry`, `search` | a registry of our own, and what is in it |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `hosts`, `client` | which hosts run, and how they are spoken with |
 //! | `doctor` | what is missing on this machine |
@@ -39,7 +40,9 @@ mod new;
 mod process;
 mod ps;
 mod publish;
+mod registry;
 mod run;
+mod search;
 mod serve;
 mod sidecar;
 mod sign;
@@ -109,6 +112,8 @@ enum Command {
     Keys(keys::Keys),
     Sign(sign::Sign),
     Verify(verify::Verify),
+    Registry(registry::RegistryCommand),
+    Search(Box<search::Search>),
     Invoke(invoke::Invoke),
     Publish(publish::Publish),
     #[command(visible_alias = "list")]
@@ -189,6 +194,8 @@ impl Command {
             Command::Keys(keys) => keys::execute(&keys),
             Command::Sign(sign) => sign::execute(&sign),
             Command::Verify(verify) => verify::execute(&verify),
+            Command::Registry(registry) => registry::execute(registry),
+            Command::Search(search) => search::execute(&search),
             Command::Invoke(invoke) => invoke::execute(&invoke),
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),

@@ -1,0 +1,147 @@
+//! `dhow registry user`: a file of names and passwords, in the form of Apache's `htpasswd -B`.
+
+use crate::error::{Context, Error};
+use crate::say;
+use clap::{Args, Subcommand};
+use dhow_artifacts::registry::auth::htpasswd::Users;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Add, remove and list who may log in
+#[derive(Args)]
+#[command(after_help = "\
+A registry that runs sees a change at once. The file is that of Apache's htpasswd with bcrypt (htpasswd -B).
+
+EXAMPLES
+  dhow registry user add alice --users users
+  pass show registry/alice | dhow registry user add alice --users users --password-stdin
+  dhow registry user list --users users
+  dhow registry user remove alice --users users")]
+pub(super) struct User {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Add a user, or give it another password
+    Add(Add),
+    /// Remove a user
+    Remove(Remove),
+    /// Print all names
+    List(List),
+}
+
+#[derive(Args)]
+struct File {
+    /// File of names and passwords
+    #[arg(long, value_name = "FILE")]
+    users: PathBuf,
+}
+
+#[derive(Args)]
+struct Add {
+    /// Name
+    name: String,
+    #[command(flatten)]
+    file: File,
+    /// Read the password from standard input, without asking
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+#[derive(Args)]
+struct Remove {
+    /// Name
+    name: String,
+    #[command(flatten)]
+    file: File,
+}
+
+#[derive(Args)]
+struct List {
+    #[command(flatten)]
+    file: File,
+}
+
+pub(super) fn execute(user: &User) -> Result<ExitCode, Error> {
+    match &user.command {
+        Command::Add(add) => {
+            let path = &add.file.users;
+            let mut users = Users::open(path)?;
+            let password = password(add.password_stdin)?;
+            users.set(&add.name, &password).map_err(Error::usage)?;
+            users.write(path)?;
+            say(format!("{} may log in, says {}", add.name, path.display()));
+        }
+        Command::Remove(remove) => {
+            let path = &remove.file.users;
+            let mut users = Users::open(path)?;
+            if !users.remove(&remove.name) {
+                return Err(Error::new(format!("{} has no user {:?}", path.display(), remove.name)));
+            }
+            users.write(path)?;
+            say(format!("{} may not log in any more", remove.name));
+        }
+        Command::List(list) => {
+            let mut out = std::io::stdout().lock();
+            for name in Users::open(&list.file.users)?.names() {
+                writeln!(out, "{name}")?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a password: from a terminal without showing it.
+fn password(from_stdin: bool) -> Result<String, Error> {
+    let stdin = std::io::stdin();
+    let hidden = (!from_stdin && stdin.is_terminal()).then(|| {
+        let mut err = std::io::stderr();
+        let _ = write!(err, "Password: ");
+        let _ = err.flush();
+        Hidden::new()
+    });
+    if hidden.is_none() && !from_stdin {
+        return Err(Error::usage("there is no terminal to ask for a password on; use --password-stdin"));
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if hidden.is_some() {
+        drop(hidden);
+        say("");
+    }
+    read.context(|| "cannot read the password".to_owned())?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Hidden(Option<libc::termios>);
+
+// === impl Hidden ===
+
+impl Hidden {
+    fn new() -> Hidden {
+        // SAFETY: zero is a valid value of every field, and tcgetattr fills them where it succeeds.
+        let mut shown: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is a number, and `shown` is writable memory of the right type through the call.
+        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, &raw mut shown) } != 0 {
+            return Hidden(None);
+        }
+        let mut hidden = shown;
+        hidden.c_lflag &= !libc::ECHO;
+        // SAFETY: as above; `hidden` is what the system filled, with one flag less.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const hidden) };
+        Hidden(Some(shown))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(shown) = &self.0 {
+            // SAFETY: `shown` is what tcgetattr filled, and lives through the call.
+            unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, shown) };
+        }
+    }
+}
