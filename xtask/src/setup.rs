@@ -34,25 +34,34 @@ pub const AS_2021_PACKAGES: [&str; 3] =
 
 const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libclang-rt-14-dev-wasm32"];
 
-/// Servers that tests start, each with a program by which it is known and the Debian package that has it.
+/// Servers that tests start, and other people's programs that they work with, each with a program by which it is known
+/// and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 11] = [
+const SERVERS: [(&str, &str); 16] = [
     ("aiosmtpd", "python3-aiosmtpd"),
+    ("buildah", "buildah"),
+    ("containerd", "containerd"),
+    ("docker-registry", "docker-registry"),
     ("etcd", "etcd-server"),
     ("mariadbd", "mariadb-server"),
     ("mosquitto", "mosquitto"),
     ("nats-server", "nats-server"),
     ("openssl", "openssl"),
+    ("podman", "podman"),
     ("postgres", "postgresql"),
     ("rabbitmq-server", "rabbitmq-server"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("skopeo", "skopeo"),
     ("sqlite3", "sqlite3"),
 ];
 
 /// Dapr's SDKs, unmodified, as the tests run them against dhow.
 pub const DAPR_PYTHON: [&str; 3] = ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "moto[s3,server]==5.1.9"];
 pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
+
+/// A client of registries that other people wrote.
+pub const ORAS: [&str; 1] = ["oras==0.2.43"];
 
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
@@ -63,6 +72,7 @@ pub fn run(env: &Env) -> Result<(), String> {
     c(env)?;
     servers(env)?;
     dapr_sdks(env)?;
+    oras(env)?;
     if !tool(env, "cargo-nextest") {
         println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
     }
@@ -83,17 +93,7 @@ pub fn rust_targets(env: &Env) -> Result<(), String> {
 
 /// A Python environment of its own in `<cache>/guests/venv`.
 pub fn python_and_go(env: &Env) -> Result<(), String> {
-    let venv = env.toolchains().join("venv");
-    let made = stamp::once(&env.toolchains().join("venv.stamp"), &PYTHON_PACKAGES.join("\n"), || {
-        println!("  installing {} into {}", PYTHON_PACKAGES.join(", "), venv.display());
-        remove(&venv)?;
-        run_quietly(command(env, "python3").args(["-m", "venv"]).arg(&venv))?;
-        let pip = venv.join("bin/pip");
-        let pip = pip.to_string_lossy();
-        run_quietly(
-            command(env, &pip).args(["install", "-q", "--disable-pip-version-check"]).args(PYTHON_PACKAGES),
-        )
-    })?;
+    let made = venv(env, "venv", &PYTHON_PACKAGES)?;
     if made { Ok(()) } else { skipped("Python and Go") }
 }
 
@@ -205,18 +205,28 @@ fn apt_install(env: &Env, packages: &[&str]) -> Result<(), String> {
 
 /// Dapr's SDKs in `<cache>/guests/dapr-py` and `dapr-js`, and the program with the one for Rust.
 pub fn dapr_sdks(env: &Env) -> Result<(), String> {
-    let venv = env.toolchains().join("dapr-py");
-    let made = stamp::once(&env.toolchains().join("dapr-py.stamp"), &DAPR_PYTHON.join("\n"), || {
-        println!("  installing {} into {}", DAPR_PYTHON.join(", "), venv.display());
+    let made = venv(env, "dapr-py", &DAPR_PYTHON)?;
+    let made = made | npm(env, "dapr-js", &DAPR_JS)?;
+    let made = made | dapr_rust(env)?;
+    if made { Ok(()) } else { skipped("Dapr's SDKs") }
+}
+
+/// A client of registries in `<cache>/guests/oras`.
+pub fn oras(env: &Env) -> Result<(), String> {
+    if venv(env, "oras", &ORAS)? { Ok(()) } else { skipped("oras") }
+}
+
+/// Packages of PyPI in an environment of their own; whether they had to be installed.
+fn venv(env: &Env, name: &str, packages: &[&str]) -> Result<bool, String> {
+    let venv = env.toolchains().join(name);
+    stamp::once(&env.toolchains().join(format!("{name}.stamp")), &packages.join("\n"), || {
+        println!("  installing {} into {}", packages.join(", "), venv.display());
         remove(&venv)?;
         run_quietly(command(env, "python3").args(["-m", "venv"]).arg(&venv))?;
         let pip = venv.join("bin/pip");
         let mut pip = command(env, &pip.to_string_lossy());
-        run_quietly(pip.args(["install", "-q", "--disable-pip-version-check"]).args(DAPR_PYTHON))
-    })?;
-    let made = made | npm(env, "dapr-js", &DAPR_JS)?;
-    let made = made | dapr_rust(env)?;
-    if made { Ok(()) } else { skipped("Dapr's SDKs") }
+        run_quietly(pip.args(["install", "-q", "--disable-pip-version-check"]).args(packages))
+    })
 }
 
 /// Where the program that uses Dapr's Rust SDK is: a workspace of its own.

@@ -23,6 +23,33 @@ pub(crate) fn user_id() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The terminal does not show what is typed until this is dropped.
+pub(crate) struct WithoutEcho(libc::termios);
+
+/// Switches the echo of the terminal at standard input off.
+pub(crate) fn without_echo() -> io::Result<WithoutEcho> {
+    let mut before = std::mem::MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: `before` is writable memory of the right type and lives through the call.
+    if unsafe { libc::tcgetattr(libc::STDIN_FILENO, before.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zero is a valid value of every field, and the call succeeded and filled them.
+    let before = unsafe { before.assume_init() };
+    let quiet = libc::termios { c_lflag: before.c_lflag & !libc::ECHO, ..before };
+    // SAFETY: the call reads one `termios`, which lives through it.
+    if unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &quiet) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(WithoutEcho(before))
+}
+
+impl Drop for WithoutEcho {
+    fn drop(&mut self) {
+        // SAFETY: the call reads one `termios`, which lives through it.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &self.0) };
+    }
+}
+
 /// What tells a process from a later one with the same pid: the boot it belongs to and the clock tick at
 /// which it started (`man 5 proc_pid_stat`, field 22). `None` when there is no such process.
 pub(crate) fn identity(pid: u32) -> Option<String> {

@@ -42,12 +42,9 @@ pub(crate) struct Search {
     /// Which page of the answer
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     page: usize,
-    /// Name to log in with
+    /// Name to log in with; its password is in DHOW_REGISTRY_PASSWORD
     #[arg(long, value_name = "NAME", env = "DHOW_REGISTRY_USER", hide_env_values = true)]
     user: Option<String>,
-    /// Its password; only from the environment
-    #[arg(long, env = "DHOW_REGISTRY_PASSWORD", hide_env_values = true, hide = true)]
-    password: Option<String>,
     /// Certificates (PEM) to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -70,10 +67,10 @@ pub(crate) fn execute(command: &Search) -> Result<ExitCode, Error> {
         true => command.registry.clone(),
         false => format!("https://{}", command.registry),
     };
-    let password = command.password.as_deref().unwrap_or_default();
+    let password = std::env::var("DHOW_REGISTRY_PASSWORD").unwrap_or_default();
     let server = Server {
         url: &url,
-        credentials: command.user.as_deref().map(|user| (user, password)),
+        credentials: command.user.as_deref().map(|user| (user, password.as_str())),
         ca: command.ca.as_deref(),
     };
     let found = client::runtime()?.block_on(search(&server, &parameters))?;

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
 //! | `certificates` | certificates for those that speak TLS |
+//! | `containerd` | containerd, to fetch and push images |
 //! | `etcd` | etcd |
 //! | `mariadb` | MariaDB |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
@@ -19,6 +20,7 @@
 //! | `smtp` | aiosmtpd, a mail server that keeps what it gets |
 
 mod certificates;
+mod containerd;
 mod etcd;
 mod mariadb;
 mod mosquitto;
@@ -30,6 +32,7 @@ mod redis;
 mod smtp;
 
 pub use certificates::{Certificates, TlsServer};
+pub use containerd::containerd;
 pub use etcd::etcd;
 pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};

@@ -190,6 +190,12 @@ fn unpack(archive: &[u8]) -> Result<Option<Bytes>, String> {
         let mut entry = entry.map_err(unreadable)?;
         let is_module = entry.header().entry_type().is_file() && entry.path_bytes().ends_with(b".wasm");
         if is_module {
+            if entry.size() > MAX_MODULE {
+                return Err(format!(
+                    "its file has {} bytes; at most {MAX_MODULE} are looked at",
+                    entry.size()
+                ));
+            }
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(unreadable)?;
             found = Some(Bytes::from(bytes));

@@ -41,6 +41,10 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// A small body has to be there after this long.
 const SMALL_BODY: Duration = Duration::from_secs(60);
 
+/// Bytes of a refused request's body that are taken, and for how long.
+const DRAINED: usize = 16 << 20;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Bytes of a form.
 const MAX_FORM: usize = 64 << 10;
 
@@ -73,11 +77,19 @@ impl Face {
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let is_head = head.method == Method::HEAD;
         let headers = head.headers.clone();
-        let answered = self.try_answer(head, body).await;
-        let mut answer = answered.unwrap_or_else(|refusal| self.refused(&refusal, &headers));
+        let mut answer = match self.try_answer(head, &mut body).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                // Whoever waits to be told to go on has sent nothing.
+                if !headers.contains_key(::http::header::EXPECT) {
+                    drain(&mut body).await;
+                }
+                self.refused(&refusal, &headers)
+            }
+        };
         if is_head {
             *answer.body_mut() = full(Bytes::new());
         }
@@ -91,7 +103,7 @@ impl Face {
     async fn try_answer(
         &self,
         head: ::http::request::Parts,
-        mut body: RequestBody,
+        body: &mut RequestBody,
     ) -> Result<Answer, Refusal> {
         let route = Route::read(head.uri.path())?;
         route.check_method(&head.method)?;
@@ -104,14 +116,14 @@ impl Face {
         let asked = Asked { face: self, method: head.method, headers: head.headers, parameters, identity };
         match &route {
             Route::Ping => asked.ping(),
-            Route::Token => asked.token(&mut body).await,
+            Route::Token => asked.token(body).await,
             Route::Catalog => asked.catalog(),
             Route::Tags(repository) => asked.tags(repository),
             Route::Referrers(repository, subject) => asked.referrers(repository, subject).await,
-            Route::Manifest(repository, selector) => asked.manifest(repository, selector, &mut body).await,
+            Route::Manifest(repository, selector) => asked.manifest(repository, selector, body).await,
             Route::Blob(repository, digest) => asked.blob(repository, digest).await,
-            Route::Uploads(repository) => asked.begin_upload(repository, &mut body).await,
-            Route::Upload(repository, id) => asked.upload(repository, id, &mut body).await,
+            Route::Uploads(repository) => asked.begin_upload(repository, body).await,
+            Route::Upload(repository, id) => asked.upload(repository, id, body).await,
             Route::Search => asked.search(None),
             Route::Modules(repository) => asked.search(Some(repository)),
             Route::Damaged => asked.damaged(),
@@ -209,6 +221,22 @@ impl Asked<'_> {
         answer::set(&mut answer, "cache-control", "no-store");
         Ok(answer)
     }
+}
+
+/// Takes what a client still sends of a request that is refused: it reads the answer when it has sent all. A client with
+/// very much to send loses its connection.
+async fn drain(body: &mut RequestBody) {
+    let taken = async {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_DEADLINE, taken).await;
 }
 
 /// Reads a small body whole.

@@ -40,7 +40,7 @@ pub(super) struct Serve {
     #[command(flatten)]
     folder: Folder,
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "DHOW_REGISTRY_ADDR")]
     addr: SocketAddr,
     /// Certificate chain (PEM); makes it HTTPS
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -153,9 +153,6 @@ impl Serve {
     }
 
     async fn run(self, anonymous: auth::Anonymous) -> Result<(), Error> {
-        let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
-        let listener = Listener::tcp(self.addr, tls)?;
-        let address = listener.address().unwrap_or(self.addr);
         let options = Options {
             signed: match self.signed {
                 Signed::Accept => SignedPolicy::Accept,
@@ -172,6 +169,9 @@ impl Serve {
         let auth = Auth::open(folder, self.users.as_deref(), self.permissions.as_deref(), anonymous)?;
         let examiner = Arc::new(Known::new(self.trust.as_deref())?);
         let registry = Registry::open(options, auth, examiner).await?;
+        let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let listener = Listener::tcp(self.addr, tls)?;
+        let address = listener.address().unwrap_or(self.addr);
         let stop = Stop::default();
         let face = Face::new(Arc::clone(&registry), self.external_url.clone(), tls.is_some());
         let mut tasks = JoinSet::new();
@@ -185,7 +185,7 @@ impl Serve {
         let work =
             tokio::spawn(work(registry, self.gc_every, self.gc_grace, self.scrub_every, self.scrub_pace));
         let scheme = if tls.is_some() { "https" } else { "http" };
-        say(format!("registry in {} on {scheme}://{address} (Ctrl-C stops)", folder.display()));
+        say(format!("registry on {scheme}://{address} in {} (Ctrl-C stops)", folder.display()));
         until_stopped(&stop, tasks).await?;
         work.abort();
         Ok(())

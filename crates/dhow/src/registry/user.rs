@@ -1,7 +1,7 @@
 //! `dhow registry user`: a file of names and passwords, in the form of Apache's `htpasswd -B`.
 
 use crate::error::{Context, Error};
-use crate::say;
+use crate::{process, say};
 use clap::{Args, Subcommand};
 use dhow_artifacts::registry::auth::htpasswd::Users;
 use std::io::{BufRead, IsTerminal, Write};
@@ -97,51 +97,19 @@ pub(super) fn execute(user: &User) -> Result<ExitCode, Error> {
 /// Reads a password: from a terminal without showing it.
 fn password(from_stdin: bool) -> Result<String, Error> {
     let stdin = std::io::stdin();
-    let hidden = (!from_stdin && stdin.is_terminal()).then(|| {
-        let mut err = std::io::stderr();
-        let _ = write!(err, "Password: ");
-        let _ = err.flush();
-        Hidden::new()
-    });
-    if hidden.is_none() && !from_stdin {
+    if !from_stdin && !stdin.is_terminal() {
         return Err(Error::usage("there is no terminal to ask for a password on; use --password-stdin"));
+    }
+    let hidden = (!from_stdin).then(process::without_echo).transpose()?;
+    if hidden.is_some() {
+        let mut err = std::io::stderr();
+        let _ = write!(err, "Password: ").and_then(|()| err.flush());
     }
     let mut line = String::new();
     let read = stdin.lock().read_line(&mut line);
     if hidden.is_some() {
-        drop(hidden);
         say("");
     }
     read.context(|| "cannot read the password".to_owned())?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct Hidden(Option<libc::termios>);
-
-// === impl Hidden ===
-
-impl Hidden {
-    fn new() -> Hidden {
-        // SAFETY: zero is a valid value of every field, and tcgetattr fills them where it succeeds.
-        let mut shown: libc::termios = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is a number, and `shown` is writable memory of the right type through the call.
-        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, &raw mut shown) } != 0 {
-            return Hidden(None);
-        }
-        let mut hidden = shown;
-        hidden.c_lflag &= !libc::ECHO;
-        // SAFETY: as above; `hidden` is what the system filled, with one flag less.
-        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const hidden) };
-        Hidden(Some(shown))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(shown) = &self.0 {
-            // SAFETY: `shown` is what tcgetattr filled, and lives through the call.
-            unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, shown) };
-        }
-    }
 }
