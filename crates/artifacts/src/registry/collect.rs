@@ -55,7 +55,12 @@ impl Registry {
     }
 
     async fn try_collect(&self, options: CollectOptions) -> Result<Collected, Refusal> {
-        let begun = Instant::now();
+        // Pushes that are under way end first: what they refer to is seen below. Those that begin later take into use what
+        // they count on.
+        let begun = {
+            let _sweeping = self.blobs.sweeping().await;
+            Instant::now()
+        };
         // What was used before this process began is judged by the age of files alone.
         let since = begun.checked_sub(options.grace).unwrap_or(self.opened).max(self.opened);
         let sweep = Sweep { registry: self, options, since };

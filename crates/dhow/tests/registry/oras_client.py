@@ -8,8 +8,10 @@ import oras.client
 
 address, name, password = sys.argv[1:]
 client = oras.client.OrasClient(hostname=address, insecure=True)
+# Only what is done with a password shows whether it was right.
+client.login(username=name, password="a guess", hostname=address)
 try:
-    client.login(username=name, password="a guess", hostname=address)
+    client.push(target=f"{address}/oras/hello:guess", files=["hello.wasm:application/wasm"])
 except Exception as error:
     print("refused:", error)
 else:

@@ -186,9 +186,10 @@ impl Setting {
         host
     }
 
-    /// `dhow registry serve` on a free port, ready to be asked.
+    /// `dhow registry serve` on a free port, ready to be asked; in the folder `registry` unless the arguments say where.
     pub(crate) fn registry(&self, args: &[&str]) -> Host {
-        let args = [&["registry", "serve", "--addr", "127.0.0.1:0", "--data-dir", "registry"], args].concat();
+        let folder: &[&str] = if args.contains(&"--data-dir") { &[] } else { &["--data-dir", "registry"] };
+        let args = [&["registry", "serve", "--addr", "127.0.0.1:0"], folder, args].concat();
         Host::start(self.dhow(&args))
     }
 

@@ -156,6 +156,10 @@ impl Page<'_> {
                 &claims.expires.map_or_else(|| "never".to_owned(), crate::registry::search::when),
             )?;
         }
+        let host = self.url.split_once("://").map_or(self.url, |(_, host)| host);
+        let selector =
+            module.tags.last().map_or_else(|| format!("@{}", module.digest), |tag| format!(":{tag}"));
+        row("reference", &format!("oci://{host}/{}{selector}", module.repository))?;
         row("is a", &[module.kind.as_str(), module.abi.as_str()].join(", "))?;
         row("pushed", &module.pushed)?;
         row("digest", &module.digest.to_string())?;
