@@ -37,15 +37,17 @@ const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libcla
 /// Servers that tests start, and other people's programs that they work with, each with a program by which it is known
 /// and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 15] = [
+const SERVERS: [(&str, &str); 17] = [
     ("aiosmtpd", "python3-aiosmtpd"),
     ("buildah", "buildah"),
+    ("containerd", "containerd"),
     ("docker-registry", "docker-registry"),
     ("etcd", "etcd-server"),
     ("mariadbd", "mariadb-server"),
     ("mosquitto", "mosquitto"),
     ("nats-server", "nats-server"),
     ("openssl", "openssl"),
+    ("podman", "podman"),
     ("postgres", "postgresql"),
     ("rabbitmq-server", "rabbitmq-server"),
     ("redis-cli", "redis-tools"),

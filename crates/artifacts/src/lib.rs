@@ -12,6 +12,7 @@
 //! | [`pull`], [`push`] | modules from and to registries |
 //! | `image`, `cosign` | the module in an image, and who signed it |
 //! | [`store`] | what was downloaded |
+//! | [`registry`] | a registry of our own: `dhow registry serve` |
 //! | `file` | paths and standard input |
 //! | `url`, `tls` | HTTP and HTTPS with redirects |
 
@@ -29,6 +30,7 @@ mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod registry;
 pub mod sniff;
 pub mod store;
 mod tls;

@@ -12,6 +12,7 @@
 //! | `trust` | which modules a host runs |
 //! | `keys`, `sign`, `verify` | who made a module, and what it may do |
 //! | `push`, `pull`, `login`, `registries` | modules in registries |
+//! | `registry`, `search` | a registry of our own, and what is in it |
 //! | `ps`, `logs`, `invoke`, `publish`, `stop` | speak with running hosts |
 //! | `update` | new versions of apps while they run, and back |
 //! | `bind`, `provider` | components while the host runs |
@@ -49,7 +50,9 @@ mod publish;
 mod pull;
 mod push;
 mod registries;
+mod registry;
 mod run;
+mod search;
 mod serve;
 mod sidecar;
 mod sign;
@@ -126,6 +129,8 @@ enum Command {
     Pull(pull::Pull),
     Login(login::Login),
     Logout(login::Logout),
+    Registry(registry::RegistryCommand),
+    Search(Box<search::Search>),
     Invoke(invoke::Invoke),
     Publish(publish::Publish),
     #[command(visible_alias = "list")]
@@ -218,6 +223,8 @@ impl Command {
             Command::Pull(pull) => pull::execute(&pull),
             Command::Login(args) => login::login(&args),
             Command::Logout(args) => login::logout(&args),
+            Command::Registry(registry) => registry::execute(registry),
+            Command::Search(search) => search::execute(&search),
             Command::Invoke(invoke) => invoke::execute(&invoke),
             Command::Publish(publish) => publish::execute(&publish),
             Command::Ps(ps) => ps::execute(&ps),

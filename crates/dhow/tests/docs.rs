@@ -34,13 +34,14 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Addresses as the pages write them, each with what a server prints before the one that it has: apps, Dapr API,
-/// metrics; functions, and their management.
-const USUAL: [(&str, &str); 5] = [
+/// metrics; functions, and their management; a registry.
+const USUAL: [(&str, &str); 6] = [
     ("127.0.0.1:8080", "on http://"),
     ("127.0.0.1:3500", "Dapr API: http://"),
     ("127.0.0.1:9090", "metrics: http://"),
     ("127.0.0.1:2045", "up on http://"),
     ("127.0.0.1:34998", "management: http://"),
+    ("127.0.0.1:5000", "registry on http://"),
 ];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
@@ -86,6 +87,7 @@ pages! {
     proxy_wasm: "docs/proxy-wasm.md",
     restrict_the_api: "docs/restrict-the-api.md",
     run_a_module: "docs/run-a-module.md",
+    run_a_registry: "docs/run-a-registry.md",
     run_layotto_functions: "docs/run-layotto-functions.md",
     run_services: "docs/run-services.md",
     run_wapc_modules: "docs/run-wapc-modules.md",
@@ -124,7 +126,7 @@ struct Page {
     folder: TempDir,
     server: Option<Server>,
     /// What the addresses in [`USUAL`] stand for.
-    addresses: [String; 5],
+    addresses: [String; 6],
     /// The backends, with the usual port that the page writes.
     backends: Vec<(u16, dhow_servers::Process)>,
     /// Where the last executed block stands, and what it printed.
@@ -360,6 +362,8 @@ impl Page {
         // Pages share compiled code, as all processes of a user do.
         shell.env("DHOW_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-compiled"));
         shell.env("DHOW_ADDR", "127.0.0.1:0").env("NO_PROXY", "127.0.0.1,localhost");
+        shell.env("DHOW_REGISTRY_ADDR", "127.0.0.1:0");
+        shell.env("DHOW_REGISTRY", format!("http://{}", self.addresses[5]));
         shell
     }
 

@@ -10,6 +10,7 @@
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
 //! | `certificates` | certificates for those that speak TLS |
 //! | `docker_registry` | Docker's registry |
+//! | `containerd` | containerd, to fetch and push images |
 //! | `etcd` | etcd |
 //! | `mariadb` | MariaDB |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
@@ -20,6 +21,7 @@
 //! | `smtp` | aiosmtpd, a mail server that keeps what it gets |
 
 mod certificates;
+mod containerd;
 mod docker_registry;
 mod etcd;
 mod mariadb;
@@ -32,6 +34,7 @@ mod redis;
 mod smtp;
 
 pub use certificates::{Certificates, TlsServer};
+pub use containerd::containerd;
 pub use docker_registry::{REGISTRY_USER, docker_registry, docker_registry_with_users};
 pub use etcd::etcd;
 pub use mariadb::mariadb;

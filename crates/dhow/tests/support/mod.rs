@@ -145,6 +145,8 @@ impl Setting {
             "DHOW_FUNCTIONS_TOKEN",
             "DHOW_LOG",
             "DHOW_LOG_FORMAT",
+            "DHOW_REGISTRY",
+            "DHOW_REGISTRY_ADDR",
             "RUST_LOG",
             "DAPR_API_TOKEN",
             "DHOW_ARTIFACTS_DIR",
@@ -190,6 +192,21 @@ impl Setting {
         let mut host = Host::start(self.dhow(&args));
         host.api = Some(host.printed("Dapr API: http://"));
         host.management = Some(host.printed("metrics: http://"));
+        host
+    }
+
+    /// `dhow registry serve` on a free port, ready to be asked; in the folder `registry` unless the arguments say where.
+    pub(crate) fn registry(&self, args: &[&str]) -> Host {
+        let folder: &[&str] = if args.contains(&"--data-dir") { &[] } else { &["--data-dir", "registry"] };
+        let args = [&["registry", "serve", "--addr", "127.0.0.1:0"], folder, args].concat();
+        Host::start(self.dhow(&args))
+    }
+
+    /// The same with a certificate.
+    pub(crate) fn registry_with_tls(&self, args: &[&str]) -> Host {
+        let args = [&["registry", "serve", "--addr", "127.0.0.1:0", "--data-dir", "registry"], args].concat();
+        let mut host = Host::spawn(self.dhow(&args));
+        host.addr = host.printed(" on https://");
         host
     }
 

@@ -1,0 +1,246 @@
+//! Who a client is, and what it may do.
+//!
+//! A client shows a name and a password, or a token that it got for them ([`token`]). What it may do is looked up for
+//! each request, also with a token: a rule or a user that is taken away is gone at once. Without a rule for it nothing is
+//! allowed.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`htpasswd`] | users and their passwords |
+//! | [`permissions`] | rules: who may do what where |
+//! | `token` | tokens as Docker's clients use them |
+//! | `watched` | files that may change while the registry runs |
+
+use super::counters::Counter;
+use super::name::Repository;
+use super::refusal::{Challenge, Refusal};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use htpasswd::Users;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use permissions::Permissions;
+use std::fmt;
+use std::path::Path;
+use std::time::SystemTime;
+use token::{Access, Key};
+use watched::Watched;
+
+pub mod htpasswd;
+pub mod permissions;
+mod token;
+mod watched;
+
+pub use watched::FileError;
+
+/// How long a token is good.
+pub(super) const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Bytes of a request's `Authorization` that are looked at.
+const MAX_AUTHORIZATION: usize = 16 << 10;
+
+/// Something to do with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Read everything.
+    Pull,
+    /// Write blobs, manifests and tags.
+    Push,
+    /// Delete them.
+    Delete,
+}
+
+/// What clients may do that do not log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Anonymous {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Read everything.
+    Pull,
+    /// Read and write everything.
+    Push,
+    /// Also delete.
+    Everything,
+}
+
+/// What is asked for a client's name and rights.
+pub struct Auth {
+    users: Option<Watched<Users>>,
+    permissions: Option<Watched<Permissions>>,
+    anonymous: Anonymous,
+    key: Key,
+    passwords: htpasswd::Checked,
+}
+
+/// A client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// `None` for one that did not log in.
+    pub(super) user: Option<String>,
+    /// What its token is for; `None` where it has none.
+    scope: Option<Vec<Access>>,
+}
+
+// === impl Auth ===
+
+impl Auth {
+    /// Reads the files of users and of permissions, and reads or makes the key of tokens in the registry's folder.
+    pub fn open(
+        folder: &Path,
+        users: Option<&Path>,
+        permissions: Option<&Path>,
+        anonymous: Anonymous,
+    ) -> Result<Auth, FileError> {
+        Ok(Auth {
+            users: users.map(Watched::open).transpose()?,
+            permissions: permissions.map(Watched::open).transpose()?,
+            anonymous,
+            key: Key::open(&folder.join("token.key"))?,
+            passwords: htpasswd::Checked::default(),
+        })
+    }
+
+    /// Who sends this request.
+    pub(super) async fn identify(&self, headers: &HeaderMap, failed: &Counter) -> Result<Identity, Refusal> {
+        let Some(value) = headers.get(AUTHORIZATION) else { return Ok(Identity::anonymous()) };
+        let wrong = || {
+            failed.add(1);
+            Refusal::WrongPassword
+        };
+        let value = value.to_str().ok().filter(|value| value.len() <= MAX_AUTHORIZATION).ok_or_else(wrong)?;
+        let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let token = self.key.read(rest.trim(), SystemTime::now());
+            // One that expired is no attack; the client gets another one.
+            let token = token.ok_or(Refusal::Unauthenticated(Challenge::Token(String::new())))?;
+            return Ok(Identity { user: token.user, scope: Some(token.access) });
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Err(wrong());
+        }
+        let decoded =
+            BASE64_STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let (name, password) = decoded.as_deref().and_then(|text| text.split_once(':')).ok_or_else(wrong)?;
+        self.log_in(name, password).await?.ok_or_else(wrong)
+    }
+
+    /// Who has this name and password; `None` for nobody. Where there are no users, everybody is anonymous.
+    pub(super) async fn log_in(&self, name: &str, password: &str) -> Result<Option<Identity>, Refusal> {
+        let Some(users) = &self.users else { return Ok(Some(Identity::anonymous())) };
+        // Clients that ask without credentials may send an empty name.
+        if name.is_empty() && password.is_empty() {
+            return Ok(Some(Identity::anonymous()));
+        }
+        match self.passwords.check(&users.get(), &self.key, name, password).await? {
+            true => Ok(Some(Identity { user: Some(name.to_owned()), scope: None })),
+            false => Ok(None),
+        }
+    }
+
+    /// Lets an action happen, or says what the client needs for it.
+    pub(super) fn allow(
+        &self,
+        identity: &Identity,
+        repository: &Repository,
+        action: Action,
+    ) -> Result<(), Refusal> {
+        let allowed = self.is_allowed(identity.user.as_deref(), repository, action);
+        let in_scope = identity.scope.as_ref().is_none_or(|scope| {
+            scope.iter().any(|access| access.name == repository.as_str() && access.actions.contains(&action))
+        });
+        if allowed && in_scope {
+            return Ok(());
+        }
+        let could_log_in = identity.user.is_none() && self.users.is_some();
+        if could_log_in || (allowed && !in_scope) {
+            let actions = match action {
+                Action::Pull => "pull",
+                Action::Push => "pull,push",
+                Action::Delete => "delete",
+            };
+            let scope = format!("repository:{repository}:{actions}");
+            return Err(Refusal::Unauthenticated(Challenge::Token(scope)));
+        }
+        Err(Refusal::Denied {
+            who: identity.to_string(),
+            action: action.verb(),
+            what: repository.to_string(),
+        })
+    }
+
+    /// What the rules say.
+    pub(super) fn is_allowed(&self, user: Option<&str>, repository: &Repository, action: Action) -> bool {
+        if self.anonymous.allows(action) {
+            return true;
+        }
+        match &self.permissions {
+            Some(permissions) => permissions.get().allow(user, repository, action),
+            // Without rules, whoever has a password may do everything.
+            None => user.is_some(),
+        }
+    }
+
+    /// Whether clients can log in.
+    pub(super) fn has_users(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// Whether somebody may see anything at all without logging in.
+    pub(super) fn is_open(&self) -> bool {
+        let rules = || self.permissions.as_ref().is_some_and(|rules| rules.get().has_anonymous());
+        self.anonymous >= Anonymous::Pull || rules()
+    }
+
+    /// A token for as much of the scopes as the client may do; each scope as in `repository:orders:pull,push`.
+    pub(super) fn token(&self, identity: &Identity, scopes: &[String]) -> String {
+        let user = identity.user.as_deref();
+        let asked = scopes.iter().flat_map(|scopes| scopes.split(' ')).take(token::MAX_SCOPES);
+        let access = asked.filter_map(Access::parse).filter_map(|access| {
+            let repository: Repository = access.name.parse().ok()?;
+            let allowed = |action: &Action| self.is_allowed(user, &repository, *action);
+            let actions: Vec<Action> = access.actions.into_iter().filter(allowed).collect();
+            (!actions.is_empty()).then_some(Access { name: access.name, actions })
+        });
+        self.key.issue(user, access.collect(), SystemTime::now())
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    pub(super) fn anonymous() -> Identity {
+        Identity { user: None, scope: None }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.user.as_deref().unwrap_or("who is not logged in"))
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Action::Pull => "pull from",
+            Action::Push => "push to",
+            Action::Delete => "delete from",
+        }
+    }
+}
+
+// === impl Anonymous ===
+
+impl Anonymous {
+    fn allows(self, action: Action) -> bool {
+        self >= match action {
+            Action::Pull => Anonymous::Pull,
+            Action::Push => Anonymous::Push,
+            Action::Delete => Anonymous::Everything,
+        }
+    }
+}

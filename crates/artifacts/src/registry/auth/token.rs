@@ -1,0 +1,166 @@
+//! Tokens: what a client gets for its name and password, and shows instead of them
+//! (<https://distribution.github.io/distribution/spec/auth/token/>).
+//!
+//! A token is a JSON Web Token (HS256) of this registry for itself; no other one can read or make it.
+
+use super::watched::FileError;
+use super::{Action, TOKEN_LIFE};
+use crate::registry::storage::folder::{make_folder, write_durably};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `{"alg":"HS256","typ":"JWT"}`
+const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// Repositories of one token.
+pub(super) const MAX_SCOPES: usize = 64;
+
+/// What tokens are signed with.
+pub(super) struct Key(hmac::Key);
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Token {
+    /// Seconds since 1970.
+    exp: u64,
+    #[serde(rename = "sub", default, skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
+    pub(super) access: Vec<Access>,
+}
+
+/// What it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Access {
+    /// Of a repository.
+    pub(super) name: String,
+    pub(super) actions: Vec<Action>,
+}
+
+// === impl Key ===
+
+impl Key {
+    /// Reads the key, or makes one that only this user can read.
+    pub(super) fn open(path: &Path) -> Result<Key, FileError> {
+        let error = |reason: String| FileError { path: path.to_owned(), line: None, reason };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) if bytes.len() == 32 => bytes,
+            Ok(bytes) => {
+                return Err(error(format!(
+                    "the key of tokens has {} bytes, and not 32; remove it, and clients get new tokens",
+                    bytes.len()
+                )));
+            }
+            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = vec![0; 32];
+                SystemRandom::new().fill(&mut bytes).map_err(|_| error("no random numbers".to_owned()))?;
+                make_folder(path.parent().unwrap_or(Path::new(".")))
+                    .map_err(|wrong| error(wrong.to_string()))?;
+                write_durably(path, &bytes).map_err(|wrong| error(wrong.to_string()))?;
+                bytes
+            }
+            Err(wrong) => return Err(error(wrong.to_string())),
+        };
+        Ok(Key(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
+    pub(super) fn issue(&self, user: Option<&str>, access: Vec<Access>, now: SystemTime) -> String {
+        let exp = seconds(now) + TOKEN_LIFE.as_secs();
+        let token = Token { exp, user: user.map(str::to_owned), access };
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default());
+        let signed = format!("{HEADER}.{claims}");
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    /// What a token says, if it is of this registry and did not expire.
+    pub(super) fn read(&self, text: &str, now: SystemTime) -> Option<Token> {
+        let (signed, signature) = text.rsplit_once('.')?;
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
+        hmac::verify(&self.0, signed.as_bytes(), &signature).ok()?;
+        let claims = signed.strip_prefix(HEADER)?.strip_prefix('.')?;
+        let token: Token = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        (token.exp > seconds(now)).then_some(token)
+    }
+
+    /// A fingerprint of some texts that says nothing about them to whoever does not have the key.
+    pub(super) fn print(&self, texts: &[&str]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for text in texts {
+            context.update(&(text.len() as u64).to_le_bytes());
+            context.update(text.as_bytes());
+        }
+        let mut print = [0; 32];
+        let tag = context.sign();
+        print.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        print
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+// === impl Access ===
+
+impl Access {
+    /// `repository:NAME:pull,push`; unknown actions are left out, `*` is all of them.
+    pub(super) fn parse(scope: &str) -> Option<Access> {
+        let (kind, rest) = scope.split_once(':')?;
+        let (name, actions) = rest.rsplit_once(':')?;
+        if kind.split('(').next() != Some("repository") {
+            return None;
+        }
+        let mut found = Vec::new();
+        for action in actions.split(',') {
+            match action {
+                "pull" => found.push(Action::Pull),
+                "push" => found.push(Action::Push),
+                "delete" => found.push(Action::Delete),
+                "*" => found.extend([Action::Pull, Action::Push, Action::Delete]),
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Some(Access { name: name.to_owned(), actions: found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, TOKEN_LIFE};
+    use super::{Access, Key};
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn only_own_tokens_in_their_time_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = Key::open(&folder.path().join("key")).unwrap();
+        let other = Key::open(&folder.path().join("other")).unwrap();
+        let now = SystemTime::now();
+        let access = vec![Access::parse("repository:a/b:pull,push,fly").unwrap()];
+        assert_eq!(access[0].actions, [Action::Pull, Action::Push]);
+        let token = key.issue(Some("alice"), access.clone(), now);
+        assert_eq!(key.read(&token, now).unwrap().access, access);
+        assert_eq!(Key::open(&folder.path().join("key")).unwrap().read(&token, now).unwrap().access, access);
+        assert!(other.read(&token, now).is_none());
+        assert!(key.read(&token, now + TOKEN_LIFE + Duration::from_secs(1)).is_none());
+        for index in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            // The last character of each part has bits that count for nothing.
+            let same = key.read(&changed, now).is_none_or(|read| read.access == access);
+            assert!(same, "{changed}");
+        }
+        for text in ["", ".", "..", "a.b.c", &token[1..], &format!("{token}.")] {
+            assert!(key.read(text, now).is_none(), "{text}");
+        }
+    }
+}

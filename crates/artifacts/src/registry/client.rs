@@ -1,0 +1,141 @@
+//! Asking a registry of this kind for modules.
+
+use super::http::escape;
+use super::search::Found;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The whole answer has to be there after this long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of an answer at most.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Whom to ask.
+pub struct Server<'a> {
+    /// `http://` or `https://`, host and perhaps port.
+    pub url: &'a str,
+    /// Name and password.
+    pub credentials: Option<(&'a str, &'a str)>,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca: Option<&'a Path>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// What was given cannot be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nobody answers.
+    #[error("no answer from {url}: {reason}; does the registry run, and is the address right?")]
+    Connect {
+        /// Whom.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The registry says no.
+    #[error("{url} answers {status}: {message}")]
+    Refused {
+        /// Whom.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+    },
+    /// It is something else.
+    #[error("{url} is not a registry of dhow: {reason}")]
+    Foreign {
+        /// Whom.
+        url: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// Searches; each parameter is one of [`super::search::Query::read`].
+pub async fn search(server: &Server<'_>, parameters: &[(&str, String)]) -> Result<Found, ClientError> {
+    let query: Vec<String> =
+        parameters.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+    let url = format!("{}/api/v1/search?{}", server.url.trim_end_matches('/'), query.join("&"));
+    let shown = crate::url::without_secrets(server.url);
+    let uri: Uri =
+        url.parse().map_err(|error| ClientError::Invalid(format!("{shown} is no URL: {error}")))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(ClientError::Invalid(format!("{shown} is no URL that begins with http:// or https://")));
+    }
+    let failed = |reason: String| ClientError::Connect { url: shown.clone(), reason };
+    let mut request = Request::get(uri)
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, concat!("dhow/", env!("CARGO_PKG_VERSION")));
+    if let Some((name, password)) = server.credentials {
+        let credentials = BASE64_STANDARD.encode(format!("{name}:{password}"));
+        request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
+    }
+    let request =
+        request.body(Empty::<Bytes>::new()).map_err(|error| ClientError::Invalid(error.to_string()))?;
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls(server.ca)?).https_or_http().enable_http1().build();
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let asked = async {
+        let answer = client.request(request).await.map_err(|error| failed(crate::url::chain(&error)))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        Ok::<_, ClientError>((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+    };
+    let (status, body) =
+        tokio::time::timeout(DEADLINE, asked).await.map_err(|_| failed("time is up".to_owned()))??;
+    if !status.is_success() {
+        return Err(ClientError::Refused { url: shown.clone(), status, message: message(&body) });
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| ClientError::Foreign { url: shown.clone(), reason: error.to_string() })
+}
+
+/// What an answer says in the specification's form, or its beginning.
+fn message(body: &[u8]) -> String {
+    let said: Option<String> = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|said| said.pointer("/errors/0/message")?.as_str().map(str::to_owned));
+    said.unwrap_or_else(|| String::from_utf8_lossy(body).chars().take(200).collect())
+}
+
+fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, ClientError> {
+    let builder =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ClientError::Invalid(error.to_string()))?;
+    let Some(path) = ca else {
+        return Ok(match builder.clone().with_native_roots() {
+            Ok(builder) => builder.with_no_client_auth(),
+            Err(_) => builder.with_webpki_roots().with_no_client_auth(),
+        });
+    };
+    let invalid = |reason: String| ClientError::Invalid(format!("{}: {reason}", path.display()));
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| invalid(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(invalid("no certificate in it".to_owned()));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
