@@ -3,6 +3,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
+//! | `workflow` | Argo Workflows, run on this machine
+//! | `argo` | Argo Workflows, checked and made ready for a cluster
 //! | `layotto` | a host in the place of Layotto, with its configuration |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
@@ -21,6 +23,7 @@
 //! | `text` | texts for people: sizes, times, tables |
 //! | `error` | how a command fails |
 
+mod argo;
 mod build_apps;
 mod client;
 mod completions;
@@ -49,6 +52,7 @@ mod toolchain;
 mod up;
 mod verify;
 mod watch;
+mod workflow;
 
 use clap::{Args, Parser, Subcommand};
 use error::Error;
@@ -115,6 +119,8 @@ enum Command {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Stop(stop::Stop),
+    Workflow(workflow::Workflow),
+    Argo(argo::Argo),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Version(Version),
@@ -194,6 +200,8 @@ impl Command {
             Command::Ps(ps) => ps::execute(&ps),
             Command::Logs(logs) => logs::execute(&logs),
             Command::Stop(stop) => stop::execute(&stop),
+            Command::Workflow(workflow) => workflow::execute(workflow),
+            Command::Argo(argo) => argo::execute(argo),
             Command::Doctor(doctor) => doctor::execute(&doctor),
             Command::Completions(completions) => completions::execute(&completions),
             Command::Version(version) => version.execute(),
