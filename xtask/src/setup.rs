@@ -54,6 +54,9 @@ const SERVERS: [(&str, &str); 11] = [
 pub const DAPR_PYTHON: [&str; 3] = ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "moto[s3,server]==5.1.9"];
 pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
 
+/// What makes Argo's workflows and reads PDF, without being ours.
+pub const ARGO_PYTHON: [&str; 2] = ["hera==7.1.0", "pypdf==7.1.0"];
+
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
     rust_targets(env)?;
@@ -63,6 +66,7 @@ pub fn run(env: &Env) -> Result<(), String> {
     c(env)?;
     servers(env)?;
     dapr_sdks(env)?;
+    argo_python(env)?;
     if !tool(env, "cargo-nextest") {
         println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
     }
@@ -217,6 +221,20 @@ pub fn dapr_sdks(env: &Env) -> Result<(), String> {
     let made = made | npm(env, "dapr-js", &DAPR_JS)?;
     let made = made | dapr_rust(env)?;
     if made { Ok(()) } else { skipped("Dapr's SDKs") }
+}
+
+/// A Python environment of its own in `<cache>/guests/argo-py`.
+pub fn argo_python(env: &Env) -> Result<(), String> {
+    let venv = env.toolchains().join("argo-py");
+    let made = stamp::once(&env.toolchains().join("argo-py.stamp"), &ARGO_PYTHON.join("\n"), || {
+        println!("  installing {} into {}", ARGO_PYTHON.join(", "), venv.display());
+        remove(&venv)?;
+        run_quietly(command(env, "python3").args(["-m", "venv"]).arg(&venv))?;
+        let pip = venv.join("bin/pip");
+        let mut pip = command(env, &pip.to_string_lossy());
+        run_quietly(pip.args(["install", "-q", "--disable-pip-version-check"]).args(ARGO_PYTHON))
+    })?;
+    if made { Ok(()) } else { skipped("hera and pypdf") }
 }
 
 /// Where the program that uses Dapr's Rust SDK is: a workspace of its own.

@@ -10,6 +10,8 @@
 
 pub(crate) mod archive;
 pub mod repository;
+#[cfg(test)]
+mod tests;
 pub(crate) mod unpack;
 
 use serde::{Deserialize, Serialize};

@@ -24,7 +24,7 @@ mod steps;
 mod tests;
 mod values;
 
-pub(crate) use call::duration;
+pub(crate) use call::{duration, milliseconds};
 pub use values::timestamp;
 
 use crate::definition::Definition;
@@ -130,6 +130,8 @@ pub struct Controller {
     /// Items are the same at every turn.
     expansions: HashMap<String, Arc<Vec<Value>>>,
     memos: BTreeMap<String, (Time, Outputs)>,
+    /// Came since the last turn.
+    new_memos: Vec<(String, Outputs)>,
     depth: usize,
 }
 
@@ -160,6 +162,7 @@ impl Controller {
             active: HashMap::new(),
             expansions: HashMap::new(),
             memos,
+            new_memos: Vec::new(),
             depth: 0,
         }
     }
@@ -226,12 +229,16 @@ impl Controller {
         }
         self.status.message.clear();
         let name = self.identity.name.clone();
-        let call = Call::entrypoint(&name, &self.definition.workflow.spec).with_arguments(self);
-        let phase = self.execute(&call);
+        let call = Call::entrypoint(&name, &self.definition.workflow.spec);
+        let phase = match self.whole_arguments() {
+            Ok(arguments) => self.execute(&Call { arguments, ..call }),
+            Err(message) => self.fail_to_begin(&call, &message),
+        };
         let hooks_done = self.workflow_hooks(phase);
         if phase.is_fulfilled() && hooks_done {
             self.exit_handler(phase);
         }
+        self.turn.memoize = std::mem::take(&mut self.new_memos);
         std::mem::take(&mut self.turn)
     }
 
@@ -294,6 +301,7 @@ impl Controller {
             parent: call.parent.clone(),
             sequence: self.sequence,
             memoized: false,
+            memo_key: None,
         };
         if let Some(boundary) = call.boundary.as_ref().filter(|_| counts(&node) && !phase.is_fulfilled()) {
             *self.active.entry(boundary.clone()).or_default() += 1;
@@ -317,13 +325,19 @@ impl Controller {
         if node.kind == NodeKind::Plugin && node.phase == Phase::Running {
             self.running = self.running.saturating_sub(1);
         }
-        if let Some(active) = node.boundary.as_ref().filter(|_| counts(node)).and_then(|b| self.active.get_mut(b)) {
+        if let Some(active) =
+            node.boundary.as_ref().filter(|_| counts(node)).and_then(|b| self.active.get_mut(b))
+        {
             *active = active.saturating_sub(1);
         }
         node.phase = phase;
         message.clone_into(&mut node.message);
         node.finished_at = Some(now);
         node.outputs = outputs;
+        if let Some(key) = node.memo_key.clone().filter(|_| phase == Phase::Succeeded && !node.memoized) {
+            self.memos.insert(key.clone(), (now, node.outputs.clone()));
+            self.new_memos.push((key, node.outputs.clone()));
+        }
         self.changed.insert(name.to_owned());
         phase
     }

@@ -106,7 +106,11 @@ fn edit(
         let Tree::Map(fields) = &entry.node.value else { continue };
         if let Some(other) = fields.iter().find(|other| !CONTAINER_FIELDS.contains(&other.key.as_str())) {
             let message = format!("{kind}.{}: a module has no such thing", other.key);
-            return Err(error(other.at, message, "leave it out, or keep the container: without --image for it"));
+            return Err(error(
+                other.at,
+                message,
+                "leave it out, or keep the container: without --image for it",
+            ));
         }
         let place = (image.node.at, name, module.clone());
         return Ok(Some(Edit { at: entry.at, key: entry.key.clone(), image: Some(place) }));
@@ -208,7 +212,8 @@ spec:
 
     #[test]
     fn what_a_module_has_not_is_an_error() {
-        let text = "kind: Workflow\nspec:\n  templates:\n  - container:\n      image: i\n      volumeMounts: []\n";
+        let text =
+            "kind: Workflow\nspec:\n  templates:\n  - container:\n      image: i\n      volumeMounts: []\n";
         let images = BTreeMap::from([("i".to_owned(), "i.wasm".to_owned())]);
         let error = convert(text, Path::new("w.yaml"), &images).unwrap_err().to_string();
         assert!(error.starts_with("w.yaml:6:7: container.volumeMounts"), "{error}");

@@ -92,7 +92,11 @@ impl Objects {
                 let reference: TemplateRef = serde_json::from_value(reference.clone())
                     .map_err(|error| DefinitionError::Fields(error.to_string()))?;
                 let base = specs.get(&home(&reference)).ok_or_else(|| DefinitionError::NoObject {
-                    kind: if reference.cluster_scope { "ClusterWorkflowTemplate" } else { "WorkflowTemplate" },
+                    kind: if reference.cluster_scope {
+                        "ClusterWorkflowTemplate"
+                    } else {
+                        "WorkflowTemplate"
+                    },
                     name: reference.name.clone(),
                 })?;
                 let mut whole = base.clone();

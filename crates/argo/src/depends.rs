@@ -45,10 +45,7 @@ struct Parser<'a> {
 
 /// The condition of a task, from `depends` or `dependencies`. `continues` says of a task whether its failure (or, with
 /// true, its error) is none, which only `dependencies` ask.
-pub fn condition(
-    task: &Step,
-    continues: impl Fn(&str, bool) -> bool,
-) -> Result<Condition, String> {
+pub fn condition(task: &Step, continues: impl Fn(&str, bool) -> bool) -> Result<Condition, String> {
     if !task.depends.trim().is_empty() {
         return parse(&task.depends);
     }
@@ -70,7 +67,11 @@ pub fn condition(
 pub fn parse(text: &str) -> Result<Condition, String> {
     let mut parser = Parser { rest: text.trim_start(), depth: 0 };
     let condition = parser.or()?;
-    if parser.rest.is_empty() { Ok(condition) } else { Err(format!("{:?} stands behind the end", parser.rest)) }
+    if parser.rest.is_empty() {
+        Ok(condition)
+    } else {
+        Err(format!("{:?} stands behind the end", parser.rest))
+    }
 }
 
 // === impl Condition ===
@@ -203,7 +204,9 @@ mod tests {
     fn conditions() {
         // a succeeded, b failed, c was skipped, d-1 errored.
         let answer = |name: &str, question: Question| match (name, question) {
-            ("a" | "c", Question::Usual) | ("a", Question::Is(Phase::Succeeded) | Question::AnySucceeded) => true,
+            ("a" | "c", Question::Usual) | ("a", Question::Is(Phase::Succeeded) | Question::AnySucceeded) => {
+                true
+            }
             ("b", Question::Is(Phase::Failed)) | ("c", Question::Is(Phase::Skipped)) => true,
             ("d-1", Question::Is(Phase::Error)) => true,
             _ => false,

@@ -141,8 +141,24 @@ mod tests {
             assert_eq!(value, Ok(expected), "{text}");
         }
         let wrong = [
-            "", "1 +", "(1", "1 2", "'a", "asInt('x')", "1 + 'a'", "nobody", "item.nothing.more", "1 ? 2 : 3",
-            "item.os()", "unknown(1)", "sprig.env('HOME')", "'a' < 1", "[1][3]", "1 % 0", "#", "1 @ 2",
+            "",
+            "1 +",
+            "(1",
+            "1 2",
+            "'a",
+            "asInt('x')",
+            "1 + 'a'",
+            "nobody",
+            "item.nothing.more",
+            "1 ? 2 : 3",
+            "item.os()",
+            "unknown(1)",
+            "sprig.env('HOME')",
+            "'a' < 1",
+            "[1][3]",
+            "1 % 0",
+            "#",
+            "1 @ 2",
         ];
         for text in wrong {
             let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));

@@ -24,6 +24,7 @@ pub mod lint;
 pub mod manifest;
 pub mod model;
 pub mod node;
+pub mod plugin;
 pub mod run;
 pub mod step;
 pub mod substitute;

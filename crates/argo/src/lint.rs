@@ -62,7 +62,8 @@ pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<Reso
     for (file, root, place) in objects {
         let whole = json(root);
         let spec = whole.pointer(&format!("/{}", place.replace('.', "/"))).cloned().unwrap_or_default();
-        let object = serde_json::json!({"kind": whole.get("kind"), "metadata": whole.get("metadata"), "spec": spec});
+        let object =
+            serde_json::json!({"kind": whole.get("kind"), "metadata": whole.get("metadata"), "spec": spec});
         match serde_json::from_value::<Workflow>(object) {
             Ok(workflow) => read.push(references::Object { file, root, place, workflow }),
             Err(error) => {

@@ -114,7 +114,9 @@ pub(crate) fn locate(root: &Node, path: &str) -> Position {
         }
         for index in indexes.split(['[', ']']).filter(|index| !index.is_empty()) {
             let Tree::List(nodes) = &place.value else { return at };
-            let Some(node) = index.parse::<usize>().ok().and_then(|index| nodes.get(index)) else { return at };
+            let Some(node) = index.parse::<usize>().ok().and_then(|index| nodes.get(index)) else {
+                return at;
+            };
             at = node.at;
             place = node;
         }

@@ -92,6 +92,9 @@ pub struct Node {
     /// Its outputs are those of an earlier node with the same memoization key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memoized: bool,
+    /// Under what its outputs are kept for later nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memo_key: Option<String>,
 }
 
 /// What became of a leaf.

@@ -79,7 +79,8 @@ impl Home {
     pub fn open(data_dir: &Path) -> Result<Home, RunError> {
         let path = data_dir.join("workflows");
         for folder in [&path, &path.join("locks")] {
-            std::fs::create_dir_all(folder).map_err(|error| RunError::Folder { path: folder.clone(), error })?;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| RunError::Folder { path: folder.clone(), error })?;
         }
         Ok(Home(path))
     }

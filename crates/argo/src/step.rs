@@ -27,7 +27,8 @@ use captured::Captured;
 use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi};
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_guest::{
-    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Ports, Setup, Stdio, Vms,
+    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Ports, Setup,
+    Stdio, Vms,
 };
 use dhow_host::Host;
 use modules::Modules;
@@ -136,7 +137,8 @@ impl Executor {
         };
         let output = Arc::new(Captured::new(&self.log_file(&start.pod)));
         let setup = self.setup(start, &options, &room, Arc::clone(&output)).await?;
-        let guest = Guest::load(self.modules.engine(), &self.linkers, &image.image, &image.program.inspection, setup);
+        let guest =
+            Guest::load(self.modules.engine(), &self.linkers, &image.image, &image.program.inspection, setup);
         let guest = guest.map_err(|error| format!("module {}: {error}", options.image))?;
         let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
         let Some(ended) = ended else {
@@ -229,7 +231,9 @@ impl Executor {
             meters: Arc::new(NoMeters),
             vm: self.vms.vm(APP_ID),
             runtime_api: self.runtime_api.clone(),
-            runtime_authorities: ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:3500")).to_vec(),
+            runtime_authorities: ["localhost", "127.0.0.1", "[::1]"]
+                .map(|host| format!("{host}:3500"))
+                .to_vec(),
             client: Arc::clone(&self.client),
         }))
     }
@@ -263,7 +267,10 @@ fn leave(
         let value = match said {
             Some(value) => value,
             None if path.is_empty() => default.ok_or_else(|| {
-                format!("output parameter '{}' has no `valueFrom.path`, and the module did not say it", declared.name)
+                format!(
+                    "output parameter '{}' has no `valueFrom.path`, and the module did not say it",
+                    declared.name
+                )
             })?,
             None => match room.parameter(path)? {
                 Some(value) => value,
@@ -293,16 +300,24 @@ fn leave(
             if declared.optional {
                 continue;
             }
-            let message = format!("required artifact '{}' not supplied: {} does not exist", declared.name, declared.path);
+            let message = format!(
+                "required artifact '{}' not supplied: {} does not exist",
+                declared.name, declared.path
+            );
             return Ok(Outcome { phase: Phase::Error, message, outputs });
         }
         let mut stored: Artifact = declared.clone();
         let key = match declared.location() {
             Location::Key(key) => key,
             Location::None => format!("{prefix}/{}", declared.file_name()),
-            Location::Raw(_) => return Err(format!("artifact '{}': nothing can be saved as `raw`", declared.name)),
+            Location::Raw(_) => {
+                return Err(format!("artifact '{}': nothing can be saved as `raw`", declared.name));
+            }
             Location::Elsewhere(what) => {
-                return Err(format!("artifact '{}': {what} is not part of `dhow workflow run`", declared.name));
+                return Err(format!(
+                    "artifact '{}': {what} is not part of `dhow workflow run`",
+                    declared.name
+                ));
             }
         };
         let saved = repository.save(room.root(), &path, declared, &key);
@@ -310,7 +325,11 @@ fn leave(
         stored.set_key(&key);
         outputs.artifacts.push(stored);
     }
-    Ok(Outcome { phase: Phase::Succeeded, message: earlier.map(|result| result.message).unwrap_or_default(), outputs })
+    Ok(Outcome {
+        phase: Phase::Succeeded,
+        message: earlier.map(|result| result.message).unwrap_or_default(),
+        outputs,
+    })
 }
 
 /// A parameter's name as one of a variable: `image-url` is `IMAGE_URL`.
@@ -339,7 +358,9 @@ fn with_last_line(message: &str, output: &Captured) -> String {
 }
 
 /// Work with files, away from the threads that run guests.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| Err(panicked.to_string()))
 }

@@ -76,7 +76,9 @@ fn end_of_expression(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {
         match (quote, byte) {
-            (Some(mark), byte) if mark == byte && bytes.get(at.wrapping_sub(1)) != Some(&b'\\') => quote = None,
+            (Some(mark), byte) if mark == byte && bytes.get(at.wrapping_sub(1)) != Some(&b'\\') => {
+                quote = None
+            }
             (Some(_), _) => {}
             (None, b'"' | b'\'' | b'`') => quote = Some(byte),
             (None, b'{') => open += 1,
@@ -255,7 +257,8 @@ impl Scope {
 fn insert(root: &mut Map<String, Value>, name: &str, value: &str) {
     // Names of tasks and parameters may hold no dot, keys of labels may: those come last.
     let mut segments: Vec<Cow<'_, str>> = name.split('.').map(Cow::Borrowed).collect();
-    if let ["workflow", "labels" | "annotations", ..] = segments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..]
+    if let ["workflow", "labels" | "annotations", ..] =
+        segments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..]
     {
         let key = segments.split_off(2).join(".");
         segments.push(Cow::Owned(key));

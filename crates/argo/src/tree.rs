@@ -60,7 +60,9 @@ fn below<'a>(
     let mut shown: Vec<&Node> = Vec::new();
     for child in children.get(&Some(node.name.as_str())).into_iter().flatten() {
         match child.kind {
-            NodeKind::StepGroup => shown.extend(children.get(&Some(child.name.as_str())).into_iter().flatten()),
+            NodeKind::StepGroup => {
+                shown.extend(children.get(&Some(child.name.as_str())).into_iter().flatten())
+            }
             _ => shown.push(child),
         }
     }
@@ -84,7 +86,9 @@ fn line(node: &Node, indent: &str, style: Style) -> String {
     };
     let sign = if style.colors { format!("\u{1b}[{color}m{sign}\u{1b}[0m") } else { sign.to_owned() };
     let end = node.finished_at.unwrap_or(style.now);
-    let took = if matches!(node.phase, Phase::Pending | Phase::Skipped | Phase::Omitted) { String::new() } else {
+    let took = if matches!(node.phase, Phase::Pending | Phase::Skipped | Phase::Omitted) {
+        String::new()
+    } else {
         format!("  {}", took(node.started_at, end))
     };
     let name = harmless(&node.display_name, 60);
@@ -98,7 +102,8 @@ fn line(node: &Node, indent: &str, style: Style) -> String {
 
 /// Text of others, cut, without what a terminal would obey.
 pub fn harmless(text: &str, longest: usize) -> String {
-    let mut shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect();
+    let mut shown: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect();
     if text.chars().count() > longest {
         shown.push('…');
     }

@@ -1,4 +1,6 @@
-//! `dhow argo`: workflows checked, and made ready for a cluster.
+//! `dhow argo`: workflows checked, made ready for a cluster, and their steps run beside Argo's agent.
+
+mod plugin;
 
 use crate::Error;
 use dhow_argo::lint::Purpose;
@@ -8,7 +10,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Check workflows, and convert them for Argo
+/// Check workflows, convert them for Argo, and run their steps there
 #[derive(clap::Args)]
 pub(crate) struct Argo {
     #[command(subcommand)]
@@ -19,6 +21,7 @@ pub(crate) struct Argo {
 enum Command {
     Lint(Lint),
     Convert(Convert),
+    Plugin(plugin::Plugin),
 }
 
 /// Check workflows: every finding with file, line and field
@@ -73,6 +76,7 @@ pub(crate) fn execute(argo: Argo) -> Result<ExitCode, Error> {
     match argo.command {
         Command::Lint(lint) => lint.execute(),
         Command::Convert(convert) => convert.execute(),
+        Command::Plugin(plugin) => crate::serve::runtime()?.block_on(plugin.execute()),
     }
 }
 

@@ -85,6 +85,7 @@ pages! {
     run_a_module: "docs/run-a-module.md",
     run_layotto_functions: "docs/run-layotto-functions.md",
     run_services: "docs/run-services.md",
+    run_workflows: "docs/run-workflows.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     sign_modules: "docs/sign-modules.md",

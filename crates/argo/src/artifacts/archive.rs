@@ -21,7 +21,10 @@ pub(crate) fn relative(path: &str) -> String {
 }
 
 /// Writes a file and flushes it to the disk.
-pub(super) fn flushed(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn flushed(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(64 << 10, File::create(path)?);
     write(&mut writer)?;
     let file = writer.into_inner().map_err(|error| error.into_error())?;
@@ -96,7 +99,8 @@ pub(super) fn names(root: &Dir, path: &str) -> Result<Vec<String>, ArtifactError
     let mut names = Vec::new();
     for entry in root.read_dir(path)? {
         let name = entry?.file_name().into_string();
-        names.push(name.map_err(|name| ArtifactError::Unsupported(format!("the name {name:?} is no UTF-8")))?);
+        names
+            .push(name.map_err(|name| ArtifactError::Unsupported(format!("the name {name:?} is no UTF-8")))?);
     }
     names.sort();
     Ok(names)

@@ -68,7 +68,8 @@ impl Repository {
 
     fn place(&self, key: &str) -> Result<PathBuf, ArtifactError> {
         let key = key.trim_end_matches('/');
-        let is_bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\']);
+        let is_bad =
+            |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\']);
         if key.len() > 1024 || key.split('/').any(is_bad) || key.starts_with(TEMPORARY) {
             return Err(ArtifactError::Key(key.to_owned()));
         }
@@ -94,7 +95,9 @@ impl Repository {
         let written = match artifact.packing() {
             Packing::Tar(level) => archive::tar(root, path, level, &temporary),
             Packing::None => archive::plain(root, path, &temporary),
-            Packing::Zip => Err(ArtifactError::Unsupported("zip is not part of this version of dhow".to_owned())),
+            Packing::Zip => {
+                Err(ArtifactError::Unsupported("zip is not part of this version of dhow".to_owned()))
+            }
         };
         let renamed = written.and_then(|()| {
             if let Some(parent) = place.parent() {
@@ -176,7 +179,8 @@ impl Repository {
     pub fn sweep(&self) {
         let Ok(entries) = fs::read_dir(self.folder.join(TEMPORARY)) else { return };
         for entry in entries.flatten() {
-            let owner = entry.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+            let owner =
+                entry.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
             let is_alive = owner.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
             if !is_alive || owner == Some(std::process::id()) {
                 remove(&entry.path());

@@ -47,7 +47,9 @@ pub(super) fn file(
     let mut begin = [0; 2];
     let is_gzip = !is_plain && from.read_exact(&mut begin).is_ok() && begin == [0x1f, 0x8b];
     from.seek(SeekFrom::Start(0))?;
-    let is_tar = if is_gzip { looks_like_tar(MultiGzDecoder::new(BufReader::new(&mut from))) } else {
+    let is_tar = if is_gzip {
+        looks_like_tar(MultiGzDecoder::new(BufReader::new(&mut from)))
+    } else {
         archive.tar.is_some() && looks_like_tar(&mut from)
     };
     from.seek(SeekFrom::Start(0))?;
@@ -61,7 +63,11 @@ pub(super) fn file(
         let temporary = format!("{path}.unpacked");
         root.create_dir(&temporary)?;
         let folder = root.open_dir(&temporary)?;
-        if is_gzip { tar(MultiGzDecoder::new(reader), &folder, &mut left)? } else { tar(reader, &folder, &mut left)? }
+        if is_gzip {
+            tar(MultiGzDecoder::new(reader), &folder, &mut left)?
+        } else {
+            tar(reader, &folder, &mut left)?
+        }
         drop(folder);
         match names(root, &temporary)?.as_slice() {
             [only] => {
@@ -174,7 +180,9 @@ fn tar(reader: impl Read, folder: &Dir, left: &mut Left) -> Result<(), ArtifactE
         } else if kind.is_hard_link() {
             let target = inside(&target(&entry)?)?;
             if !folder.symlink_metadata(&target)?.is_file() {
-                return Err(ArtifactError::Hostile(format!("the link {name:?} is to no file of the archive")));
+                return Err(ArtifactError::Hostile(format!(
+                    "the link {name:?} is to no file of the archive"
+                )));
             }
             folder.hard_link(&target, folder, &path)?;
         } else if kind.is_file() || kind == tar::EntryType::Continuous {
@@ -182,7 +190,9 @@ fn tar(reader: impl Read, folder: &Dir, left: &mut Left) -> Result<(), ArtifactE
             let _ = folder.remove_file(&path);
             copy(&mut entry, folder, &path, mode | 0o600, left)?;
         } else {
-            return Err(ArtifactError::Hostile(format!("{name:?} is neither a file nor a folder nor a link")));
+            return Err(ArtifactError::Hostile(format!(
+                "{name:?} is neither a file nor a folder nor a link"
+            )));
         }
     }
     Ok(())
@@ -191,7 +201,9 @@ fn tar(reader: impl Read, folder: &Dir, left: &mut Left) -> Result<(), ArtifactE
 /// A name of an archive as a path below its folder.
 fn inside(name: &str) -> Result<String, ArtifactError> {
     if name.starts_with('/') || name.contains('\0') || name.split('/').any(|part| part == "..") {
-        return Err(ArtifactError::Hostile(format!("illegal file path {name:?}: it leads out of the archive")));
+        return Err(ArtifactError::Hostile(format!(
+            "illegal file path {name:?}: it leads out of the archive"
+        )));
     }
     Ok(relative(name))
 }
@@ -243,7 +255,13 @@ fn text(bytes: &[u8]) -> Result<String, ArtifactError> {
     text.map_err(|_| ArtifactError::Unsupported("a name in the archive is no UTF-8".to_owned()))
 }
 
-fn set_mode(root: &Dir, path: &str, mode: u32, is_recursive: bool, depth: usize) -> Result<(), ArtifactError> {
+fn set_mode(
+    root: &Dir,
+    path: &str,
+    mode: u32,
+    is_recursive: bool,
+    depth: usize,
+) -> Result<(), ArtifactError> {
     let meta = root.symlink_metadata(path)?;
     if meta.is_symlink() || depth > 256 {
         return Ok(());
@@ -261,7 +279,8 @@ fn set_mode(root: &Dir, path: &str, mode: u32, is_recursive: bool, depth: usize)
 impl Left {
     fn bytes(&mut self, count: u64) -> Result<(), ArtifactError> {
         let limit = self.bounds.bytes;
-        let too_many = || ArtifactError::Hostile(format!("it has more than {limit} bytes when it is unpacked"));
+        let too_many =
+            || ArtifactError::Hostile(format!("it has more than {limit} bytes when it is unpacked"));
         self.bytes = self.bytes.checked_sub(count).ok_or_else(too_many)?;
         Ok(())
     }

@@ -79,7 +79,13 @@ impl Call {
     }
 
     /// A step or task of a template.
-    pub(super) fn of_step(name: &str, display: &str, step: &Step, arguments: Arguments, frame: &Frame) -> Call {
+    pub(super) fn of_step(
+        name: &str,
+        display: &str,
+        step: &Step,
+        arguments: Arguments,
+        frame: &Frame,
+    ) -> Call {
         let wanted = match (&step.inline, &step.template_ref) {
             (Some(template), _) => Wanted::Inline(Arc::new((**template).clone())),
             (None, Some(reference)) => Wanted::Of(reference.clone()),
@@ -98,7 +104,13 @@ impl Call {
         }
     }
 
-    pub(super) fn of_hook(name: String, display: String, hook: &Hook, arguments: Arguments, home: &str) -> Call {
+    pub(super) fn of_hook(
+        name: String,
+        display: String,
+        hook: &Hook,
+        arguments: Arguments,
+        home: &str,
+    ) -> Call {
         let wanted = match &hook.template_ref {
             Some(reference) => Wanted::Of(reference.clone()),
             None => Wanted::Named(hook.template.clone()),
@@ -137,7 +149,8 @@ impl Controller {
             return phase;
         }
         if self.depth >= MAX_DEPTH {
-            return self.fail_to_begin(call, &format!("templates call each other deeper than {MAX_DEPTH} levels"));
+            return self
+                .fail_to_begin(call, &format!("templates call each other deeper than {MAX_DEPTH} levels"));
         }
         self.depth += 1;
         let phase = self.try_execute(call).unwrap_or_else(|message| self.fail_to_begin(call, &message));
@@ -166,7 +179,12 @@ impl Controller {
             is_exit: call.is_exit,
             template: Arc::clone(&template),
         };
-        if !exists && let Some(outputs) = self.remembered(&frame)? {
+        let memo_key = super::values::memo_key(&frame)?;
+        let remembered = match memo_key.as_ref().filter(|_| !exists) {
+            Some(key) => self.remembered(key, &frame)?,
+            None => None,
+        };
+        if let Some(outputs) = remembered {
             let kind = kind_of(&template);
             let node = self.begin(call, kind, Phase::Running);
             node.inputs = inputs;
@@ -176,25 +194,20 @@ impl Controller {
         let spec_retries = self.definition.workflow.spec.retry_strategy.clone();
         let is_leaf = matches!(template.work(), Some(Work::Wasm | Work::Elsewhere(_)));
         let retries = template.retry_strategy.clone().or_else(|| spec_retries.filter(|_| is_leaf));
-        let phase = match retries {
-            Some(retries) => {
-                if !exists {
-                    self.begin(call, NodeKind::Retry, Phase::Running).inputs = inputs;
-                }
-                self.retry(call, &frame, &retries)?
-            }
-            None => {
-                if !exists {
-                    let phase = if is_leaf { Phase::Pending } else { Phase::Running };
-                    self.begin(call, kind_of(&template), phase).inputs = inputs;
-                }
-                self.work(call, &frame)?
-            }
-        };
-        if phase == Phase::Succeeded {
-            self.remember(call, &frame)?;
+        if !exists {
+            let (kind, phase) = match (&retries, is_leaf) {
+                (Some(_), _) => (NodeKind::Retry, Phase::Running),
+                (None, true) => (NodeKind::Plugin, Phase::Pending),
+                (None, false) => (kind_of(&template), Phase::Running),
+            };
+            let node = self.begin(call, kind, phase);
+            node.inputs = inputs;
+            node.memo_key = memo_key;
         }
-        Ok(phase)
+        match retries {
+            Some(retries) => self.retry(call, &frame, &retries),
+            None => self.work(call, &frame),
+        }
     }
 
     fn lookup(&self, call: &Call) -> Result<(Arc<Template>, String), String> {
@@ -240,9 +253,9 @@ impl Controller {
         let limit = text(&retries.limit).map_err(|error| error.to_string())?;
         let limit = match limit.as_deref().map(str::trim) {
             None | Some("") => None,
-            Some(limit) => {
-                Some(limit.parse::<usize>().map_err(|_| format!("retryStrategy.limit: {limit:?} is no number"))?)
-            }
+            Some(limit) => Some(
+                limit.parse::<usize>().map_err(|_| format!("retryStrategy.limit: {limit:?} is no number"))?,
+            ),
         };
         let attempt = |number: usize| format!("{}({number})", call.name);
         let mut count = 0;
@@ -273,7 +286,8 @@ impl Controller {
                 return give_up(self, "No more retries left");
             }
             if !self.is_worth_it(phase, &name, frame, retries, count)? {
-                let why = if retries.expression.is_empty() { "" } else { "retryStrategy.expression is false" };
+                let why =
+                    if retries.expression.is_empty() { "" } else { "retryStrategy.expression is false" };
                 return give_up(self, why);
             }
             match self.pause(call, scope, retries, count, &name)? {
@@ -301,7 +315,9 @@ impl Controller {
         };
         let mut scope = Scope::inside(&frame.scope);
         scope.set("retries", number.to_string());
-        if let Some(last) = number.checked_sub(1).and_then(|last| self.nodes.get(&format!("{}({last})", call.name))) {
+        if let Some(last) =
+            number.checked_sub(1).and_then(|last| self.nodes.get(&format!("{}({last})", call.name)))
+        {
             set_last_retry(&mut scope, last);
         }
         let frame = Frame { scope: Arc::new(scope), ..frame.clone() };
@@ -392,7 +408,8 @@ impl Controller {
             wait = wait.min(cap.as_secs_f64());
         }
         let ended = self.nodes.get(last).and_then(|node| node.finished_at).unwrap_or(self.now);
-        let until = ended.saturating_add(milliseconds(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)));
+        let until =
+            ended.saturating_add(milliseconds(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)));
         if let Some(longest) = time("maxDuration", &backoff.max_duration)? {
             let began = self.nodes.get(&call.name).map_or(self.now, |node| node.started_at);
             let end = began.saturating_add(milliseconds(longest));
@@ -427,7 +444,7 @@ pub(super) fn kind_of(template: &Template) -> NodeKind {
     }
 }
 
-pub(super) fn milliseconds(duration: Duration) -> Time {
+pub(crate) fn milliseconds(duration: Duration) -> Time {
     // A hundred years are as good as for ever, and can be added to.
     const LONGEST: i64 = 100 * 365 * 24 * 3600 * 1000;
     i64::try_from(duration.as_millis()).unwrap_or(LONGEST).min(LONGEST)

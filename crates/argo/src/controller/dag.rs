@@ -37,13 +37,18 @@ impl Controller {
         };
         let mut graph = Graph { dag: &call.name, tasks: BTreeMap::new() };
         for task in &dag.tasks {
-            let condition = condition(task, excuse).map_err(|error| format!("task {:?}: {error}", task.name))?;
+            let condition =
+                condition(task, excuse).map_err(|error| format!("task {:?}: {error}", task.name))?;
             graph.tasks.insert(&task.name, (task, condition));
         }
         let target = frame.scope.text(&dag.target).map_err(|error| format!("target: {error}"))?;
         let targets: Vec<String> = if target.trim().is_empty() {
             let needed: HashSet<&str> = graph.tasks.values().flat_map(|(_, needs)| needs.tasks()).collect();
-            dag.tasks.iter().filter(|task| !needed.contains(task.name.as_str())).map(|task| task.name.clone()).collect()
+            dag.tasks
+                .iter()
+                .filter(|task| !needed.contains(task.name.as_str()))
+                .map(|task| task.name.clone())
+                .collect()
         } else {
             target.split_whitespace().map(str::to_owned).collect()
         };
@@ -73,7 +78,9 @@ impl Controller {
         let failed = failed.or_else(|| {
             // Stopped before the targets were reached.
             let tasks = dag.tasks.iter().filter(|_| !all_done);
-            tasks.map(|task| task.name.clone()).find(|name| self.phase_of(&graph.node(name)).is_some_and(Phase::is_failed))
+            tasks
+                .map(|task| task.name.clone())
+                .find(|name| self.phase_of(&graph.node(name)).is_some_and(Phase::is_failed))
         });
         if let Some(task) = failed {
             let node = self.nodes.get(&graph.node(&task));
@@ -154,8 +161,7 @@ impl Controller {
         }
         let items = match self.items(node, task, frame) {
             Ok(Items::Single) => {
-                let (_, is_done) =
-                    self.child(node, &task.name, task, None, frame, (graph.dag, graph.dag));
+                let (_, is_done) = self.child(node, &task.name, task, None, frame, (graph.dag, graph.dag));
                 return is_done;
             }
             Ok(Items::None) => {
@@ -207,7 +213,9 @@ impl Controller {
             Question::AnySucceeded if found.kind == NodeKind::TaskGroup => {
                 items().any(|item| item.phase == Phase::Succeeded)
             }
-            Question::AllFailed if found.kind == NodeKind::TaskGroup => items().all(|item| item.phase.is_failed()),
+            Question::AllFailed if found.kind == NodeKind::TaskGroup => {
+                items().all(|item| item.phase.is_failed())
+            }
             Question::AnySucceeded => found.phase == Phase::Succeeded,
             Question::AllFailed => found.phase.is_failed(),
             Question::Daemoned => false,
@@ -257,7 +265,8 @@ impl<'a> Graph<'a> {
     /// Whether the failure of a task lets another one run.
     fn is_asked_about(&self, name: &str) -> bool {
         let fails = |task: &str, question: Question| {
-            task != name || matches!(question, Question::Is(Phase::Failed | Phase::Error) | Question::AllFailed)
+            task != name
+                || matches!(question, Question::Is(Phase::Failed | Phase::Error) | Question::AllFailed)
         };
         let mut others = self.tasks.values().filter(|(_, needs)| needs.tasks().contains(&name));
         others.any(|(_, needs)| needs.holds(&fails))

@@ -124,16 +124,14 @@ fn formatted(format: &str, number: i64) -> Result<String, String> {
 }
 
 /// Names, short names and items of an expanded step's children: `name(0:item)`.
-pub(super) fn children(
-    name: &str,
-    display: &str,
-    items: &[Value],
-) -> Vec<(String, String, Option<Value>)> {
+pub(super) fn children(name: &str, display: &str, items: &[Value]) -> Vec<(String, String, Option<Value>)> {
     let child = |(index, item): (usize, &Value)| {
         let shown = match item {
             Value::Object(map) => {
-                let mut pairs: Vec<String> =
-                    map.iter().map(|(key, value)| format!("{key}:{}", crate::expression::text(value))).collect();
+                let mut pairs: Vec<String> = map
+                    .iter()
+                    .map(|(key, value)| format!("{key}:{}", crate::expression::text(value)))
+                    .collect();
                 pairs.sort();
                 pairs.join(",")
             }

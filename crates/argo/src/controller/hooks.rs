@@ -53,7 +53,8 @@ impl Controller {
         frame: &Frame,
         (boundary, parent): (&str, &str),
     ) -> bool {
-        if !self.nodes.contains_key(&node) && !hook.expression.is_empty() && !is_now(&hook.expression, scope) {
+        if !self.nodes.contains_key(&node) && !hook.expression.is_empty() && !is_now(&hook.expression, scope)
+        {
             return true;
         }
         let placeholder = Call::group(&node, &display, boundary, parent);
@@ -109,7 +110,9 @@ impl Controller {
             if !self.hook(name.clone(), "onExit".to_owned(), &hook, &scope, &frame, (&workflow, &workflow)) {
                 return;
             }
-            if let Some(node) = self.nodes.get(&name).filter(|node| node.phase.is_failed() && !phase.is_failed()) {
+            if let Some(node) =
+                self.nodes.get(&name).filter(|node| node.phase.is_failed() && !phase.is_failed())
+            {
                 last = node.phase;
                 message = format!("exit handler: {}", node.message);
             }

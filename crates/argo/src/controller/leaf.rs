@@ -9,7 +9,9 @@ use crate::substitute::Scope;
 impl Controller {
     /// A module: it is handed out when there is room, and waited for.
     pub(super) fn leaf(&mut self, call: &Call, frame: &Frame) -> Result<Phase, String> {
-        if !call.is_exit && let Some(why) = self.is_ending() {
+        if !call.is_exit
+            && let Some(why) = self.is_ending()
+        {
             if self.in_flight.remove(&call.name) {
                 self.turn.cancel.push(call.name.clone());
             }
@@ -59,7 +61,8 @@ impl Controller {
             }
         }
         // Inputs come as they were resolved: their values may hold braces of their own.
-        let plain = Template { inputs: Default::default(), retry_strategy: None, ..Template::clone(template) };
+        let plain =
+            Template { inputs: Default::default(), retry_strategy: None, ..Template::clone(template) };
         let value = serde_json::to_value(plain).map_err(|error| error.to_string())?;
         let value = scope.value(&value).map_err(|error| error.to_string())?;
         let mut template: Template = serde_json::from_value(value).map_err(|error| error.to_string())?;
@@ -78,7 +81,9 @@ impl Controller {
 
     /// A template that waits: for a time, or for somebody.
     pub(super) fn suspension(&mut self, call: &Call, frame: &Frame) -> Result<Phase, String> {
-        if !call.is_exit && let Some(why) = self.is_ending() {
+        if !call.is_exit
+            && let Some(why) = self.is_ending()
+        {
             return Ok(self.end(&call.name, Phase::Failed, &why));
         }
         let suspend = frame.template.suspend.clone().unwrap_or_default();
@@ -99,9 +104,8 @@ impl Controller {
 
     /// The names of the nodes that wait for somebody.
     pub fn suspended(&self) -> Vec<String> {
-        let is_suspended = |node: &&crate::node::Node| {
-            node.kind == NodeKind::Suspend && node.phase == Phase::Running
-        };
+        let is_suspended =
+            |node: &&crate::node::Node| node.kind == NodeKind::Suspend && node.phase == Phase::Running;
         let mut names: Vec<(u64, String)> =
             self.nodes.values().filter(is_suspended).map(|node| (node.sequence, node.name.clone())).collect();
         names.sort();
@@ -133,7 +137,8 @@ impl Controller {
                 continue;
             }
             // Those that are in no template of this workflow have no outputs to supply.
-            let template = self.definition.templates().find(|(_, template)| template.name == node.template_name);
+            let template =
+                self.definition.templates().find(|(_, template)| template.name == node.template_name);
             let outputs = match template {
                 Some((_, template)) => supplied(template, values)?,
                 None => Outputs::default(),
@@ -151,7 +156,8 @@ fn supplied(template: &Template, values: &[(String, String)]) -> Result<Outputs,
     for output in &template.outputs.parameters {
         let given = values.iter().find(|(name, _)| *name == output.name).map(|(_, value)| value.clone());
         let default = output.value_from.as_ref().and_then(|from| from.default_value.clone());
-        let value = given.or_else(|| output.value.clone()).or(default).or_else(|| output.default_value.clone());
+        let value =
+            given.or_else(|| output.value.clone()).or(default).or_else(|| output.default_value.clone());
         let Some(value) = value else {
             return Err(format!(
                 "output parameter {:?} of {:?} has to be supplied: resume with --parameter {0}=VALUE",
@@ -167,7 +173,8 @@ fn supplied(template: &Template, values: &[(String, String)]) -> Result<Outputs,
         }
         outputs.parameters.push(Parameter { value: Some(value), value_from: None, ..output.clone() });
     }
-    if let Some((name, _)) = values.iter().find(|(name, _)| outputs.parameters.iter().all(|known| known.name != *name))
+    if let Some((name, _)) =
+        values.iter().find(|(name, _)| outputs.parameters.iter().all(|known| known.name != *name))
     {
         return Err(format!("{:?} has no output parameter {name:?} to supply", template.name));
     }

@@ -69,13 +69,14 @@ impl Controller {
             };
             // One item failed: what has not begun does not begin any more.
             let stops = frame.template.fail_fast == Some(true) && children.len() > 1;
-            let has_failed = stops
-                && children.iter().any(|(name, ..)| self.phase_of(name).is_some_and(Phase::is_failed));
+            let has_failed =
+                stops && children.iter().any(|(name, ..)| self.phase_of(name).is_some_and(Phase::is_failed));
             for (name, display, item) in children {
                 if has_failed && !self.nodes.contains_key(&name) {
                     continue;
                 }
-                let (phase, is_done) = self.child(&name, &display, step, item.as_ref(), frame, (&call.name, group));
+                let (phase, is_done) =
+                    self.child(&name, &display, step, item.as_ref(), frame, (&call.name, group));
                 if !is_done {
                     all_done = false;
                     continue;
@@ -126,7 +127,13 @@ impl Controller {
         (phase, phase.is_fulfilled() && hooks_done)
     }
 
-    fn begin_child(&mut self, node: &Call, step: &Step, scope: &Scope, frame: &Frame) -> Result<Phase, String> {
+    fn begin_child(
+        &mut self,
+        node: &Call,
+        step: &Step,
+        scope: &Scope,
+        frame: &Frame,
+    ) -> Result<Phase, String> {
         if !self.nodes.contains_key(&node.name) {
             let when = scope.text(&step.when).map_err(|error| format!("when: {error}"))?;
             let runs = crate::expression::when(&when);

@@ -6,7 +6,6 @@ use crate::model::{Arguments, Inputs, Outputs, Parameter, Step, Template};
 use crate::node::{Node, Phase, Time};
 use crate::substitute::Scope;
 use serde_json::{Map, Value};
-use std::sync::Arc;
 
 /// Letters of `strftime` that `{{workflow.creationTimestamp.X}}` knows.
 const TIME_LETTERS: &str = "aAbBdeHIjmMpSyYZ";
@@ -74,11 +73,14 @@ impl Controller {
         let mut ended: Vec<&Node> = self.nodes.values().filter(|node| node.finished_at.is_some()).collect();
         ended.sort_by_key(|node| (node.finished_at, node.sequence));
         for node in ended {
-            for parameter in node.outputs.parameters.iter().filter(|parameter| !parameter.global_name.is_empty()) {
+            for parameter in
+                node.outputs.parameters.iter().filter(|parameter| !parameter.global_name.is_empty())
+            {
                 let value = parameter.value.clone().unwrap_or_default();
                 scope.set(format!("workflow.outputs.parameters.{}", parameter.global_name), value);
             }
-            for artifact in node.outputs.artifacts.iter().filter(|artifact| !artifact.global_name.is_empty()) {
+            for artifact in node.outputs.artifacts.iter().filter(|artifact| !artifact.global_name.is_empty())
+            {
                 let name = format!("workflow.outputs.artifacts.{}", artifact.global_name);
                 scope.set_artifact(name, artifact.clone());
             }
@@ -108,6 +110,16 @@ impl Controller {
             }
         }
         Ok(given)
+    }
+
+    /// The arguments of the whole, as the entrypoint gets them.
+    pub(super) fn whole_arguments(&self) -> Result<Arguments, String> {
+        let spec = &self.definition.workflow.spec;
+        let mut arguments = self.arguments(&spec.arguments, &Scope::inside(&self.global))?;
+        for parameter in arguments.parameters.iter_mut().filter(|parameter| parameter.value.is_none()) {
+            parameter.value.clone_from(&parameter.default_value);
+        }
+        Ok(arguments)
     }
 
     /// What a template is given: arguments, else its own values and defaults.
@@ -264,10 +276,13 @@ impl Controller {
         Ok(outputs)
     }
 
-    /// What an earlier node of the same key yielded, if results are kept.
-    pub(super) fn remembered(&self, frame: &super::call::Frame) -> Result<Option<Outputs>, String> {
-        let Some(key) = memo_key(frame)? else { return Ok(None) };
-        let Some((made, outputs)) = self.memos.get(&key) else { return Ok(None) };
+    /// What an earlier node of the same key yielded, if that is not too long ago.
+    pub(super) fn remembered(
+        &self,
+        key: &str,
+        frame: &super::call::Frame,
+    ) -> Result<Option<Outputs>, String> {
+        let Some((made, outputs)) = self.memos.get(key) else { return Ok(None) };
         let age = frame.template.memoize.as_ref().map(|memoize| memoize.max_age.as_str()).unwrap_or_default();
         if !age.is_empty() {
             let age = super::call::duration(age).map_err(|error| format!("memoize.maxAge: {error}"))?;
@@ -277,21 +292,9 @@ impl Controller {
         }
         Ok(Some(outputs.clone()))
     }
-
-    pub(super) fn remember(
-        &mut self,
-        call: &super::call::Call,
-        frame: &super::call::Frame,
-    ) -> Result<(), String> {
-        let Some(key) = memo_key(frame)? else { return Ok(()) };
-        let Some(node) = self.nodes.get(&call.name).filter(|node| !node.memoized) else { return Ok(()) };
-        self.memos.insert(key.clone(), (self.now, node.outputs.clone()));
-        self.turn.memoize.push((key, node.outputs.clone()));
-        Ok(())
-    }
 }
 
-fn memo_key(frame: &super::call::Frame) -> Result<Option<String>, String> {
+pub(super) fn memo_key(frame: &super::call::Frame) -> Result<Option<String>, String> {
     let Some(memoize) = &frame.template.memoize else { return Ok(None) };
     let key = frame.scope.text(&memoize.key).map_err(|error| format!("memoize.key: {error}"))?;
     let cache = memoize.cache.pointer("/configMap/name").and_then(Value::as_str).unwrap_or_default();
@@ -311,7 +314,8 @@ fn composed(parameter: &Parameter, scope: &Scope) -> Result<String, String> {
         scope.text(&from.parameter).map_err(|error| error.to_string())
     } else if !from.expression.is_empty() {
         let expression = from.expression.trim();
-        let bare = expression.strip_prefix("{{=").and_then(|text| text.strip_suffix("}}")).unwrap_or(expression);
+        let bare =
+            expression.strip_prefix("{{=").and_then(|text| text.strip_suffix("}}")).unwrap_or(expression);
         match scope.text(bare) {
             Ok(bare) => scope.expression_text(&bare).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -371,22 +375,4 @@ fn json_or_text(text: &str) -> Value {
 fn json_of<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
     let map: Map<String, Value> = pairs.map(|(key, value)| (key.clone(), value.clone().into())).collect();
     Value::Object(map).to_string()
-}
-
-impl super::call::Call {
-    /// The arguments of the whole, as the entrypoint gets them.
-    pub(super) fn with_arguments(self, controller: &Controller) -> Self {
-        let spec = &controller.definition.workflow.spec;
-        let scope = Scope::inside(&Arc::clone(&controller.global));
-        let mut arguments = controller.arguments(&spec.arguments, &scope).unwrap_or_default();
-        // A parameter without a value is one that was not given.
-        arguments.parameters.retain(|parameter| parameter.value.is_some());
-        for parameter in &spec.arguments.parameters {
-            let is_there = arguments.parameters.iter().any(|known| known.name == parameter.name);
-            if !is_there && let Some(default) = &parameter.default_value {
-                arguments.parameters.push(Parameter { value: Some(default.clone()), ..parameter.clone() });
-            }
-        }
-        Self { arguments, ..self }
-    }
 }

@@ -124,7 +124,8 @@ impl Evaluation<'_> {
     }
 
     fn call(&self, name: &str, arguments: &[Node], local: &Local<'_>) -> Result<Value, String> {
-        if let ([list, predicate], "map" | "filter" | "any" | "all" | "none" | "count" | "find") = (arguments, name)
+        if let ([list, predicate], "map" | "filter" | "any" | "all" | "none" | "count" | "find") =
+            (arguments, name)
         {
             let list = self.value(list, local)?;
             let Value::Array(list) = list else { return Err(format!("{name}() takes a list")) };
@@ -183,7 +184,8 @@ fn operate(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
                 (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
                 _ => None,
             };
-            let order = order.ok_or_else(|| format!("{left} {sign} {right} compares different kinds of value"))?;
+            let order =
+                order.ok_or_else(|| format!("{left} {sign} {right} compares different kinds of value"))?;
             Value::Bool(match sign {
                 "<" => order == Ordering::Less,
                 ">" => order == Ordering::Greater,

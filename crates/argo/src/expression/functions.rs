@@ -118,7 +118,10 @@ fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
 fn sprig(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
     use Value::{Array, Number as Num, String as Text};
     Some(match (name, arguments) {
-        ("trim" | "upper" | "lower" | "toJson" | "fromJson" | "first" | "last" | "uniq" | "len" | "abs", [_])
+        (
+            "trim" | "upper" | "lower" | "toJson" | "fromJson" | "first" | "last" | "uniq" | "len" | "abs",
+            [_],
+        )
         | ("floor" | "ceil" | "round" | "join" | "int" | "float", [_]) => return own(name, arguments),
         ("mustToJson" | "toRawJson", [value]) => Ok(value.to_string().into()),
         ("mustFromJson", [Text(json)]) => from_json(json),
@@ -131,7 +134,9 @@ fn sprig(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         ("trunc", [Num(count), Text(text)]) => {
             let (count, length) = (count.as_i64().unwrap_or(0), text.chars().count());
             let keep = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX).min(length);
-            Ok(if count < 0 { text.chars().skip(length - keep).collect::<String>() } else {
+            Ok(if count < 0 {
+                text.chars().skip(length - keep).collect::<String>()
+            } else {
                 text.chars().take(keep).collect()
             }
             .into())
@@ -167,7 +172,9 @@ fn sprig(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         ("min", numbers @ [_, ..]) => extreme(numbers, |a, b| a < b),
         ("b64enc", [Text(text)]) => Ok(STANDARD.encode(text).into()),
         ("b64dec", [Text(text)]) => from_base64(text),
-        ("regexMatch", [Text(pattern), Text(text)]) => regex(pattern).map(|regex| regex.is_match(text).into()),
+        ("regexMatch", [Text(pattern), Text(text)]) => {
+            regex(pattern).map(|regex| regex.is_match(text).into())
+        }
         ("regexReplaceAll", [Text(pattern), Text(text), Text(new)]) => {
             regex(pattern).map(|regex| regex.replace_all(text, new.as_str()).into_owned().into())
         }

@@ -19,8 +19,8 @@ pub(super) enum Token {
 
 /// Longest first, so that `==` is never read as two.
 const SIGNS: [&str; 37] = [
-    "==", "!=", "<=", ">=", "=~", "!~", "&&", "||", "??", "?.", "..", "**", "<", ">", "=", "!", "+", "-", "*", "/",
-    "%", "^", "?", ":", ".", ",", ";", "|", "#", "(", ")", "[", "]", "{", "}", "&", "~",
+    "==", "!=", "<=", ">=", "=~", "!~", "&&", "||", "??", "?.", "..", "**", "<", ">", "=", "!", "+", "-",
+    "*", "/", "%", "^", "?", ":", ".", ",", ";", "|", "#", "(", ")", "[", "]", "{", "}", "&", "~",
 ];
 
 pub(super) fn tokens(text: &str, language: Language) -> Result<Vec<Token>, String> {
@@ -105,9 +105,8 @@ fn number(text: &str) -> Result<(Token, usize), String> {
 
 /// Where words are texts, dots belong to them.
 fn word(text: &str, language: Language) -> (Token, usize) {
-    let belongs = |c: char| {
-        c.is_alphanumeric() || c == '_' || c == '$' || (c == '.' && language == Language::When)
-    };
+    let belongs =
+        |c: char| c.is_alphanumeric() || c == '_' || c == '$' || (c == '.' && language == Language::When);
     let length = text.find(|c| !belongs(c)).unwrap_or(text.len());
     (Token::Word(text.get(..length).unwrap_or(text).to_owned()), length)
 }

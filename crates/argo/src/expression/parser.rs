@@ -15,16 +15,39 @@ pub(super) enum Node {
     /// The element that a predicate is asked about.
     Element,
     /// `.name` or `[index]`; `lenient` as `?.` is.
-    Member { of: Box<Node>, index: Box<Node>, lenient: bool },
-    Slice { of: Box<Node>, from: Option<Box<Node>>, to: Option<Box<Node>> },
+    Member {
+        of: Box<Node>,
+        index: Box<Node>,
+        lenient: bool,
+    },
+    Slice {
+        of: Box<Node>,
+        from: Option<Box<Node>>,
+        to: Option<Box<Node>>,
+    },
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
     Not(Box<Node>),
     Negative(Box<Node>),
-    Binary { sign: &'static str, left: Box<Node>, right: Box<Node> },
-    Choice { condition: Box<Node>, yes: Box<Node>, no: Box<Node> },
-    Call { name: String, arguments: Vec<Node> },
-    Let { name: String, value: Box<Node>, body: Box<Node> },
+    Binary {
+        sign: &'static str,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    Choice {
+        condition: Box<Node>,
+        yes: Box<Node>,
+        no: Box<Node>,
+    },
+    Call {
+        name: String,
+        arguments: Vec<Node>,
+    },
+    Let {
+        name: String,
+        value: Box<Node>,
+        body: Box<Node>,
+    },
 }
 
 struct Parser {
@@ -138,7 +161,9 @@ impl Parser {
             }
             let right = self.operators(if from_right { strength } else { strength + 1 })?;
             self.depth -= 1;
-            left = if sign == "|" { piped(left, right)? } else {
+            left = if sign == "|" {
+                piped(left, right)?
+            } else {
                 Node::Binary { sign, left: Box::new(left), right: Box::new(right) }
             };
         }
@@ -178,7 +203,7 @@ impl Parser {
                 continue;
             }
             let lenient = match self.tokens.peek() {
-                Some(Token::Sign("." )) => false,
+                Some(Token::Sign(".")) => false,
                 Some(Token::Sign("?.")) => true,
                 _ => return Ok(node),
             };
@@ -209,7 +234,9 @@ impl Parser {
 
     fn index(&mut self, of: Node) -> Result<Node, String> {
         let of = Box::new(of);
-        let from = if self.eat(":") { None } else {
+        let from = if self.eat(":") {
+            None
+        } else {
             let from = Box::new(self.expression()?);
             if self.eat("]") {
                 return Ok(Node::Member { of, index: from, lenient: false });
@@ -217,7 +244,8 @@ impl Parser {
             self.expect(":")?;
             Some(from)
         };
-        let to = if self.eat("]") { return Ok(Node::Slice { of, from, to: None }) } else { self.expression()? };
+        let to =
+            if self.eat("]") { return Ok(Node::Slice { of, from, to: None }) } else { self.expression()? };
         self.expect("]")?;
         Ok(Node::Slice { of, from, to: Some(Box::new(to)) })
     }

@@ -28,7 +28,12 @@ struct Check<'a, 'f> {
     findings: &'a mut Findings<'f>,
 }
 
-pub(super) fn check(object: &Object<'_>, others: &[Object<'_>], purpose: Purpose, findings: &mut Findings<'_>) {
+pub(super) fn check(
+    object: &Object<'_>,
+    others: &[Object<'_>],
+    purpose: Purpose,
+    findings: &mut Findings<'_>,
+) {
     Check { object, others, purpose, findings }.spec();
 }
 
@@ -69,7 +74,13 @@ impl Check<'_, '_> {
                 let arguments = arguments_with_defaults(&spec.arguments);
                 // A template that others run is given its parameters by them.
                 if needs_entrypoint {
-                    self.supplied(&template.inputs, &arguments, &format!("{place}.arguments"), &template.name, true);
+                    self.supplied(
+                        &template.inputs,
+                        &arguments,
+                        &format!("{place}.arguments"),
+                        &template.name,
+                        true,
+                    );
                 }
             }
         }
@@ -102,19 +113,36 @@ impl Check<'_, '_> {
             self.time(text.map(String::as_str), &format!("{path}.{field}"));
         }
         if self.purpose == Purpose::Run {
-            for (field, is_there) in
-                [("synchronization", template.synchronization.is_some()), ("daemon", template.daemon == Some(true))]
-            {
+            for (field, is_there) in [
+                ("synchronization", template.synchronization.is_some()),
+                ("daemon", template.daemon == Some(true)),
+            ] {
                 if is_there {
                     let hint = "leave it out here, or run the workflow in a cluster";
                     self.add(&format!("{path}.{field}"), "is not part of `dhow workflow run`", hint);
                 }
             }
         }
-        self.names(&template.inputs.parameters, |parameter| &parameter.name, &format!("{path}.inputs.parameters"));
-        self.names(&template.inputs.artifacts, |artifact| &artifact.name, &format!("{path}.inputs.artifacts"));
-        self.names(&template.outputs.parameters, |parameter| &parameter.name, &format!("{path}.outputs.parameters"));
-        self.names(&template.outputs.artifacts, |artifact| &artifact.name, &format!("{path}.outputs.artifacts"));
+        self.names(
+            &template.inputs.parameters,
+            |parameter| &parameter.name,
+            &format!("{path}.inputs.parameters"),
+        );
+        self.names(
+            &template.inputs.artifacts,
+            |artifact| &artifact.name,
+            &format!("{path}.inputs.artifacts"),
+        );
+        self.names(
+            &template.outputs.parameters,
+            |parameter| &parameter.name,
+            &format!("{path}.outputs.parameters"),
+        );
+        self.names(
+            &template.outputs.artifacts,
+            |artifact| &artifact.name,
+            &format!("{path}.outputs.artifacts"),
+        );
         match template.work() {
             Some(Work::Steps) => self.steps(template, path),
             Some(Work::Dag) => self.dag(template, path),
@@ -130,7 +158,11 @@ impl Check<'_, '_> {
 
     fn elsewhere(&mut self, kind: &'static str, template: &Template, path: &str) {
         if kind == "plugin" {
-            let keys = template.plugin.as_ref().and_then(serde_json::Value::as_object).map_or(0, serde_json::Map::len);
+            let keys = template
+                .plugin
+                .as_ref()
+                .and_then(serde_json::Value::as_object)
+                .map_or(0, serde_json::Map::len);
             if keys != 1 {
                 self.add(&format!("{path}.plugin"), format!("expected exactly one key, got {keys}"), "");
                 return;
@@ -149,13 +181,20 @@ impl Check<'_, '_> {
     }
 
     fn wasm(&mut self, template: &Template, path: &str) {
-        let place = if template.wasm.is_some() { format!("{path}.wasm") } else { format!("{path}.plugin.wasm") };
+        let place =
+            if template.wasm.is_some() { format!("{path}.wasm") } else { format!("{path}.plugin.wasm") };
         if template.wasm.is_some() && self.purpose == Purpose::Cluster {
             let hint = "`dhow argo convert` makes it `plugin: {wasm: …}`";
             self.add(&place, "is no kind of template to Argo", hint);
         }
-        if let Some(plugin) = template.plugin.as_ref().and_then(serde_json::Value::as_object).filter(|map| map.len() > 1) {
-            self.add(&format!("{path}.plugin"), format!("expected exactly one key, got {}", plugin.len()), "");
+        if let Some(plugin) =
+            template.plugin.as_ref().and_then(serde_json::Value::as_object).filter(|map| map.len() > 1)
+        {
+            self.add(
+                &format!("{path}.plugin"),
+                format!("expected exactly one key, got {}", plugin.len()),
+                "",
+            );
         }
         if let Err(wrong) = Options::read(&template.wasm_options()) {
             let field = if wrong.field.is_empty() { place } else { format!("{place}.{}", wrong.field) };
@@ -171,15 +210,27 @@ impl Check<'_, '_> {
         for (index, artifact) in template.outputs.artifacts.iter().enumerate() {
             let path = format!("{path}.outputs.artifacts[{index}]");
             self.path(&artifact.path, &path);
-            if artifact.archive.as_ref().is_some_and(|archive| archive.zip.is_some()) && self.purpose == Purpose::Run {
-                self.add(&format!("{path}.archive.zip"), "zip is not part of this version of dhow", "use tar, or none");
+            if artifact.archive.as_ref().is_some_and(|archive| archive.zip.is_some())
+                && self.purpose == Purpose::Run
+            {
+                self.add(
+                    &format!("{path}.archive.zip"),
+                    "zip is not part of this version of dhow",
+                    "use tar, or none",
+                );
             }
         }
         for (index, parameter) in template.outputs.parameters.iter().enumerate() {
             let path = format!("{path}.outputs.parameters[{index}]");
             match &parameter.value_from {
-                Some(from) if !from.path.is_empty() => self.inside(&from.path, &format!("{path}.valueFrom.path")),
-                Some(_) => self.add(&format!("{path}.valueFrom"), "has no `path`", "expected the file with the value"),
+                Some(from) if !from.path.is_empty() => {
+                    self.inside(&from.path, &format!("{path}.valueFrom.path"))
+                }
+                Some(_) => self.add(
+                    &format!("{path}.valueFrom"),
+                    "has no `path`",
+                    "expected the file with the value",
+                ),
                 // The module may say it itself, in /work/result.json.
                 None => {}
             }
@@ -188,7 +239,11 @@ impl Check<'_, '_> {
 
     fn path(&mut self, path: &str, place: &str) {
         if path.is_empty() {
-            self.add(place, "has no `path`", "expected where the module finds or leaves it, such as /tmp/data");
+            self.add(
+                place,
+                "has no `path`",
+                "expected where the module finds or leaves it, such as /tmp/data",
+            );
         } else {
             self.inside(path, &format!("{place}.path"));
         }
@@ -271,7 +326,11 @@ impl Check<'_, '_> {
             let path = format!("{path}.outputs.parameters[{index}]");
             let Some(from) = &parameter.value_from else {
                 if parameter.value.is_none() && parameter.default_value.is_none() {
-                    self.add(&path, "has no `valueFrom`", "expected valueFrom.parameter or valueFrom.expression");
+                    self.add(
+                        &path,
+                        "has no `valueFrom`",
+                        "expected valueFrom.parameter or valueFrom.expression",
+                    );
                 }
                 continue;
             };
@@ -326,14 +385,22 @@ impl Check<'_, '_> {
     }
 
     /// Whether a template gets what it needs.
-    fn supplied(&mut self, inputs: &Inputs, arguments: &Arguments, path: &str, template: &str, is_whole: bool) {
+    fn supplied(
+        &mut self,
+        inputs: &Inputs,
+        arguments: &Arguments,
+        path: &str,
+        template: &str,
+        is_whole: bool,
+    ) {
         for wanted in &inputs.parameters {
             let is_there = wanted.value.is_some()
                 || wanted.default_value.is_some()
                 || wanted.value_from.is_some()
                 || arguments.parameters.iter().any(|given| given.name == wanted.name);
             if !is_there {
-                let message = format!("template {} needs the parameter {}", quote(template), quote(&wanted.name));
+                let message =
+                    format!("template {} needs the parameter {}", quote(template), quote(&wanted.name));
                 // Of the whole it may come from the command line.
                 if !(is_whole && self.purpose == Purpose::Run) {
                     self.add(path, message, "expected it in `arguments.parameters`");
@@ -344,7 +411,8 @@ impl Check<'_, '_> {
             let is_there = !wanted.location.is_empty()
                 || arguments.artifacts.iter().any(|given| given.name == wanted.name);
             if !is_there && !is_whole {
-                let message = format!("template {} needs the artifact {}", quote(template), quote(&wanted.name));
+                let message =
+                    format!("template {} needs the artifact {}", quote(template), quote(&wanted.name));
                 self.add(path, message, "expected it in `arguments.artifacts`");
             }
         }
@@ -371,7 +439,11 @@ impl Check<'_, '_> {
         let policies = ["Always", "OnFailure", "OnError", "OnTransientError"];
         if !retries.retry_policy.is_empty() && !policies.contains(&retries.retry_policy.as_str()) {
             let message = format!("{} is no policy", quote(&retries.retry_policy));
-            self.add(&format!("{path}.retryPolicy"), message, format!("expected one of {}", policies.join(", ")));
+            self.add(
+                &format!("{path}.retryPolicy"),
+                message,
+                format!("expected one of {}", policies.join(", ")),
+            );
         }
         let limit = retries.limit.as_deref().unwrap_or("0");
         if !limit.contains("{{") && limit.parse::<usize>().is_err() {
@@ -411,7 +483,8 @@ impl Check<'_, '_> {
         // Those of a workflowTemplateRef are here, too.
         let is_borrowed = self.object.workflow.spec.workflow_template_ref.is_some();
         if !names.contains(&name) && !is_borrowed {
-            let hint = nearest(name, &names).map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
+            let hint =
+                nearest(name, &names).map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
             self.add(path, format!("there is no template {}", quote(name)), hint);
         }
     }
@@ -429,7 +502,8 @@ impl Check<'_, '_> {
         if !names.contains(&reference.template) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let hint = nearest(&reference.template, &names).map(|name| format!("did you mean `{name}`?"));
-            let message = format!("{} has no template {}", quote(&reference.name), quote(&reference.template));
+            let message =
+                format!("{} has no template {}", quote(&reference.name), quote(&reference.template));
             self.add(path, message, hint.unwrap_or_default());
         }
     }

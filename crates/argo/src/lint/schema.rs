@@ -39,10 +39,17 @@ enum Kind {
 
 type Field = (&'static str, Kind);
 
-use Kind::{Any, AnyList, Boolean, Groups, Inline, Integer, IntegerOrText, List, Map, Object, Scalar, Text, TextMap};
+use Kind::{
+    Any, AnyList, Boolean, Groups, Inline, Integer, IntegerOrText, List, Map, Object, Scalar, Text, TextMap,
+};
 
-const WORKFLOW: &[Field] =
-    &[("apiVersion", Text), ("kind", Text), ("metadata", Object(METADATA)), ("spec", Object(SPEC)), ("status", Any)];
+const WORKFLOW: &[Field] = &[
+    ("apiVersion", Text),
+    ("kind", Text),
+    ("metadata", Object(METADATA)),
+    ("spec", Object(SPEC)),
+    ("status", Any),
+];
 
 const CRON: &[Field] = &[
     ("apiVersion", Text),
@@ -169,10 +176,7 @@ const ARTIFACT: &[Field] = &[
     ("globalName", Text),
     ("deleted", Boolean),
     ("artifactGC", Any),
-    (
-        "archive",
-        Object(&[("none", Any), ("tar", Object(&[("compressionLevel", Integer)])), ("zip", Any)]),
-    ),
+    ("archive", Object(&[("none", Any), ("tar", Object(&[("compressionLevel", Integer)])), ("zip", Any)])),
     ("archiveLogs", Boolean),
     ("artifactory", Any),
     ("azure", Any),
@@ -193,8 +197,12 @@ const OUTPUTS: &[Field] =
 
 const REF: &[Field] = &[("name", Text), ("template", Text), ("clusterScope", Boolean)];
 
-const HOOK: &[Field] =
-    &[("template", Text), ("templateRef", Object(REF)), ("arguments", Object(ARGUMENTS)), ("expression", Text)];
+const HOOK: &[Field] = &[
+    ("template", Text),
+    ("templateRef", Object(REF)),
+    ("arguments", Object(ARGUMENTS)),
+    ("expression", Text),
+];
 
 const STEP_FIELDS: [Field; 14] = [
     ("name", Text),
@@ -207,7 +215,12 @@ const STEP_FIELDS: [Field; 14] = [
     ("withParam", Any),
     (
         "withSequence",
-        Object(&[("count", IntegerOrText), ("start", IntegerOrText), ("end", IntegerOrText), ("format", Text)]),
+        Object(&[
+            ("count", IntegerOrText),
+            ("start", IntegerOrText),
+            ("end", IntegerOrText),
+            ("format", Text),
+        ]),
     ),
     ("continueOn", Object(&[("error", Boolean), ("failed", Boolean)])),
     ("onExit", Text),
@@ -242,10 +255,7 @@ const TEMPLATE: &[Field] = &[
     ("inputs", Object(INPUTS)),
     ("outputs", Object(OUTPUTS)),
     ("steps", Groups(STEP)),
-    (
-        "dag",
-        Object(&[("tasks", List(TASK)), ("target", Text), ("failFast", Boolean)]),
-    ),
+    ("dag", Object(&[("tasks", List(TASK)), ("target", Text), ("failFast", Boolean)])),
     ("suspend", Object(&[("duration", IntegerOrText)])),
     ("wasm", Any),
     ("plugin", Any),
@@ -288,7 +298,9 @@ const TEMPLATE: &[Field] = &[
 /// Checks an object's fields; where the spec is, if it is an object with templates.
 pub(super) fn check(root: &Node, findings: &mut Findings<'_>) -> Option<&'static str> {
     let text = |name: &str| match &root.value {
-        Value::Map(entries) => entries.iter().find(|entry| entry.key == name).and_then(|entry| entry.node.scalar()),
+        Value::Map(entries) => {
+            entries.iter().find(|entry| entry.key == name).and_then(|entry| entry.node.scalar())
+        }
         _ => None,
     };
     let names = KINDS.map(|(kind, _)| kind);
@@ -343,7 +355,9 @@ fn value(node: &Node, path: &str, kind: Kind, findings: &mut Findings<'_>) {
         (Integer, Value::Integer(_)) | (Boolean, Value::Bool(_)) => {}
         (IntegerOrText, Value::Integer(_) | Value::Text(_)) => {}
         (TextMap, Value::Map(entries)) => {
-            for entry in entries.iter().filter(|entry| !matches!(entry.node.value, Value::Text(_) | Value::Null)) {
+            for entry in
+                entries.iter().filter(|entry| !matches!(entry.node.value, Value::Text(_) | Value::Null))
+            {
                 wrong(&entry.node, &format!("{path}.{}", entry.key), "a string in quotes", findings);
             }
         }

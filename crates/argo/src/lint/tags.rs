@@ -12,8 +12,21 @@ use std::collections::BTreeSet;
 
 /// What begins a name outside of any template.
 const WORKFLOW: [&str; 15] = [
-    "name", "namespace", "uid", "mainEntrypoint", "serviceAccountName", "priority", "creationTimestamp", "duration",
-    "status", "failures", "labels", "annotations", "parameters", "outputs", "scheduledTime",
+    "name",
+    "namespace",
+    "uid",
+    "mainEntrypoint",
+    "serviceAccountName",
+    "priority",
+    "creationTimestamp",
+    "duration",
+    "status",
+    "failures",
+    "labels",
+    "annotations",
+    "parameters",
+    "outputs",
+    "scheduledTime",
 ];
 
 /// The names that a place knows: `inputs.parameters.x`, or with a dot behind all that begin so.
@@ -191,8 +204,9 @@ impl Known {
 
     fn has(&self, name: &str) -> bool {
         self.0.contains(name)
-            || name.char_indices().filter(|(_, c)| *c == '.').any(|(at, _)| {
-                name.get(..=at).is_some_and(|begin| self.0.contains(begin))
-            })
+            || name
+                .char_indices()
+                .filter(|(_, c)| *c == '.')
+                .any(|(at, _)| name.get(..=at).is_some_and(|begin| self.0.contains(begin)))
     }
 }

@@ -70,7 +70,8 @@ pub(super) fn output_path(room: &Room, path: &str) -> Option<String> {
 pub(super) fn result(room: &Room) -> Result<Option<Said>, String> {
     let Some(text) = room.read("/work/result.json")? else { return Ok(None) };
     let wrong = |what: &str| format!("/work/result.json: {what}");
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(&format!("it is no JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| wrong(&format!("it is no JSON: {error}")))?;
     let phase = match value.get("phase").and_then(Value::as_str) {
         Some("Succeeded") => Phase::Succeeded,
         Some("Failed") => Phase::Failed,

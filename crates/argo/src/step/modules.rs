@@ -33,7 +33,12 @@ pub struct Modules {
 impl Modules {
     /// No modules yet. `base` is the folder that relative paths begin in; `aliases` stand for images, so that a workflow
     /// that names a registry runs with a file.
-    pub fn new(engine: Engine, cache: Option<Cache>, base: &Path, aliases: BTreeMap<String, String>) -> Modules {
+    pub fn new(
+        engine: Engine,
+        cache: Option<Cache>,
+        base: &Path,
+        aliases: BTreeMap<String, String>,
+    ) -> Modules {
         Modules {
             engine,
             cache,
@@ -63,7 +68,8 @@ impl Modules {
         if let Source::Path(path) = &source
             && path.to_string_lossy().starts_with("oci://")
         {
-            let advice = "images of registries are not part of this version of dhow; name a file: --image NAME=FILE";
+            let advice =
+                "images of registries are not part of this version of dhow; name a file: --image NAME=FILE";
             return Err(failed(&advice));
         }
         let bytes = dhow_artifacts::read_module(&source, DEFAULT_LIMIT, |_, _| {}).await;
@@ -71,20 +77,22 @@ impl Modules {
         if is_alias {
             tracing::debug!("{name} is {source}");
         }
-        let (engine, cache, compiling) = (self.engine.clone(), self.cache.clone(), Arc::clone(&self.compiling));
+        let (engine, cache, compiling) =
+            (self.engine.clone(), self.cache.clone(), Arc::clone(&self.compiling));
         let compiled = tokio::task::spawn_blocking(move || -> Result<Loaded, String> {
             let wasm = dhow_engine::image::binary(&bytes).map_err(|error| error.to_string())?;
             let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
             let _one_at_a_time = compiling.lock();
             let cached = match &cache {
-                Some(cache) => Image::cached(&engine, cache, &program).map_err(|error| format!("{error:#}"))?,
+                Some(cache) => {
+                    Image::cached(&engine, cache, &program).map_err(|error| format!("{error:#}"))?
+                }
                 None => None,
             };
             let image = match cached {
                 Some(image) => image,
-                None => {
-                    Image::compile(&engine, cache.as_ref(), &program, &wasm).map_err(|error| error.to_string())?
-                }
+                None => Image::compile(&engine, cache.as_ref(), &program, &wasm)
+                    .map_err(|error| error.to_string())?,
             };
             Ok(Loaded { image, program })
         });

@@ -45,8 +45,20 @@ const FIELDS: [&str; 9] =
     ["image", "module", "command", "args", "env", "source", "permissions", "resources", "imagePullPolicy"];
 
 const PERMISSIONS: [&str; 14] = [
-    "http", "connect", "state", "publish", "subscribe", "invoke", "bindings", "secrets", "configuration", "lock",
-    "sequencer", "blob", "cryption", "email",
+    "http",
+    "connect",
+    "state",
+    "publish",
+    "subscribe",
+    "invoke",
+    "bindings",
+    "secrets",
+    "configuration",
+    "lock",
+    "sequencer",
+    "blob",
+    "cryption",
+    "email",
 ];
 
 fn wrong(field: &str, message: impl Into<String>, hint: impl Into<String>) -> Wrong {
@@ -90,7 +102,11 @@ impl Options {
             }
         }
         if options.image.trim().is_empty() {
-            return Err(wrong("", "has no `image`", "expected the module: a file, a URL or an image of a registry"));
+            return Err(wrong(
+                "",
+                "has no `image`",
+                "expected the module: a file, a URL or an image of a registry",
+            ));
         }
         Ok(options)
     }
@@ -145,7 +161,9 @@ impl Options {
                     let expected = "expected a number above zero";
                     let count = count.filter(|count| *count > 0);
                     self.requests =
-                        Some(count.ok_or_else(|| wrong(&format!("{field}.{key}"), "is no such number", expected))?);
+                        Some(count.ok_or_else(|| {
+                            wrong(&format!("{field}.{key}"), "is no such number", expected)
+                        })?);
                 }
                 _ => return Err(unknown(field, key, &["allowed_hosts", "max_concurrent_requests"])),
             }
@@ -157,8 +175,18 @@ impl Options {
     pub fn needs_blocks(&self) -> bool {
         let grants = &self.grants;
         let lists = [
-            &grants.state, &grants.publish, &grants.subscribe, &grants.invoke, &grants.bindings, &grants.secrets,
-            &grants.configuration, &grants.lock, &grants.sequencer, &grants.blob, &grants.cryption, &grants.email,
+            &grants.state,
+            &grants.publish,
+            &grants.subscribe,
+            &grants.invoke,
+            &grants.bindings,
+            &grants.secrets,
+            &grants.configuration,
+            &grants.lock,
+            &grants.sequencer,
+            &grants.blob,
+            &grants.cryption,
+            &grants.email,
         ];
         lists.iter().any(|list| !list.is_empty())
     }
@@ -223,10 +251,14 @@ fn environment(value: &Value) -> Result<BTreeMap<String, String>, Wrong> {
 }
 
 fn memory(value: &Value) -> Result<Option<u64>, Wrong> {
-    let Some(memory) = value.pointer("/limits/memory").map(crate::model::scalar_text) else { return Ok(None) };
+    let Some(memory) = value.pointer("/limits/memory").map(crate::model::scalar_text) else {
+        return Ok(None);
+    };
     if memory.contains("{{") {
         return Ok(None);
     }
     let field = "resources.limits.memory";
-    parse_quantity(&memory).map(Some).map_err(|expected| wrong(field, format!("is {memory:?}"), expected.to_string()))
+    parse_quantity(&memory)
+        .map(Some)
+        .map_err(|expected| wrong(field, format!("is {memory:?}"), expected.to_string()))
 }

@@ -135,9 +135,9 @@ impl Room {
             Location::None if artifact.optional => Ok(()),
             Location::None => Err(format!("required artifact '{name}' not supplied")),
             Location::Raw(data) => self.write(&path, data.as_bytes()),
-            Location::Elsewhere(what) => {
-                Err(format!("artifact '{name}': {what} is not part of `dhow workflow run`; the keys of its own repository are"))
-            }
+            Location::Elsewhere(what) => Err(format!(
+                "artifact '{name}': {what} is not part of `dhow workflow run`; the keys of its own repository are"
+            )),
             Location::Key(key) => match repository.load(&key, &self.root, &path, artifact) {
                 Err(ArtifactError::Missing(_)) if artifact.optional => Ok(()),
                 Err(error) => Err(format!("artifact '{name}': {error}")),

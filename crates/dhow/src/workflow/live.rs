@@ -51,12 +51,14 @@ impl Live {
         nodes.sort_by_key(|node| node.sequence);
         for node in nodes {
             self.told.insert(node.name.clone(), node.phase);
-            let name = harmless(node.name.strip_prefix(&controller.identity().name).unwrap_or(&node.name), 200);
+            let name =
+                harmless(node.name.strip_prefix(&controller.identity().name).unwrap_or(&node.name), 200);
             let name = name.trim_start_matches('.');
             if name.is_empty() {
                 continue;
             }
-            let ended = node.finished_at.map(|end| format!(" {}", took(node.started_at, end))).unwrap_or_default();
+            let ended =
+                node.finished_at.map(|end| format!(" {}", took(node.started_at, end))).unwrap_or_default();
             let message = match node.message.as_str() {
                 "" => String::new(),
                 message => format!(": {}", harmless(message, 300)),

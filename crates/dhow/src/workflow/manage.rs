@@ -146,7 +146,9 @@ impl Logs {
             .nodes
             .iter()
             .filter(|node| node.kind == NodeKind::Plugin)
-            .filter(|node| self.step.as_ref().is_none_or(|step| node.display_name == *step || node.name == *step))
+            .filter(|node| {
+                self.step.as_ref().is_none_or(|step| node.display_name == *step || node.name == *step)
+            })
             .collect();
         steps.sort_by_key(|node| node.sequence);
         if let (true, Some(step)) = (steps.is_empty(), &self.step) {
@@ -160,7 +162,11 @@ impl Logs {
             let pod = pod_name(&record.identity.name, &node.name, template);
             let Ok(text) = std::fs::read(home.logs(&self.name).join(format!("{pod}.log"))) else { continue };
             for line in String::from_utf8_lossy(&text).lines() {
-                if is_one { writeln!(out, "{line}")? } else { writeln!(out, "{}: {line}", node.display_name)? }
+                if is_one {
+                    writeln!(out, "{line}")?
+                } else {
+                    writeln!(out, "{}: {line}", node.display_name)?
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

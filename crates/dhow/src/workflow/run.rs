@@ -118,8 +118,14 @@ impl Run {
         };
         let repository = repository(&settings)?;
         self.fill_in(&mut objects, &identity, &repository)?;
-        let executor =
-            executor(&home, &identity.name, &settings, &repository, &self.data.data_dir, &self.resources_path)?;
+        let executor = executor(
+            &home,
+            &identity.name,
+            &settings,
+            &repository,
+            &self.data.data_dir,
+            &self.resources_path,
+        )?;
         let name = identity.name.clone();
         let run = Running::begin(&home, identity, objects, settings, executor)?;
         crate::say(format_args!("Workflow {name}"));
@@ -129,7 +135,9 @@ impl Run {
     fn identity(&self, objects: &Objects) -> Identity {
         let text = |path: &str| objects.workflow.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let random = |count: usize| -> String {
-            (0..count).map(|_| fastrand::choice("bcdfghjklmnpqrstvwxz2456789".chars()).unwrap_or('x')).collect()
+            (0..count)
+                .map(|_| fastrand::choice("bcdfghjklmnpqrstvwxz2456789".chars()).unwrap_or('x'))
+                .collect()
         };
         let name = match (&self.name, text("/metadata/name"), text("/metadata/generateName")) {
             (Some(name), ..) => name.clone(),
@@ -145,7 +153,12 @@ impl Run {
     }
 
     /// Puts parameters, artifacts and the entrypoint of the command line into the workflow.
-    fn fill_in(&self, objects: &mut Objects, identity: &Identity, repository: &Repository) -> Result<(), Error> {
+    fn fill_in(
+        &self,
+        objects: &mut Objects,
+        identity: &Identity,
+        repository: &Repository,
+    ) -> Result<(), Error> {
         let Some(spec) = objects.workflow.get_mut("spec") else { return Ok(()) };
         if let (Some(entrypoint), Value::Object(spec)) = (&self.entrypoint, &mut *spec) {
             spec.insert("entrypoint".to_owned(), entrypoint.clone().into());
@@ -162,12 +175,15 @@ impl Run {
         if let Some(name) = parameters.keys().find(|name| !known.contains(&name.as_str())) {
             let near = dhow_resources::error::nearest(name, &known);
             let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(Error::usage(format!("--parameter {name}: the workflow has no such parameter{hint}")));
+            return Err(Error::usage(format!(
+                "--parameter {name}: the workflow has no such parameter{hint}"
+            )));
         }
         let mut artifacts = Vec::new();
         for (name, path) in pairs("--artifact", &self.artifact)? {
             let key = format!("{}/inputs/{name}", identity.name);
-            let failed = |error: &dyn std::fmt::Display| Error::new(format!("--artifact {name}={path}: {error}"));
+            let failed =
+                |error: &dyn std::fmt::Display| Error::new(format!("--artifact {name}={path}: {error}"));
             let whole = std::path::absolute(&path).map_err(|error| failed(&error))?;
             let (Some(parent), Some(file)) = (whole.parent(), whole.file_name()) else {
                 return Err(failed(&"expected a file or folder"));
@@ -177,7 +193,8 @@ impl Run {
         }
         if let Value::Object(spec) = spec {
             let arguments = spec.entry("arguments").or_insert_with(|| json!({}));
-            let named = parameters.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            let named =
+                parameters.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
             merge_named(arguments, "parameters", named);
             merge_named(arguments, "artifacts", artifacts);
         }
@@ -194,7 +211,11 @@ impl Resume {
         let unknown = || RunError::Unknown(self.name.clone());
         let record = history.find(&self.name)?.ok_or_else(unknown)?;
         if record.status.phase.is_fulfilled() {
-            return Err(Error::usage(format!("workflow {:?} has ended: {}", self.name, record.status.phase.name())));
+            return Err(Error::usage(format!(
+                "workflow {:?} has ended: {}",
+                self.name,
+                record.status.phase.name()
+            )));
         }
         let values = pairs("--parameter", &self.parameter)?.into_iter().collect();
         let request = Request::Resume { node: self.node.clone(), values };
@@ -242,7 +263,8 @@ fn executor(
     resources: &[PathBuf],
 ) -> Result<Arc<Executor>, Error> {
     let usual = Path::new("resources");
-    let dirs = if resources.is_empty() && usual.is_dir() { vec![usual.to_owned()] } else { resources.to_vec() };
+    let dirs =
+        if resources.is_empty() && usual.is_dir() { vec![usual.to_owned()] } else { resources.to_vec() };
     let resources = crate::up::read_resources(&dirs, None)?;
     let host = crate::serve::host(Components::new(resources, data_dir), false)?;
     let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
@@ -264,7 +286,9 @@ async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) ->
     let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let interrupted = async move { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } };
+    let interrupted = async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    };
     let mut live = Live::start();
     let ended = run.go(interrupted, |controller| live.show(controller)).await;
     live.finish(run.controller());
@@ -285,7 +309,11 @@ async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) ->
 }
 
 /// Prints the workflow's output parameters and puts its artifacts where they are wanted.
-fn tell_outputs(controller: &Controller, repository: &Repository, output: Option<&Path>) -> Result<(), Error> {
+fn tell_outputs(
+    controller: &Controller,
+    repository: &Repository,
+    output: Option<&Path>,
+) -> Result<(), Error> {
     use std::io::Write;
     let Some(main) = controller.node(&controller.identity().name) else { return Ok(()) };
     let mut out = std::io::stdout().lock();
