@@ -88,6 +88,7 @@ impl Executor {
     /// An executor; its folders are made if they are not there.
     pub fn new(options: ExecutorOptions) -> io::Result<Executor> {
         std::fs::create_dir_all(&options.rooms)?;
+        crate::artifacts::repository::sweep(&options.rooms);
         std::fs::create_dir_all(&options.logs)?;
         Ok(Executor {
             modules: options.modules,

@@ -56,14 +56,15 @@ fn below<'a>(
     style: Style,
     lines: &mut Vec<(Phase, String)>,
 ) {
-    // A group of steps is no step: its children stand in its place.
     let mut shown: Vec<&Node> = Vec::new();
-    for child in children.get(&Some(node.name.as_str())).into_iter().flatten() {
-        match child.kind {
-            NodeKind::StepGroup => {
-                shown.extend(children.get(&Some(child.name.as_str())).into_iter().flatten())
-            }
-            _ => shown.push(child),
+    let all = children.get(&Some(node.name.as_str())).map(Vec::as_slice).unwrap_or_default();
+    for child in all {
+        let is_only_try = node.kind == NodeKind::Retry && all.len() == 1;
+        // A group of steps is no step, and a single try says nothing new: what is in them stands in their place.
+        if child.kind == NodeKind::StepGroup || is_only_try {
+            shown.extend(children.get(&Some(child.name.as_str())).into_iter().flatten());
+        } else {
+            shown.push(child);
         }
     }
     for (index, child) in shown.iter().enumerate() {

@@ -177,14 +177,19 @@ impl Repository {
 
     /// Takes away what a process left that was killed while it wrote.
     pub fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.folder.join(TEMPORARY)) else { return };
-        for entry in entries.flatten() {
-            let owner =
-                entry.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-            let is_alive = owner.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-            if !is_alive || owner == Some(std::process::id()) {
-                remove(&entry.path());
-            }
+        sweep(&self.folder.join(TEMPORARY));
+    }
+}
+
+/// Takes away files and folders whose names begin with the id of a process that is gone.
+pub(crate) fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let owner =
+            entry.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        let is_alive = owner.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        if !is_alive {
+            remove(&entry.path());
         }
     }
 }

@@ -355,6 +355,7 @@ fn referred(artifact: &Artifact, scope: &Scope) -> Result<Option<Artifact>, Stri
         archive: artifact.archive.clone().or(found.archive),
         optional: artifact.optional,
         location: found.location,
+        path: found.path,
         sub_path,
         ..Artifact::default()
     }))

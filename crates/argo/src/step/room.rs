@@ -37,8 +37,10 @@ impl Room {
         template: &Template,
         options: &Options,
     ) -> Result<Result<Room, Box<Outcome>>, String> {
+        // Whose it is, so that somebody takes it away when this process is killed.
+        let prefix = format!("{}-", std::process::id());
         let failed = |error: std::io::Error| format!("the step's folder cannot be made: {error}");
-        let folder = tempfile::Builder::new().prefix("step-").tempdir_in(rooms).map_err(failed)?;
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(rooms).map_err(failed)?;
         let root = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).map_err(failed)?;
         for name in ["work", "tmp"] {
             root.create_dir(name).map_err(failed)?;

@@ -21,6 +21,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What random names are made of: nothing that makes words or is mistaken for something else.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
 /// Run a workflow to its end
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -135,9 +138,7 @@ impl Run {
     fn identity(&self, objects: &Objects) -> Identity {
         let text = |path: &str| objects.workflow.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let random = |count: usize| -> String {
-            (0..count)
-                .map(|_| fastrand::choice("bcdfghjklmnpqrstvwxz2456789".chars()).unwrap_or('x'))
-                .collect()
+            (0..count).map(|_| char::from(fastrand::choice(LETTERS).copied().unwrap_or(b'x'))).collect()
         };
         let name = match (&self.name, text("/metadata/name"), text("/metadata/generateName")) {
             (Some(name), ..) => name.clone(),
