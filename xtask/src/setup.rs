@@ -65,6 +65,8 @@ pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
 
 /// A client of registries that other people wrote.
 pub const ORAS: [&str; 1] = ["oras==0.2.43"];
+/// What makes Argo's workflows and reads PDF, without being ours.
+pub const ARGO_PYTHON: [&str; 2] = ["hera==7.1.0", "pypdf==7.1.0"];
 
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
@@ -76,6 +78,7 @@ pub fn run(env: &Env) -> Result<(), String> {
     servers(env)?;
     dapr_sdks(env)?;
     oras(env)?;
+    argo_python(env)?;
     if !tool(env, "cargo-nextest") {
         println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
     }
@@ -217,6 +220,11 @@ pub fn dapr_sdks(env: &Env) -> Result<(), String> {
 /// A client of registries in `<cache>/guests/oras`.
 pub fn oras(env: &Env) -> Result<(), String> {
     if venv(env, "oras", &ORAS)? { Ok(()) } else { skipped("oras") }
+}
+
+/// What workflows are tested with, in `<cache>/guests/argo-py`.
+pub fn argo_python(env: &Env) -> Result<(), String> {
+    if venv(env, "argo-py", &ARGO_PYTHON)? { Ok(()) } else { skipped("hera and pypdf") }
 }
 
 /// Packages of PyPI in an environment of their own; whether they had to be installed.

@@ -3,6 +3,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
+//! | `workflow` | Argo Workflows, run on this machine
+//! | `argo` | Argo Workflows, checked and made ready for a cluster
 //! | `layotto` | a host in the place of Layotto, with its configuration |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
@@ -26,6 +28,7 @@
 //! | `text` | texts for people: sizes, times, tables |
 //! | `error` | how a command fails |
 
+mod argo;
 mod bind;
 mod build_apps;
 mod client;
@@ -65,6 +68,7 @@ mod update;
 mod verify;
 mod wascc;
 mod watch;
+mod workflow;
 
 use clap::{Args, Parser, Subcommand};
 use error::Error;
@@ -144,6 +148,8 @@ enum Command {
     Unbind(bind::Unbind),
     Provider(provider::Provider),
     Stop(stop::Stop),
+    Workflow(workflow::Workflow),
+    Argo(argo::Argo),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Version(Version),
@@ -237,6 +243,8 @@ impl Command {
             Command::Unbind(unbind) => unbind.execute(),
             Command::Provider(provider) => provider.execute(),
             Command::Stop(stop) => stop::execute(&stop),
+            Command::Workflow(workflow) => workflow::execute(workflow),
+            Command::Argo(argo) => argo::execute(argo),
             Command::Doctor(doctor) => doctor::execute(&doctor),
             Command::Completions(completions) => completions::execute(&completions),
             Command::Version(version) => version.execute(),

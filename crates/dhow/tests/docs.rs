@@ -91,6 +91,7 @@ pages! {
     run_layotto_functions: "docs/run-layotto-functions.md",
     run_services: "docs/run-services.md",
     run_wapc_modules: "docs/run-wapc-modules.md",
+    run_workflows: "docs/run-workflows.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     sign_modules: "docs/sign-modules.md",

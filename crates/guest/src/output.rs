@@ -60,6 +60,7 @@ impl StdoutStream for LineStream {
 
 impl LineWriter {
     fn take(&mut self, bytes: &[u8]) {
+        self.setup.output.written(self.stream, bytes);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE {

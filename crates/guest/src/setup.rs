@@ -131,6 +131,10 @@ pub enum Stream {
 pub trait Output: Send + Sync + 'static {
     /// One line, without its end.
     fn line(&self, app_id: &str, stream: Stream, line: &str);
+
+    /// What a program wrote to a standard stream, exactly, in pieces of any size; for those who keep it whole. The same
+    /// arrives as lines, too.
+    fn written(&self, _: Stream, _: &[u8]) {}
 }
 
 /// Keeps the numbers that one app's guests define themselves, bounded in how many.

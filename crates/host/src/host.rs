@@ -414,6 +414,11 @@ impl Host {
         &self.logs
     }
 
+    /// What compiles and runs guests, and where compiled code is kept; for those who run modules that are no apps.
+    pub fn engine(&self) -> (Engine, Option<Cache>) {
+        (self.shared.engine.clone(), self.shared.cache.clone())
+    }
+
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const MAX_QUOTED: usize = 64;
 
 /// No more findings than this are kept for one file; a file with more is not the file the user meant.
-pub(crate) const MAX_FINDINGS: usize = 50;
+pub const MAX_FINDINGS: usize = 50;
 
 /// Something that is wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,7 @@ impl fmt::Display for ResourceError {
 
 impl ResourceErrors {
     /// `Ok` when there are no findings.
-    pub(crate) fn check(mut errors: Vec<ResourceError>) -> Result<(), ResourceErrors> {
+    pub fn check(mut errors: Vec<ResourceError>) -> Result<(), ResourceErrors> {
         if errors.is_empty() {
             return Ok(());
         }
@@ -108,14 +108,14 @@ impl fmt::Display for ResourceErrors {
 }
 
 /// A piece of a file for a message: in backquotes, cut, control characters escaped.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let cut = text.chars().count() > MAX_QUOTED;
     let shown: String = text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
     format!("`{shown}{}`", if cut { "…" } else { "" })
 }
 
 /// The known name that a wrong one was probably meant to be.
-pub(crate) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     if wrong.is_empty() || wrong.chars().count() > MAX_QUOTED {
         return None;

@@ -18,10 +18,11 @@
 //! | [`wascc`] | manifests of waSCC hosts: actors and their bindings |
 //! | [`error`] | one finding, and all findings of a load |
 //! | [`units`] | sizes (`64KiB`) and durations (`30s`) |
+//! | [`documents`] | YAML of other programs, as a tree with positions |
 //! | `text_file` | reading a file of bounded size |
 //! | `object` | what the kinds of Dapr have in common |
 //! | `values` | the small kinds of values in Dapr's files |
-//! | `tree` | values with positions, and the checks that every field passes |
+//! | [`tree`] | values with positions, and the checks that every field passes |
 //! | `toml_tree`, `yaml_tree`, `json_tree` | the three languages, bounded, into that tree |
 //!
 //! Input is bounded: [`MAX_FILE_BYTES`] a file, 64 levels of nesting, 200 000 values a YAML file, and aliases
@@ -29,6 +30,7 @@
 
 pub mod component;
 pub mod configuration;
+pub mod documents;
 pub mod error;
 pub mod http_endpoint;
 mod json_tree;
@@ -41,7 +43,7 @@ pub mod resiliency;
 pub mod subscription;
 mod text_file;
 mod toml_tree;
-mod tree;
+pub mod tree;
 pub mod units;
 mod values;
 pub mod wascc;

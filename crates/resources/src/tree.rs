@@ -12,37 +12,52 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Where something stands in its file; both count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
 }
 
 /// A value and its place.
 #[derive(Clone)]
-pub(crate) struct Node {
-    pub(crate) at: Position,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// The value.
+    pub value: Value,
 }
 
 /// What a value is. Scalars carry their canonical text.
 #[derive(Clone)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number, in decimal digits.
     Integer(String),
+    /// Another number, as JSON writes it.
     Float(String),
+    /// A date of TOML.
     Date(String),
+    /// Text.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A map.
     Map(Vec<Entry>),
 }
 
 /// A field of a map. Keys of one map differ.
 #[derive(Clone)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) at: Position,
-    pub(crate) node: Node,
+pub struct Entry {
+    /// Its name.
+    pub key: String,
+    /// Where the name stands.
+    pub at: Position,
+    /// What is behind it.
+    pub node: Node,
 }
 
 /// What was found wrong in one file so far.
@@ -65,7 +80,7 @@ pub(crate) struct Table<'a> {
 
 impl Node {
     /// The kind of value, with its article, for "expected …, found …".
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
@@ -79,7 +94,7 @@ impl Node {
     }
 
     /// Any scalar as the text it stands for; nothing is the empty string.
-    pub(crate) fn scalar(&self) -> Option<String> {
+    pub fn scalar(&self) -> Option<String> {
         match &self.value {
             Value::Null => Some(String::new()),
             Value::Bool(value) => Some(value.to_string()),

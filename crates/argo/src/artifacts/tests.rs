@@ -1,0 +1,248 @@
+//! Artifacts there and back, and archives that nobody should unpack.
+
+use super::repository::{ArtifactError, Bounds, Repository};
+use super::{Archive, Artifact, Tar};
+use cap_std::fs::Dir;
+use serde_json::json;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+struct Place {
+    folder: TempDir,
+    repository: Repository,
+}
+
+fn place(bounds: Bounds) -> Place {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("root")).unwrap();
+    let repository = Repository::open(&folder.path().join("artifacts"), bounds).unwrap();
+    Place { folder, repository }
+}
+
+impl Place {
+    fn root(&self) -> Dir {
+        Dir::open_ambient_dir(self.folder.path().join("root"), cap_std::ambient_authority()).unwrap()
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn plain() -> Option<Archive> {
+    Some(Archive { none: Some(json!({})), ..Archive::default() })
+}
+
+fn packed(level: i32) -> Option<Archive> {
+    Some(Archive { tar: Some(Tar { compression_level: Some(level) }), ..Archive::default() })
+}
+
+/// Everything below a folder: names, with the contents of files and the targets of links.
+fn tree(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().display().to_string();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            if meta.is_dir() {
+                found.push((name, "folder".to_owned()));
+                open.push(path);
+            } else if meta.is_symlink() {
+                found.push((name, format!("-> {}", fs::read_link(path).unwrap().display())));
+            } else {
+                found.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn files_and_folders_come_back_as_they_were() {
+    for archive in [None, packed(0), packed(9), plain()] {
+        let place = place(Bounds::default());
+        let root = place.path("root");
+        fs::create_dir_all(root.join("out/inner")).unwrap();
+        fs::write(root.join("out/a.txt"), "a").unwrap();
+        fs::write(root.join("out/inner/b.txt"), "b".repeat(100_000)).unwrap();
+        fs::write(root.join("one.txt"), "one").unwrap();
+        fs::set_permissions(root.join("one.txt"), fs::Permissions::from_mode(0o755)).unwrap();
+        let artifact = Artifact { archive: archive.clone(), ..Artifact::default() };
+        for (path, key) in [("/out", "w/out.tgz"), ("/one.txt", "w/one.tgz")] {
+            place.repository.save(&place.root(), path, &artifact, key).unwrap();
+        }
+        // How it is packed need not be said again, but for what looks packed and is not to be unpacked.
+        let wanted = Artifact::default();
+        place.repository.load("w/out.tgz", &place.root(), "/in", &wanted).unwrap();
+        place.repository.load("w/one.tgz", &place.root(), "/renamed.txt", &wanted).unwrap();
+        assert_eq!(tree(&root.join("in")), tree(&root.join("out")), "{archive:?}");
+        assert_eq!(fs::read_to_string(root.join("renamed.txt")).unwrap(), "one");
+        if archive != plain() {
+            let mode = fs::metadata(root.join("renamed.txt")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o755);
+        } else {
+            let part = Artifact { sub_path: "inner/b.txt".to_owned(), ..Artifact::default() };
+            place.repository.load("w/out.tgz", &place.root(), "/part", &part).unwrap();
+            assert_eq!(fs::read_to_string(root.join("part")).unwrap().len(), 100_000);
+        }
+        // Stored again, it replaces what was there.
+        fs::write(root.join("one.txt"), "two").unwrap();
+        place.repository.save(&place.root(), "one.txt", &artifact, "w/one.tgz").unwrap();
+        place.repository.load("w/one.tgz", &place.root(), "/again.txt", &wanted).unwrap();
+        assert_eq!(fs::read_to_string(root.join("again.txt")).unwrap(), "two");
+        assert_eq!(fs::read_dir(place.path("artifacts/.incomplete")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_is_stored_is_unpacked_by_argos_rules() {
+    let place = place(Bounds::default());
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let two = archive(&[("a", "1"), ("b/c", "2")]);
+    let cases: [(&str, Vec<u8>, Option<Archive>, &[(&str, &str)]); 5] = [
+        (
+            "several entries are a folder",
+            gzip(&two),
+            None,
+            &[("x", "folder"), ("x/a", "1"), ("x/b", "folder"), ("x/b/c", "2")],
+        ),
+        (
+            "a single entry is renamed",
+            gzip(&archive(&[("deep/a", "1")])),
+            None,
+            &[("x", "folder"), ("x/a", "1")],
+        ),
+        ("gzip of something else stays", gzip(b"text"), plain(), &[]),
+        (
+            "tar that is not gzipped, if it is said",
+            two.clone(),
+            packed(0),
+            &[("x", "folder"), ("x/a", "1"), ("x/b", "folder"), ("x/b/c", "2")],
+        ),
+        ("an empty archive is an empty folder", gzip(&[0; 1024]), None, &[("x", "folder")]),
+    ];
+    for (what, bytes, archive, expected) in cases {
+        place.repository.put(&bytes, "k").unwrap();
+        let wanted = Artifact { archive, ..Artifact::default() };
+        place.repository.load("k", &place.root(), "/x", &wanted).unwrap();
+        if expected.is_empty() {
+            assert_eq!(fs::read(place.path("root/x")).unwrap(), bytes, "{what}");
+            fs::remove_file(place.path("root/x")).unwrap();
+            continue;
+        }
+        let found = tree(&place.path("root"));
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(found, expected, "{what}");
+        fs::remove_dir_all(place.path("root/x")).unwrap();
+    }
+    let mode = Artifact { mode: Some(0o500), recurse_mode: Some(true), ..Artifact::default() };
+    place.repository.put(&gzip(&two), "k").unwrap();
+    place.repository.load("k", &place.root(), "/x", &mode).unwrap();
+    for name in ["root/x", "root/x/a", "root/x/b/c"] {
+        assert_eq!(fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777, 0o500, "{name}");
+    }
+}
+
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// One entry with any name, which no builder would make.
+fn entry(name: &str, kind: tar::EntryType, target: &str, text: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    header.set_entry_type(kind);
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes.resize(bytes.len().div_ceil(512) * 512, 0);
+    bytes
+}
+
+#[test]
+fn hostile_archives_are_refused_and_touch_nothing_outside() {
+    use tar::EntryType::{Block, Char, Fifo, Link, Regular, Symlink, XHeader};
+    let long = "9".repeat(70_000);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("..", entry("../evil", Regular, "", "x")),
+        ("hidden ..", entry("a/../../evil", Regular, "", "x")),
+        ("absolute", entry("/tmp/evil", Regular, "", "x")),
+        ("link up", entry("a", Symlink, "../evil", "")),
+        ("link to the root", entry("a", Symlink, "/etc/passwd", "")),
+        ("hard link up", entry("a", Link, "../../artifacts/k", "")),
+        ("hard link to nothing", entry("a", Link, "b", "")),
+        ("through a link", [entry("a", Symlink, "b/../..", ""), entry("a/evil", Regular, "", "x")].concat()),
+        ("device", entry("a", Block, "", "")),
+        ("terminal", entry("a", Char, "", "")),
+        ("pipe", entry("a", Fifo, "", "")),
+        ("long name", entry("a", XHeader, "", &long)),
+        ("damaged header", entry("a", XHeader, "", "99 path=x\n")),
+        (
+            "name of an extended header",
+            [entry("a", XHeader, "", "16 path=../evil\n"), entry("a", Regular, "", "x")].concat(),
+        ),
+        ("too many bytes", entry("a", Regular, "", &"x".repeat(20_000))),
+        ("too many files", (0..30).flat_map(|n| entry(&format!("f{n}"), Regular, "", "")).collect()),
+    ];
+    for (what, mut bytes) in cases {
+        let place = place(Bounds { bytes: 10_000, entries: 20 });
+        bytes.extend([0; 1024]);
+        place.repository.put(&bytes, "k").unwrap();
+        let wanted = Artifact { archive: packed(0), ..Artifact::default() };
+        let error = place.repository.load("k", &place.root(), "/x", &wanted);
+        assert!(error.is_err(), "{what}");
+        assert!(!place.path("evil").exists() && !place.path("root/evil").exists(), "{what}");
+        assert!(!Path::new("/tmp/evil").exists(), "{what}");
+    }
+    // A small file that becomes a large one.
+    let place = place(Bounds { bytes: 1 << 20, entries: 20 });
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(&entry("a", Regular, "", &"x".repeat(64 << 20))).unwrap();
+    place.repository.put(&encoder.finish().unwrap(), "bomb").unwrap();
+    let error = place.repository.load("bomb", &place.root(), "/x", &Artifact::default()).unwrap_err();
+    assert!(matches!(error, ArtifactError::Hostile(_)), "{error}");
+}
+
+#[test]
+fn a_steps_links_and_keys_lead_nowhere() {
+    let place = place(Bounds::default());
+    let root = place.path("root");
+    fs::write(place.path("secret"), "secret").unwrap();
+    fs::create_dir(root.join("out")).unwrap();
+    std::os::unix::fs::symlink(place.path("secret"), root.join("absolute")).unwrap();
+    std::os::unix::fs::symlink("../secret", root.join("up")).unwrap();
+    std::os::unix::fs::symlink("../../secret", root.join("out/inner")).unwrap();
+    for path in ["/absolute", "/up", "/out", "/../secret", "/out/inner"] {
+        for archive in [None, plain()] {
+            let artifact = Artifact { archive, ..Artifact::default() };
+            assert!(place.repository.save(&place.root(), path, &artifact, "k").is_err(), "{path}");
+        }
+    }
+    for key in ["../secret", "/etc/passwd", "a//b", "a/../b", "", ".incomplete/x", "a\\b"] {
+        let error = place.repository.load(key, &place.root(), "/x", &Artifact::default()).unwrap_err();
+        let is_refused = matches!(error, ArtifactError::Key(_) | ArtifactError::Missing(_));
+        assert!(is_refused, "{key}: {error}");
+    }
+    assert!(!place.path("artifacts/k").exists());
+}

@@ -1,0 +1,216 @@
+//! Argo's two expression languages, read into one tree.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `lexer` | text into tokens |
+//! | `parser` | tokens into a tree |
+//! | `evaluate` | a tree and variables into a value |
+//! | `functions` | what may be called |
+//!
+//! `{{=…}}`, `expression` and `fromExpression` are in the language of expr
+//! (<https://expr-lang.org/docs/language-definition>) with Argo's additions (`asInt`, `asFloat`, `string`, `jsonpath`,
+//! `sprig.…`); `when` is in that of govaluate, where words without quotes are texts. Both are bounded in length, depth
+//! and in the size of what they yield, because a workflow may come from anybody.
+
+mod evaluate;
+mod functions;
+mod lexer;
+mod parser;
+
+pub(crate) use functions::text;
+use serde_json::Value;
+
+/// Longest expression, in bytes.
+const MAX_BYTES: usize = 16 << 10;
+
+/// Which of the two languages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// expr: words are variables.
+    Expr,
+    /// govaluate, as Argo uses it: words are texts.
+    When,
+}
+
+/// An expression that was read.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    root: parser::Node,
+}
+
+// === impl Expression ===
+
+impl Expression {
+    /// Reads an expression; the error says what is wrong with it, and where.
+    pub fn parse(text: &str, language: Language) -> Result<Expression, String> {
+        if text.len() > MAX_BYTES {
+            return Err(format!("the expression has {} bytes, more than {MAX_BYTES}", text.len()));
+        }
+        Ok(Expression { root: parser::parse(lexer::tokens(text, language)?, language)? })
+    }
+
+    /// Its value, with these variables.
+    pub fn evaluate(&self, variables: &Value) -> Result<Value, String> {
+        evaluate::evaluate(&self.root, variables)
+    }
+
+    /// Whether it is true; anything but true or false is an error.
+    pub fn is_true(&self, variables: &Value) -> Result<bool, String> {
+        match self.evaluate(variables)? {
+            Value::Bool(answer) => Ok(answer),
+            other => Err(format!("it is {other}, which is neither true nor false")),
+        }
+    }
+
+    /// The variables that it names, as dotted paths, such as `steps.a.outputs.result`.
+    pub fn variables(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.root.collect_variables(&mut found);
+        found
+    }
+}
+
+/// Whether a step runs, by its `when` after all tags were put in.
+pub fn when(text: &str) -> Result<bool, String> {
+    if text.trim().is_empty() {
+        return Ok(true);
+    }
+    let hint = "(text that is more than one word needs quotes around it)";
+    let expression = Expression::parse(text, Language::When).map_err(|error| format!("{error} {hint}"))?;
+    expression.is_true(&Value::Null).map_err(|error| format!("{error} {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn expr() {
+        let variables = json!({
+            "inputs": {"parameters": {"n": "7", "name": "Ada", "with-dash": "d", "list": "[3,1,2]"}},
+            "steps": {"my-step": {"outputs": {"result": "{\"a\":[1,2]}"}, "status": "Succeeded"}},
+            "retries": "2", "item": {"os": "debian", "n": 3},
+        });
+        let cases = [
+            ("1 + 2 * 3", json!(7)),
+            ("2 ** 3 ** 2", json!(512.0)),
+            ("7 / 2", json!(3.5)),
+            ("7 % 4", json!(3)),
+            ("-3 + 1", json!(-2)),
+            ("'a' + \"b\"", json!("ab")),
+            ("`raw\\n`", json!("raw\\n")),
+            ("inputs.parameters.name == 'Ada' ? 'yes' : 'no'", json!("yes")),
+            ("asInt(inputs.parameters.n) > 5 && !(1 > 2)", json!(true)),
+            ("asInt(inputs.parameters.n) + 1", json!(8)),
+            ("inputs.parameters['with-dash']", json!("d")),
+            ("steps['my-step'].outputs.result", json!("{\"a\":[1,2]}")),
+            ("steps['my-step'].status == \"Succeeded\" and true", json!(true)),
+            ("jsonpath(steps['my-step'].outputs.result, '$.a[1]')", json!(2)),
+            ("jsonpath(steps['my-step'].outputs.result, '$.a')", json!([1, 2])),
+            ("string(3) + '!'", json!("3!")),
+            ("asFloat('1.5') * 2", json!(3.0)),
+            ("item.os startsWith 'deb'", json!(true)),
+            ("item.os matches '^d.*n$'", json!(true)),
+            ("'b' in ['a', 'b']", json!(true)),
+            ("'c' not in ['a', 'b']", json!(true)),
+            ("'os' in item", json!(true)),
+            ("len('héllo')", json!(5)),
+            ("map([1, 2, 3], {# * 2})", json!([2, 4, 6])),
+            ("filter(1..5, {# % 2 == 1})", json!([1, 3, 5])),
+            ("filter(map([1,2,3], # + 1), # > 2)", json!([3, 4])),
+            ("any([1,2], # == 2) and all([1,2], # > 0) and none([1], # > 1)", json!(true)),
+            ("[1,2,3][1:]", json!([2, 3])),
+            ("[1,2,3][-1]", json!(3)),
+            ("{'a': 1, b: 2}.b", json!(2)),
+            ("item?.nothing?.more ?? 'else'", json!("else")),
+            ("toJson({'a': [1, true, nil]})", json!("{\"a\":[1,true,null]}")),
+            ("fromJson(inputs.parameters.list) | sort() | join(',')", json!("1,2,3")),
+            ("sprig.upper('x') + sprig.trim(' y ')", json!("Xy")),
+            ("sprig.replace('a', 'b', 'aa') + sprig.trunc(2, 'xyz')", json!("bbxy")),
+            ("split('a,b', ',')", json!(["a", "b"])),
+            ("upper('x') + trim(' y ') + lower('Z')", json!("Xyz")),
+            ("sprig.default('d', '')", json!("d")),
+            ("max(1, 3) + min(4, 2) + abs(-1)", json!(6)),
+            ("int('4') + floor(1.5)", json!(5)),
+            ("1 < 2 or unknown.field", json!(true)),
+            ("let x = 3; x * x", json!(9)),
+        ];
+        for (text, expected) in cases {
+            let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
+            assert_eq!(value, Ok(expected), "{text}");
+        }
+        let wrong = [
+            "",
+            "1 +",
+            "(1",
+            "1 2",
+            "'a",
+            "asInt('x')",
+            "1 + 'a'",
+            "nobody",
+            "item.nothing.more",
+            "1 ? 2 : 3",
+            "item.os()",
+            "unknown(1)",
+            "sprig.env('HOME')",
+            "'a' < 1",
+            "[1][3]",
+            "1 % 0",
+            "#",
+            "1 @ 2",
+        ];
+        for text in wrong {
+            let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
+            assert!(value.is_err(), "{text}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_expressions_end() {
+        for text in [
+            "(".repeat(9000),
+            "!".repeat(9000),
+            "[".repeat(9000),
+            "-".repeat(9000),
+            "1?".repeat(5000),
+            "a.".repeat(5000),
+            "1**".repeat(4000) + "1",
+            "1..999999999".to_owned(),
+            "repeat('x', 999999999)".to_owned(),
+            "map(1..9999, map(1..9999, map(1..9999, 1)))".to_owned(),
+        ] {
+            let value = Expression::parse(&text, Language::Expr).and_then(|e| e.evaluate(&Value::Null));
+            assert!(value.is_err(), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn when_has_words_without_quotes() {
+        let cases = [
+            ("", true),
+            ("heads == heads", true),
+            ("heads == tails", false),
+            ("\"heads\" == heads", true),
+            ("'two words' != heads", true),
+            ("3 > 2 && 2 <= 2", true),
+            ("10 > 9", true),
+            ("1 == \"1\"", false),
+            ("true", true),
+            ("false || (true && !false)", true),
+            ("Succeeded =~ '^Succ'", true),
+            ("Succeeded !~ 'x'", true),
+            ("a in (a, b)", true),
+            ("c in ('a', 'b')", false),
+            ("'' == ''", true),
+            ("1 + 1 == 2", true),
+            ("v1.2 == v1.2", true),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(when(text), Ok(expected), "{text}");
+        }
+        for text in ["heads ==", "two words == x", "heads", "a > 1", "=="] {
+            assert!(when(text).is_err(), "{text}");
+        }
+    }
+}

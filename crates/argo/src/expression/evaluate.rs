@@ -1,0 +1,331 @@
+//! A tree and variables into a value.
+
+use super::functions;
+use super::parser::Node;
+use serde_json::{Map, Number, Value};
+use std::cell::Cell;
+use std::cmp::Ordering;
+
+/// Most nodes that one evaluation visits; predicates in predicates multiply.
+const MAX_WORK: usize = 1_000_000;
+
+/// Longest list or text that comes out of a range or a function, in elements or bytes.
+pub(super) const MAX_SIZE: usize = 1 << 20;
+
+struct Evaluation<'a> {
+    variables: &'a Value,
+    work: Cell<usize>,
+}
+
+/// What a predicate and `let` add to the variables.
+#[derive(Clone, Copy)]
+struct Local<'a> {
+    element: Option<&'a Value>,
+    name: Option<(&'a str, &'a Value, Option<&'a Local<'a>>)>,
+}
+
+pub(super) fn evaluate(node: &Node, variables: &Value) -> Result<Value, String> {
+    let evaluation = Evaluation { variables, work: Cell::new(0) };
+    evaluation.value(node, &Local { element: None, name: None })
+}
+
+// === impl Evaluation ===
+
+impl Evaluation<'_> {
+    fn value(&self, node: &Node, local: &Local<'_>) -> Result<Value, String> {
+        self.work.set(self.work.get() + 1);
+        if self.work.get() > MAX_WORK {
+            return Err("the expression takes too long".to_owned());
+        }
+        Ok(match node {
+            Node::Literal(value) => value.clone(),
+            Node::Variable(name) => self.variable(name, local)?,
+            Node::Element => local.element.cloned().ok_or("# has a meaning in predicates only")?,
+            Node::Member { of, index, lenient } => {
+                let of = self.value(of, local)?;
+                if *lenient && of.is_null() {
+                    return Ok(Value::Null);
+                }
+                let index = self.value(index, local)?;
+                member(&of, &index)?
+            }
+            Node::Slice { of, from, to } => {
+                let bound = |node: &Option<Box<Node>>| match node {
+                    Some(node) => self.value(node, local).and_then(|value| integer(&value)).map(Some),
+                    None => Ok(None),
+                };
+                slice(&self.value(of, local)?, bound(from)?, bound(to)?)?
+            }
+            Node::List(nodes) => {
+                Value::Array(nodes.iter().map(|node| self.value(node, local)).collect::<Result<_, _>>()?)
+            }
+            Node::Map(entries) => {
+                let mut map = Map::new();
+                for (key, value) in entries {
+                    map.insert(functions::text(&self.value(key, local)?), self.value(value, local)?);
+                }
+                Value::Object(map)
+            }
+            Node::Not(node) => Value::Bool(!self.truth(node, local)?),
+            Node::Negative(node) => match self.value(node, local)? {
+                Value::Number(number) => match number.as_i64() {
+                    Some(number) => number.checked_neg().ok_or("the number is too large")?.into(),
+                    None => (-number.as_f64().unwrap_or_default()).into(),
+                },
+                other => return Err(format!("{other} is no number")),
+            },
+            Node::Binary { sign, left, right } => self.binary(sign, left, right, local)?,
+            Node::Choice { condition, yes, no } => {
+                let chosen = if self.truth(condition, local)? { yes } else { no };
+                self.value(chosen, local)?
+            }
+            Node::Call { name, arguments } => self.call(name, arguments, local)?,
+            Node::Let { name, value, body } => {
+                let value = self.value(value, local)?;
+                let inner = Local { element: local.element, name: Some((name, &value, Some(local))) };
+                self.value(body, &inner)?
+            }
+        })
+    }
+
+    fn variable(&self, name: &str, local: &Local<'_>) -> Result<Value, String> {
+        let mut scope = Some(local);
+        while let Some(found) = scope.and_then(|local| local.name) {
+            let (known, value, outer) = found;
+            if known == name {
+                return Ok(value.clone());
+            }
+            scope = outer;
+        }
+        self.variables.get(name).cloned().ok_or_else(|| format!("there is no variable {name:?}"))
+    }
+
+    fn truth(&self, node: &Node, local: &Local<'_>) -> Result<bool, String> {
+        match self.value(node, local)? {
+            Value::Bool(truth) => Ok(truth),
+            other => Err(format!("{other} is neither true nor false")),
+        }
+    }
+
+    fn binary(&self, sign: &str, left: &Node, right: &Node, local: &Local<'_>) -> Result<Value, String> {
+        match sign {
+            "or" => return Ok(Value::Bool(self.truth(left, local)? || self.truth(right, local)?)),
+            "and" => return Ok(Value::Bool(self.truth(left, local)? && self.truth(right, local)?)),
+            "??" => {
+                return match self.value(left, local)? {
+                    Value::Null => self.value(right, local),
+                    value => Ok(value),
+                };
+            }
+            _ => {}
+        }
+        let (left, right) = (self.value(left, local)?, self.value(right, local)?);
+        operate(sign, &left, &right)
+    }
+
+    fn call(&self, name: &str, arguments: &[Node], local: &Local<'_>) -> Result<Value, String> {
+        if let ([list, predicate], "map" | "filter" | "any" | "all" | "none" | "count" | "find") =
+            (arguments, name)
+        {
+            let list = self.value(list, local)?;
+            let Value::Array(list) = list else { return Err(format!("{name}() takes a list")) };
+            return self.predicate(name, list, predicate, local);
+        }
+        let values = arguments.iter().map(|node| self.value(node, local)).collect::<Result<Vec<_>, _>>()?;
+        functions::call(name, &values).map_err(|error| format!("{name}(): {error}"))
+    }
+
+    fn predicate(
+        &self,
+        name: &str,
+        list: Vec<Value>,
+        predicate: &Node,
+        local: &Local<'_>,
+    ) -> Result<Value, String> {
+        let answer = |element: &Value| {
+            let inner = Local { element: Some(element), name: local.name };
+            self.value(predicate, &inner)
+        };
+        let truth = |element: &Value| match answer(element)? {
+            Value::Bool(truth) => Ok(truth),
+            other => Err(format!("{name}(): {other} is neither true nor false")),
+        };
+        if name == "map" {
+            return Ok(Value::Array(list.iter().map(answer).collect::<Result<_, String>>()?));
+        }
+        let mut kept = Vec::new();
+        let total = list.len();
+        for element in list {
+            if truth(&element)? {
+                if name == "find" {
+                    return Ok(element);
+                }
+                kept.push(element);
+            }
+        }
+        Ok(match name {
+            "filter" => Value::Array(kept),
+            "any" => Value::Bool(!kept.is_empty()),
+            "all" => Value::Bool(kept.len() == total),
+            "none" => Value::Bool(kept.is_empty()),
+            "count" => kept.len().into(),
+            _ => Value::Null,
+        })
+    }
+}
+
+fn operate(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
+    Ok(match sign {
+        "==" => Value::Bool(equal(left, right)),
+        "!=" => Value::Bool(!equal(left, right)),
+        "<" | ">" | "<=" | ">=" => {
+            let order = match (left, right) {
+                (Value::Number(left), Value::Number(right)) => float(left).partial_cmp(&float(right)),
+                (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
+                _ => None,
+            };
+            let order =
+                order.ok_or_else(|| format!("{left} {sign} {right} compares different kinds of value"))?;
+            Value::Bool(match sign {
+                "<" => order == Ordering::Less,
+                ">" => order == Ordering::Greater,
+                "<=" => order != Ordering::Greater,
+                _ => order != Ordering::Less,
+            })
+        }
+        "in" => Value::Bool(contains(right, left)?),
+        "not in" => Value::Bool(!contains(right, left)?),
+        "matches" => Value::Bool(matches(left, right)?),
+        "not matches" => Value::Bool(!matches(left, right)?),
+        "contains" | "not contains" | "startsWith" | "endsWith" => {
+            let (Value::String(left), Value::String(right)) = (left, right) else {
+                return Err(format!("{sign} compares texts"));
+            };
+            Value::Bool(match sign {
+                "contains" => left.contains(right.as_str()),
+                "not contains" => !left.contains(right.as_str()),
+                "startsWith" => left.starts_with(right.as_str()),
+                _ => left.ends_with(right.as_str()),
+            })
+        }
+        ".." => {
+            let (from, to) = (integer(left)?, integer(right)?);
+            if to.saturating_sub(from) >= 100_000 {
+                return Err(format!("{from}..{to} is too long a list"));
+            }
+            (from..=to).collect()
+        }
+        "+" if left.is_string() && right.is_string() => {
+            let sum = functions::text(left) + &functions::text(right);
+            if sum.len() > MAX_SIZE {
+                return Err("the text becomes too long".to_owned());
+            }
+            sum.into()
+        }
+        _ => arithmetic(sign, left, right)?,
+    })
+}
+
+fn arithmetic(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
+    let (Value::Number(a), Value::Number(b)) = (left, right) else {
+        return Err(format!("{left} {sign} {right}: both must be numbers"));
+    };
+    let overflow = || format!("{left} {sign} {right} is too large");
+    if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64()) {
+        let whole = match sign {
+            "+" => Some(a.checked_add(b)),
+            "-" => Some(a.checked_sub(b)),
+            "*" => Some(a.checked_mul(b)),
+            "%" if b == 0 => return Err(format!("{left} % 0 has no value")),
+            "%" => Some(a.checked_rem(b)),
+            _ => None,
+        };
+        if let Some(whole) = whole {
+            return Ok(whole.ok_or_else(overflow)?.into());
+        }
+    }
+    let (a, b) = (float(a), float(b));
+    let value = match sign {
+        "+" => a + b,
+        "-" => a - b,
+        "*" => a * b,
+        "/" => a / b,
+        "%" => a % b,
+        _ => a.powf(b),
+    };
+    Number::from_f64(value).map(Value::Number).ok_or_else(overflow)
+}
+
+fn float(number: &Number) -> f64 {
+    number.as_f64().unwrap_or_default()
+}
+
+/// Numbers are equal by value; values of different kinds never are.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => float(left) == float(right),
+        (left, right) => left == right,
+    }
+}
+
+fn contains(whole: &Value, part: &Value) -> Result<bool, String> {
+    match whole {
+        Value::Array(list) => Ok(list.iter().any(|element| equal(element, part))),
+        Value::Object(map) => Ok(map.contains_key(&functions::text(part))),
+        // govaluate: a single element needs no list.
+        other => Ok(equal(other, part)),
+    }
+}
+
+fn matches(text: &Value, pattern: &Value) -> Result<bool, String> {
+    let (Value::String(text), Value::String(pattern)) = (text, pattern) else {
+        return Err("a regular expression is a text, and is for texts".to_owned());
+    };
+    functions::regex(pattern).map(|pattern| pattern.is_match(text))
+}
+
+pub(super) fn integer(value: &Value) -> Result<i64, String> {
+    value.as_i64().ok_or_else(|| format!("{value} is no whole number"))
+}
+
+fn member(of: &Value, index: &Value) -> Result<Value, String> {
+    match of {
+        Value::Object(map) => {
+            let name = functions::text(index);
+            // As in expr: a map without that key has nothing there.
+            Ok(map.get(&name).cloned().unwrap_or_default())
+        }
+        Value::Array(list) => {
+            let at = match index {
+                Value::String(digits) => digits.parse().map_err(|_| format!("a list has no {digits:?}"))?,
+                index => integer(index)?,
+            };
+            let place = if at < 0 { at.saturating_add(i64::try_from(list.len()).unwrap_or(0)) } else { at };
+            let found = usize::try_from(place).ok().and_then(|at| list.get(at));
+            found.cloned().ok_or_else(|| format!("the list has {} elements, not one at {at}", list.len()))
+        }
+        other => Err(format!("{} has no fields", functions::kind(other))),
+    }
+}
+
+fn slice(of: &Value, from: Option<i64>, to: Option<i64>) -> Result<Value, String> {
+    let bounds = |length: usize| {
+        let place = |at: i64| {
+            let at = if at < 0 { at.saturating_add(i64::try_from(length).unwrap_or(0)) } else { at };
+            usize::try_from(at).unwrap_or(0).min(length)
+        };
+        let (from, to) = (from.map_or(0, place), to.map_or(length, place));
+        (from, to.max(from))
+    };
+    match of {
+        Value::Array(list) => {
+            let (from, to) = bounds(list.len());
+            Ok(list.iter().take(to).skip(from).cloned().collect())
+        }
+        Value::String(text) => {
+            let (from, to) = bounds(text.chars().count());
+            Ok(text.chars().take(to).skip(from).collect::<String>().into())
+        }
+        other => Err(format!("{} has no parts", functions::kind(other))),
+    }
+}

@@ -1,0 +1,31 @@
+//! Argo Workflows whose steps are WebAssembly modules: read, checked, run on one machine.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`model`] | a workflow as its YAML says it |
+//! | [`definition`] | a workflow and everything that it refers to |
+//! | [`expression`] | Argo's two expression languages |
+//! | [`substitute`] | `{{tags}}` |
+//! | [`depends`] | what a task of a DAG waits for |
+//! | [`node`] | what was begun, how it stands, what came out |
+//! | [`controller`] | what happens next: a state machine without I/O |
+//! | [`artifacts`] | files and folders that go from step to step |
+//!
+//! Format: <https://argo-workflows.readthedocs.io/en/latest/fields/>, Argo 3.5 to 4.1.
+
+pub mod artifacts;
+pub mod controller;
+pub mod convert;
+pub mod definition;
+pub mod depends;
+pub mod expression;
+pub mod history;
+pub mod lint;
+pub mod manifest;
+pub mod model;
+pub mod node;
+pub mod plugin;
+pub mod run;
+pub mod step;
+pub mod substitute;
+pub mod tree;

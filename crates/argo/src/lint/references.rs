@@ -1,0 +1,559 @@
+//! Whether everything that is named is there, once, and fits.
+
+use super::{Findings, Purpose};
+use crate::controller::duration;
+use crate::definition::home;
+use crate::depends;
+use crate::expression::{Expression, Language};
+use crate::model::{Arguments, Hook, Inputs, RetryStrategy, Step, Template, TemplateRef, Work, Workflow};
+use crate::step::options::Options;
+use dhow_resources::error::{nearest, quote};
+use dhow_resources::tree::Node;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// An object with templates.
+pub(super) struct Object<'a> {
+    pub(super) file: &'a PathBuf,
+    pub(super) root: &'a Node,
+    /// Where its spec is, such as `spec.workflowSpec`.
+    pub(super) place: &'static str,
+    pub(super) workflow: Workflow,
+}
+
+struct Check<'a, 'f> {
+    object: &'a Object<'a>,
+    others: &'a [Object<'a>],
+    purpose: Purpose,
+    findings: &'a mut Findings<'f>,
+}
+
+pub(super) fn check(
+    object: &Object<'_>,
+    others: &[Object<'_>],
+    purpose: Purpose,
+    findings: &mut Findings<'_>,
+) {
+    Check { object, others, purpose, findings }.spec();
+}
+
+// === impl Check ===
+
+impl Check<'_, '_> {
+    fn add(&mut self, path: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.findings.add(path, message, hint);
+    }
+
+    fn spec(&mut self) {
+        let (place, spec) = (self.object.place, &self.object.workflow.spec);
+        let metadata = &self.object.workflow.metadata;
+        if metadata.name.is_empty() && metadata.generate_name.is_empty() {
+            self.add("metadata", "has neither `name` nor `generateName`", "expected one of them");
+        }
+        let borrowed = spec.workflow_template_ref.as_ref();
+        if let Some(reference) = borrowed {
+            let path = format!("{place}.workflowTemplateRef");
+            if self.purpose == Purpose::Run && self.other(&home(reference)).is_none() {
+                let message = format!("{} is in none of the files", quote(&reference.name));
+                self.add(&path, message, "name its file behind this one");
+            }
+        }
+        if spec.templates.is_empty() && borrowed.is_none() {
+            self.add(place, "has no `templates`", "expected at least one");
+        }
+        let needs_entrypoint = self.object.workflow.kind != "WorkflowTemplate"
+            && self.object.workflow.kind != "ClusterWorkflowTemplate"
+            && borrowed.is_none();
+        if spec.entrypoint.is_empty() && needs_entrypoint {
+            self.add(place, "has no `entrypoint`", "expected the name of the template that begins");
+        }
+        if borrowed.is_none() {
+            self.named(&spec.entrypoint, &format!("{place}.entrypoint"));
+            self.named(&spec.on_exit, &format!("{place}.onExit"));
+            if let Some(template) = spec.templates.iter().find(|template| template.name == spec.entrypoint) {
+                let arguments = arguments_with_defaults(&spec.arguments);
+                // A template that others run is given its parameters by them.
+                if needs_entrypoint {
+                    self.supplied(
+                        &template.inputs,
+                        &arguments,
+                        &format!("{place}.arguments"),
+                        &template.name,
+                        true,
+                    );
+                }
+            }
+        }
+        self.hooks(&spec.hooks, &format!("{place}.hooks"));
+        if let Some(retries) = &spec.retry_strategy {
+            self.retries(retries, &format!("{place}.retryStrategy"));
+        }
+        let mut names = BTreeSet::new();
+        for (index, template) in spec.templates.iter().enumerate() {
+            let path = format!("{place}.templates[{index}]");
+            if template.name.is_empty() {
+                self.add(&path, "has no `name`", "");
+            } else if !names.insert(template.name.as_str()) {
+                self.add(&format!("{path}.name"), format!("{} is there twice", quote(&template.name)), "");
+            }
+            self.template(template, &path);
+        }
+    }
+
+    fn template(&mut self, template: &Template, path: &str) {
+        if let Some(retries) = &template.retry_strategy {
+            self.retries(retries, &format!("{path}.retryStrategy"));
+        }
+        for (field, text) in [
+            ("timeout", Some(&template.timeout)),
+            ("activeDeadlineSeconds", template.active_deadline_seconds.as_ref()),
+            ("suspend.duration", template.suspend.as_ref().and_then(|suspend| suspend.duration.as_ref())),
+            ("memoize.maxAge", template.memoize.as_ref().map(|memoize| &memoize.max_age)),
+        ] {
+            self.time(text.map(String::as_str), &format!("{path}.{field}"));
+        }
+        if self.purpose == Purpose::Run {
+            for (field, is_there) in [
+                ("synchronization", template.synchronization.is_some()),
+                ("daemon", template.daemon == Some(true)),
+            ] {
+                if is_there {
+                    let hint = "leave it out here, or run the workflow in a cluster";
+                    self.add(&format!("{path}.{field}"), "is not part of `dhow workflow run`", hint);
+                }
+            }
+        }
+        self.names(
+            &template.inputs.parameters,
+            |parameter| &parameter.name,
+            &format!("{path}.inputs.parameters"),
+        );
+        self.names(
+            &template.inputs.artifacts,
+            |artifact| &artifact.name,
+            &format!("{path}.inputs.artifacts"),
+        );
+        self.names(
+            &template.outputs.parameters,
+            |parameter| &parameter.name,
+            &format!("{path}.outputs.parameters"),
+        );
+        self.names(
+            &template.outputs.artifacts,
+            |artifact| &artifact.name,
+            &format!("{path}.outputs.artifacts"),
+        );
+        match template.work() {
+            Some(Work::Steps) => self.steps(template, path),
+            Some(Work::Dag) => self.dag(template, path),
+            Some(Work::Suspend) => {}
+            Some(Work::Wasm) => self.wasm(template, path),
+            Some(Work::Elsewhere(kind)) => self.elsewhere(kind, template, path),
+            None => {
+                let kinds = "steps, dag, suspend, wasm, plugin, container, script, resource, http, data, containerSet";
+                self.add(path, "must be of exactly one kind", format!("expected one of {kinds}"));
+            }
+        }
+    }
+
+    fn elsewhere(&mut self, kind: &'static str, template: &Template, path: &str) {
+        if kind == "plugin" {
+            let keys = template
+                .plugin
+                .as_ref()
+                .and_then(serde_json::Value::as_object)
+                .map_or(0, serde_json::Map::len);
+            if keys != 1 {
+                self.add(&format!("{path}.plugin"), format!("expected exactly one key, got {keys}"), "");
+                return;
+            }
+        }
+        if self.purpose == Purpose::Run {
+            let what = match kind {
+                "container" | "script" | "containerSet" => "runs a container, which needs a cluster",
+                "plugin" => "is for another plugin than `wasm`, which needs a cluster",
+                _ => "needs a cluster",
+            };
+            let hint = "here templates do their work in WebAssembly modules: `wasm: {image: step.wasm}`, see \
+                        docs/run-workflows.md";
+            self.add(&format!("{path}.{kind}"), what, hint);
+        }
+    }
+
+    fn wasm(&mut self, template: &Template, path: &str) {
+        let place =
+            if template.wasm.is_some() { format!("{path}.wasm") } else { format!("{path}.plugin.wasm") };
+        if template.wasm.is_some() && self.purpose == Purpose::Cluster {
+            let hint = "`dhow argo convert` makes it `plugin: {wasm: …}`";
+            self.add(&place, "is no kind of template to Argo", hint);
+        }
+        if let Some(plugin) =
+            template.plugin.as_ref().and_then(serde_json::Value::as_object).filter(|map| map.len() > 1)
+        {
+            self.add(
+                &format!("{path}.plugin"),
+                format!("expected exactly one key, got {}", plugin.len()),
+                "",
+            );
+        }
+        if let Err(wrong) = Options::read(&template.wasm_options()) {
+            let field = if wrong.field.is_empty() { place } else { format!("{place}.{}", wrong.field) };
+            self.add(&field, wrong.message, wrong.hint);
+        }
+        for (index, artifact) in template.inputs.artifacts.iter().enumerate() {
+            self.path(&artifact.path, &format!("{path}.inputs.artifacts[{index}]"));
+            if !artifact.from.is_empty() || !artifact.from_expression.is_empty() {
+                let message = "`from` belongs to the arguments of the step that runs this template";
+                self.add(&format!("{path}.inputs.artifacts[{index}].from"), message, "");
+            }
+        }
+        for (index, artifact) in template.outputs.artifacts.iter().enumerate() {
+            let path = format!("{path}.outputs.artifacts[{index}]");
+            self.path(&artifact.path, &path);
+            if artifact.archive.as_ref().is_some_and(|archive| archive.zip.is_some())
+                && self.purpose == Purpose::Run
+            {
+                self.add(
+                    &format!("{path}.archive.zip"),
+                    "zip is not part of this version of dhow",
+                    "use tar, or none",
+                );
+            }
+        }
+        for (index, parameter) in template.outputs.parameters.iter().enumerate() {
+            let path = format!("{path}.outputs.parameters[{index}]");
+            match &parameter.value_from {
+                Some(from) if !from.path.is_empty() => {
+                    self.inside(&from.path, &format!("{path}.valueFrom.path"))
+                }
+                Some(_) => self.add(
+                    &format!("{path}.valueFrom"),
+                    "has no `path`",
+                    "expected the file with the value",
+                ),
+                // The module may say it itself, in /work/result.json.
+                None => {}
+            }
+        }
+    }
+
+    fn path(&mut self, path: &str, place: &str) {
+        if path.is_empty() {
+            self.add(
+                place,
+                "has no `path`",
+                "expected where the module finds or leaves it, such as /tmp/data",
+            );
+        } else {
+            self.inside(path, &format!("{place}.path"));
+        }
+    }
+
+    fn inside(&mut self, path: &str, place: &str) {
+        if path.split('/').any(|part| part == "..") {
+            self.add(place, format!("{} leads out of its folder", quote(path)), "leave out `..`");
+        }
+    }
+
+    fn steps(&mut self, template: &Template, path: &str) {
+        let groups = template.steps.as_deref().unwrap_or_default();
+        let mut names = BTreeSet::new();
+        for (group, steps) in groups.iter().enumerate() {
+            for (index, step) in steps.iter().enumerate() {
+                let path = format!("{path}.steps[{group}][{index}]");
+                if !step.name.is_empty() && !names.insert(step.name.as_str()) {
+                    self.add(&format!("{path}.name"), format!("{} is there twice", quote(&step.name)), "");
+                }
+                self.step(step, &path);
+            }
+        }
+        if groups.is_empty() {
+            self.add(&format!("{path}.steps"), "is empty", "");
+        }
+        self.composed(template, path);
+    }
+
+    fn dag(&mut self, template: &Template, path: &str) {
+        let Some(dag) = &template.dag else { return };
+        let names: Vec<&str> = dag.tasks.iter().map(|task| task.name.as_str()).collect();
+        if names.is_empty() {
+            self.add(&format!("{path}.dag"), "has no `tasks`", "");
+        }
+        let mut seen = BTreeSet::new();
+        let mut needs: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (index, task) in dag.tasks.iter().enumerate() {
+            let path = format!("{path}.dag.tasks[{index}]");
+            if !task.name.is_empty() && !seen.insert(task.name.as_str()) {
+                self.add(&format!("{path}.name"), format!("{} is there twice", quote(&task.name)), "");
+            }
+            self.step(task, &path);
+            let field = if task.depends.is_empty() { "dependencies" } else { "depends" };
+            let place = format!("{path}.{field}");
+            if !task.depends.is_empty() && !task.dependencies.is_empty() {
+                self.add(&place, "stands beside `dependencies`", "use one of them");
+            }
+            if !task.depends.is_empty() && task.continue_on.is_some() {
+                let hint = "say it in `depends`: `A.Succeeded || A.Failed`";
+                self.add(&format!("{path}.continueOn"), "has no meaning beside `depends`", hint);
+            }
+            match depends::condition(task, |_, _| false) {
+                Ok(condition) => {
+                    for need in condition.tasks() {
+                        if !names.contains(&need) {
+                            let near = nearest(need, &names).map(|name| format!("did you mean `{name}`?"));
+                            let message = format!("there is no task {}", quote(need));
+                            self.add(&place, message, near.unwrap_or_default());
+                        }
+                        needs.entry(&task.name).or_default().push(need.to_owned());
+                    }
+                }
+                Err(error) => self.add(&place, error, ""),
+            }
+        }
+        for name in dag.target.split_whitespace().filter(|name| !name.contains("{{")) {
+            if !names.contains(&name) {
+                self.add(&format!("{path}.dag.target"), format!("there is no task {}", quote(name)), "");
+            }
+        }
+        if let Some(name) = circle(&needs) {
+            self.add(&format!("{path}.dag.tasks"), format!("task {} depends on itself", quote(&name)), "");
+        }
+        self.composed(template, path);
+    }
+
+    fn composed(&mut self, template: &Template, path: &str) {
+        for (index, parameter) in template.outputs.parameters.iter().enumerate() {
+            let path = format!("{path}.outputs.parameters[{index}]");
+            let Some(from) = &parameter.value_from else {
+                if parameter.value.is_none() && parameter.default_value.is_none() {
+                    self.add(
+                        &path,
+                        "has no `valueFrom`",
+                        "expected valueFrom.parameter or valueFrom.expression",
+                    );
+                }
+                continue;
+            };
+            if from.parameter.is_empty() && from.expression.is_empty() {
+                let message = "has neither `parameter` nor `expression`";
+                self.add(&format!("{path}.valueFrom"), message, "this template is made of others");
+            }
+        }
+        for (index, artifact) in template.outputs.artifacts.iter().enumerate() {
+            if artifact.from.is_empty() && artifact.from_expression.is_empty() {
+                let path = format!("{path}.outputs.artifacts[{index}]");
+                self.add(&path, "has neither `from` nor `fromExpression`", "this template is made of others");
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step, path: &str) {
+        if step.name.is_empty() {
+            self.add(path, "has no `name`", "");
+        }
+        let ways = [!step.template.is_empty(), step.template_ref.is_some(), step.inline.is_some()];
+        if ways.iter().filter(|is_there| **is_there).count() != 1 {
+            self.add(path, "must have exactly one of `template`, `templateRef` and `inline`", "");
+        }
+        if let Some(template) = &step.inline {
+            self.template(template, &format!("{path}.inline"));
+        }
+        self.named(&step.template, &format!("{path}.template"));
+        if let Some(reference) = &step.template_ref {
+            self.reference(reference, &format!("{path}.templateRef"));
+        }
+        let own = self.object.workflow.spec.templates.iter().find(|template| template.name == step.template);
+        let of_other = step.template_ref.as_ref().and_then(|reference| {
+            let other = self.other(&home(reference))?;
+            other.workflow.spec.templates.iter().find(|template| template.name == reference.template)
+        });
+        if let Some(template) = own.or(of_other) {
+            let arguments = step.arguments.clone();
+            self.supplied(&template.inputs.clone(), &arguments, path, &template.name.clone(), false);
+        }
+        let with = [step.with_items.is_some(), !step.with_param.is_empty(), step.with_sequence.is_some()];
+        if with.iter().filter(|is_there| **is_there).count() > 1 {
+            self.add(path, "has more than one of `withItems`, `withParam` and `withSequence`", "");
+        }
+        if !step.when.contains("{{")
+            && let Err(error) = crate::expression::when(&step.when)
+        {
+            self.add(&format!("{path}.when"), error, "");
+        }
+        self.named(&step.on_exit, &format!("{path}.onExit"));
+        self.hooks(&step.hooks, &format!("{path}.hooks"));
+    }
+
+    /// Whether a template gets what it needs.
+    fn supplied(
+        &mut self,
+        inputs: &Inputs,
+        arguments: &Arguments,
+        path: &str,
+        template: &str,
+        is_whole: bool,
+    ) {
+        for wanted in &inputs.parameters {
+            let is_there = wanted.value.is_some()
+                || wanted.default_value.is_some()
+                || wanted.value_from.is_some()
+                || arguments.parameters.iter().any(|given| given.name == wanted.name);
+            if !is_there {
+                let message =
+                    format!("template {} needs the parameter {}", quote(template), quote(&wanted.name));
+                // Of the whole it may come from the command line.
+                if !(is_whole && self.purpose == Purpose::Run) {
+                    self.add(path, message, "expected it in `arguments.parameters`");
+                }
+            }
+        }
+        for wanted in inputs.artifacts.iter().filter(|artifact| !artifact.optional) {
+            let is_there = !wanted.location.is_empty()
+                || arguments.artifacts.iter().any(|given| given.name == wanted.name);
+            if !is_there && !is_whole {
+                let message =
+                    format!("template {} needs the artifact {}", quote(template), quote(&wanted.name));
+                self.add(path, message, "expected it in `arguments.artifacts`");
+            }
+        }
+    }
+
+    fn hooks(&mut self, hooks: &BTreeMap<String, Hook>, path: &str) {
+        for (name, hook) in hooks {
+            let path = format!("{path}.{name}");
+            self.named(&hook.template, &format!("{path}.template"));
+            if let Some(reference) = &hook.template_ref {
+                self.reference(reference, &format!("{path}.templateRef"));
+            }
+            if hook.template.is_empty() && hook.template_ref.is_none() {
+                self.add(&path, "has no `template`", "");
+            }
+            if name != "exit" && hook.expression.is_empty() {
+                self.add(&path, "has no `expression`", "expected when it runs; only `exit` needs none");
+            }
+            self.expression(&hook.expression, &format!("{path}.expression"));
+        }
+    }
+
+    fn retries(&mut self, retries: &RetryStrategy, path: &str) {
+        let policies = ["Always", "OnFailure", "OnError", "OnTransientError"];
+        if !retries.retry_policy.is_empty() && !policies.contains(&retries.retry_policy.as_str()) {
+            let message = format!("{} is no policy", quote(&retries.retry_policy));
+            self.add(
+                &format!("{path}.retryPolicy"),
+                message,
+                format!("expected one of {}", policies.join(", ")),
+            );
+        }
+        let limit = retries.limit.as_deref().unwrap_or("0");
+        if !limit.contains("{{") && limit.parse::<usize>().is_err() {
+            self.add(&format!("{path}.limit"), format!("{} is no number", quote(limit)), "");
+        }
+        self.expression(&retries.expression, &format!("{path}.expression"));
+        if let Some(backoff) = &retries.backoff {
+            let path = format!("{path}.backoff");
+            self.time(backoff.duration.as_deref(), &format!("{path}.duration"));
+            self.time(backoff.cap.as_deref(), &format!("{path}.cap"));
+            self.time(backoff.max_duration.as_deref(), &format!("{path}.maxDuration"));
+        }
+    }
+
+    fn expression(&mut self, text: &str, path: &str) {
+        if text.is_empty() || text.contains("{{") {
+            return;
+        }
+        if let Err(error) = Expression::parse(text, Language::Expr) {
+            self.add(path, error, "");
+        }
+    }
+
+    fn time(&mut self, text: Option<&str>, path: &str) {
+        let Some(text) = text.filter(|text| !text.is_empty() && !text.contains("{{")) else { return };
+        if let Err(error) = duration(text) {
+            self.add(path, error, "");
+        }
+    }
+
+    fn named(&mut self, name: &str, path: &str) {
+        if name.is_empty() || name.contains("{{") {
+            return;
+        }
+        let names: Vec<&str> =
+            self.object.workflow.spec.templates.iter().map(|template| template.name.as_str()).collect();
+        // Those of a workflowTemplateRef are here, too.
+        let is_borrowed = self.object.workflow.spec.workflow_template_ref.is_some();
+        if !names.contains(&name) && !is_borrowed {
+            let hint =
+                nearest(name, &names).map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
+            self.add(path, format!("there is no template {}", quote(name)), hint);
+        }
+    }
+
+    fn reference(&mut self, reference: &TemplateRef, path: &str) {
+        let Some(other) = self.other(&home(reference)) else {
+            if self.purpose == Purpose::Run {
+                let message = format!("{} is in none of the files", quote(&reference.name));
+                self.add(path, message, "name its file behind this one");
+            }
+            return;
+        };
+        let names: Vec<String> =
+            other.workflow.spec.templates.iter().map(|template| template.name.clone()).collect();
+        if !names.contains(&reference.template) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let hint = nearest(&reference.template, &names).map(|name| format!("did you mean `{name}`?"));
+            let message =
+                format!("{} has no template {}", quote(&reference.name), quote(&reference.template));
+            self.add(path, message, hint.unwrap_or_default());
+        }
+    }
+
+    fn other(&self, home: &str) -> Option<&Object<'_>> {
+        self.others.iter().find(|other| {
+            let name = &other.workflow.metadata.name;
+            match other.workflow.kind.as_str() {
+                "WorkflowTemplate" => name == home,
+                "ClusterWorkflowTemplate" => home.strip_prefix("cluster/") == Some(name),
+                _ => false,
+            }
+        })
+    }
+
+    fn names<T>(&mut self, list: &[T], name: impl Fn(&T) -> &String, path: &str) {
+        let mut seen = BTreeSet::new();
+        for (index, element) in list.iter().enumerate() {
+            let name = name(element);
+            if name.is_empty() {
+                self.add(&format!("{path}[{index}]"), "has no `name`", "");
+            } else if !seen.insert(name.as_str()) {
+                self.add(&format!("{path}[{index}].name"), format!("{} is there twice", quote(name)), "");
+            }
+        }
+    }
+}
+
+fn arguments_with_defaults(arguments: &Arguments) -> Arguments {
+    let mut arguments = arguments.clone();
+    arguments.parameters.retain(|parameter| {
+        parameter.value.is_some() || parameter.default_value.is_some() || parameter.value_from.is_some()
+    });
+    arguments
+}
+
+/// A task that depends on itself.
+fn circle(needs: &BTreeMap<&str, Vec<String>>) -> Option<String> {
+    // What is left when everything without open needs is taken away again and again.
+    let mut open: BTreeMap<&str, BTreeSet<&str>> =
+        needs.iter().map(|(name, needs)| (*name, needs.iter().map(String::as_str).collect())).collect();
+    loop {
+        let names: BTreeSet<&str> = open.keys().copied().collect();
+        let free: Vec<&str> =
+            open.iter().filter(|(_, needs)| needs.is_disjoint(&names)).map(|(name, _)| *name).collect();
+        if free.is_empty() {
+            return names.first().map(|name| (*name).to_owned());
+        }
+        for name in free {
+            open.remove(name);
+        }
+    }
+}

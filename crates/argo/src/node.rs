@@ -1,0 +1,169 @@
+//! The nodes of a workflow under way: what was begun, how it stands, what came out. Names and phases are those of
+//! Argo's `status.nodes`.
+
+use crate::model::{Inputs, Outputs};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970.
+pub type Time = i64;
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// It has not begun.
+    #[default]
+    Pending,
+    /// It is under way.
+    Running,
+    /// It is done.
+    Succeeded,
+    /// What runs in it failed.
+    Failed,
+    /// The host failed.
+    Error,
+    /// Its `when` was false.
+    Skipped,
+    /// Its `depends` was false.
+    Omitted,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A template of steps.
+    Steps,
+    /// One group of its steps.
+    StepGroup,
+    /// A template of tasks.
+    #[serde(rename = "DAG")]
+    Dag,
+    /// A task that runs once for each item.
+    TaskGroup,
+    /// A template that is tried again.
+    Retry,
+    /// A template that waits.
+    Suspend,
+    /// A module.
+    Plugin,
+    /// Something that was not run.
+    Skipped,
+}
+
+/// One node.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name: the way to it from the workflow's name on.
+    pub name: String,
+    /// A short name that is different for each name.
+    pub id: String,
+    /// The last part of its name.
+    pub display_name: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: NodeKind,
+    /// The template; empty for groups.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub template_name: String,
+    /// How it stands.
+    pub phase: Phase,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it began.
+    pub started_at: Time,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// What it was given.
+    #[serde(default)]
+    pub inputs: Inputs,
+    /// What came out.
+    #[serde(default)]
+    pub outputs: Outputs,
+    /// The node of the template that it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<String>,
+    /// The node that it is shown under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Counts the nodes of a workflow in the order in which they came.
+    pub sequence: u64,
+    /// Its outputs are those of an earlier node with the same memoization key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memoized: bool,
+    /// Under what its outputs are kept for later nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memo_key: Option<String>,
+}
+
+/// What became of a leaf.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Succeeded, Failed or Error.
+    pub phase: Phase,
+    /// For people.
+    pub message: String,
+    /// What came out.
+    pub outputs: Outputs,
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Whether nothing more will happen.
+    pub fn is_fulfilled(self) -> bool {
+        !matches!(self, Phase::Pending | Phase::Running)
+    }
+
+    /// Failed or Error.
+    pub fn is_failed(self) -> bool {
+        matches!(self, Phase::Failed | Phase::Error)
+    }
+
+    /// As Argo writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Pending => "Pending",
+            Phase::Running => "Running",
+            Phase::Succeeded => "Succeeded",
+            Phase::Failed => "Failed",
+            Phase::Error => "Error",
+            Phase::Skipped => "Skipped",
+            Phase::Omitted => "Omitted",
+        }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// What runs in the step failed.
+    pub fn failed(message: impl Into<String>) -> Outcome {
+        Outcome { phase: Phase::Failed, message: message.into(), outputs: Outputs::default() }
+    }
+
+    /// The host failed.
+    pub fn error(message: impl Into<String>) -> Outcome {
+        Outcome { phase: Phase::Error, message: message.into(), outputs: Outputs::default() }
+    }
+}
+
+/// A number that is different for each name, as Argo makes its ids: 32-bit FNV-1a.
+pub(crate) fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// `workflow-hash`; the workflow's own name for the node of that name.
+pub(crate) fn node_id(workflow: &str, name: &str) -> String {
+    if name == workflow { name.to_owned() } else { format!("{workflow}-{}", hash(name)) }
+}
+
+/// `workflow-template-hash`: what Argo calls the pod of a node, and what artifacts are kept under.
+pub fn pod_name(workflow: &str, name: &str, template: &str) -> String {
+    if name == workflow {
+        return name.to_owned();
+    }
+    let prefix: String = format!("{workflow}-{template}").chars().take(242).collect();
+    format!("{prefix}-{}", hash(name))
+}

@@ -1,0 +1,217 @@
+//! What the agent asks for, found again when it asks again.
+//!
+//! A request has no id: the same template of the same workflow is the same task. While it runs, everybody who asks
+//! shares it. What succeeded is remembered across restarts, so a request that comes again (the agent restarted, a reply
+//! was lost) gets the same answer and nothing is done twice. What failed is remembered only until a moment after it was
+//! told: then the same request is a retry, which Argo sends in the same words.
+
+use crate::controller::{Identity, Start, duration, milliseconds};
+use crate::model::Template;
+use crate::node::{Outcome, Phase, Time, pod_name};
+use crate::run::now;
+use crate::step::Executor;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+
+/// A call waits so long for the end of its step; the agent gives it 30 seconds.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Until the agent asks again.
+const REQUEUE: Duration = Duration::from_secs(2);
+
+/// How long a failure is remembered after it was told: the agent repeats a call whose reply was lost at once.
+const FAILURE: Time = 5_000;
+
+/// How long a success is remembered.
+const SUCCESS: Time = 7 * 24 * 3_600_000;
+
+/// Tasks under way and waiting; more are refused.
+const MAX_TASKS: usize = 10_000;
+
+pub(super) enum Answer {
+    /// It is done: the node result.
+    Node(Value),
+    /// It runs; ask again after this time.
+    Later(Duration),
+    /// There is no room for more.
+    Busy(String),
+}
+
+pub(super) struct Tasks {
+    executor: Arc<Executor>,
+    turns: Arc<Semaphore>,
+    memory: Arc<Mutex<Memory>>,
+    running: Arc<Mutex<HashMap<String, Running>>>,
+}
+
+struct Running {
+    done: watch::Receiver<Option<Value>>,
+    handle: AbortHandle,
+}
+
+struct Memory(Connection);
+
+// === impl Tasks ===
+
+impl Tasks {
+    pub(super) fn open(executor: Arc<Executor>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS tasks (
+                 key TEXT PRIMARY KEY, began INTEGER NOT NULL, node TEXT, forget INTEGER
+             ) STRICT;",
+        )?;
+        connection.execute("DELETE FROM tasks WHERE forget < ?1", [now()])?;
+        Ok(Tasks {
+            executor,
+            turns: Arc::new(Semaphore::new(parallel.clamp(1, 10_000))),
+            memory: Arc::new(Mutex::new(Memory(connection))),
+            running: Arc::default(),
+        })
+    }
+
+    /// Ends what runs.
+    pub(super) fn stop(&self) {
+        self.running.lock().values().for_each(|task| task.handle.abort());
+    }
+
+    /// What becomes of a template; begins it if it is not known.
+    pub(super) async fn ask(&self, workflow: Identity, template: Template, text: &Value) -> Answer {
+        let mut hasher = blake3::Hasher::new();
+        for part in [&workflow.uid, &workflow.namespace, &workflow.name, &text.to_string()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        let key = hasher.finalize().to_hex().to_string();
+        let mut done = match self.find_or_begin(&key, workflow, template) {
+            Ok(Found::Done(node)) => return Answer::Node(node),
+            Ok(Found::Running(done)) => done,
+            Err(message) => return Answer::Busy(message),
+        };
+        let waited = tokio::time::timeout(WAIT, done.wait_for(Option::is_some)).await;
+        match waited {
+            Ok(Ok(node)) => Answer::Node(node.clone().unwrap_or_default()),
+            // It was ended with the plugin; whoever is there then begins it anew.
+            Ok(Err(_)) => Answer::Busy("the plugin is stopping\n".to_owned()),
+            Err(_) => Answer::Later(REQUEUE),
+        }
+    }
+
+    fn find_or_begin(&self, key: &str, workflow: Identity, template: Template) -> Result<Found, String> {
+        let mut running = self.running.lock();
+        if let Some(task) = running.get(key) {
+            return Ok(Found::Running(task.done.clone()));
+        }
+        let failed = |error: rusqlite::Error| format!("the memory of the plugin: {error}\n");
+        let memory = self.memory.lock();
+        if let Some(node) = memory.find(key).map_err(failed)? {
+            return Ok(Found::Done(node));
+        }
+        if running.len() >= MAX_TASKS {
+            return Err(format!("{MAX_TASKS} steps are under way or waiting\n"));
+        }
+        let began = memory.begin(key).map_err(failed)?;
+        drop(memory);
+        let (sender, done) = watch::channel(None);
+        let task = Task {
+            key: key.to_owned(),
+            start: start(key, &workflow, template, began),
+            executor: Arc::clone(&self.executor),
+            turns: Arc::clone(&self.turns),
+            memory: Arc::clone(&self.memory),
+            running: Arc::clone(&self.running),
+            workflow,
+        };
+        let handle = tokio::spawn(task.run(sender)).abort_handle();
+        running.insert(key.to_owned(), Running { done: done.clone(), handle });
+        Ok(Found::Running(done))
+    }
+}
+
+enum Found {
+    Done(Value),
+    Running(watch::Receiver<Option<Value>>),
+}
+
+struct Task {
+    key: String,
+    workflow: Identity,
+    start: Result<Start, String>,
+    executor: Arc<Executor>,
+    turns: Arc<Semaphore>,
+    memory: Arc<Mutex<Memory>>,
+    running: Arc<Mutex<HashMap<String, Running>>>,
+}
+
+impl Task {
+    async fn run(self, done: watch::Sender<Option<Value>>) {
+        let _turn = self.turns.acquire().await;
+        let outcome = match &self.start {
+            Ok(start) => self.executor.run(&self.workflow, start, now()).await,
+            Err(message) => Outcome::error(message.clone()),
+        };
+        let node = json!({
+            "phase": outcome.phase, "message": outcome.message, "outputs": outcome.outputs,
+            "progress": if outcome.phase == Phase::Succeeded { "1/1" } else { "0/1" },
+        });
+        // Remembered before it is told, and before it is no longer found among what runs.
+        if let Err(error) = self.memory.lock().end(&self.key, &node, outcome.phase) {
+            tracing::error!("the memory of the plugin: {error}");
+        }
+        self.running.lock().remove(&self.key);
+        let _ = done.send(Some(node));
+    }
+}
+
+fn start(key: &str, workflow: &Identity, template: Template, began: Time) -> Result<Start, String> {
+    let pod = pod_name(&workflow.name, key, &template.name);
+    let mut deadlines = Vec::new();
+    for (field, text) in [
+        ("timeout", Some(&template.timeout)),
+        ("activeDeadlineSeconds", template.active_deadline_seconds.as_ref()),
+    ] {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        let limit = duration(text).map_err(|error| format!("{field}: {error}"))?;
+        deadlines.push(began.saturating_add(milliseconds(limit)));
+    }
+    Ok(Start { name: pod.clone(), pod, template, deadline: deadlines.into_iter().min() })
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn find(&self, key: &str) -> rusqlite::Result<Option<Value>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT node FROM tasks WHERE key = ?1 AND node IS NOT NULL AND forget >= ?2")?;
+        let node: Option<String> = statement.query_row(params![key, now()], |row| row.get(0)).optional()?;
+        Ok(node.and_then(|node| serde_json::from_str(&node).ok()))
+    }
+
+    /// When it began: also if that was in an earlier life of the plugin.
+    fn begin(&self, key: &str) -> rusqlite::Result<Time> {
+        // What is to be forgotten begins anew.
+        self.0.prepare_cached("DELETE FROM tasks WHERE forget < ?1")?.execute([now()])?;
+        let mut statement =
+            self.0.prepare_cached("INSERT INTO tasks (key, began) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+        statement.execute(params![key, now()])?;
+        self.0.query_row("SELECT began FROM tasks WHERE key = ?1", [key], |row| row.get(0))
+    }
+
+    fn end(&self, key: &str, node: &Value, phase: Phase) -> rusqlite::Result<()> {
+        let keep = if phase == Phase::Succeeded { SUCCESS } else { FAILURE };
+        let mut statement =
+            self.0.prepare_cached("UPDATE tasks SET node = ?2, forget = ?3 WHERE key = ?1")?;
+        statement.execute(params![key, node.to_string(), now().saturating_add(keep)])?;
+        Ok(())
+    }
+}

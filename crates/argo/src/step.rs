@@ -1,0 +1,411 @@
+//! One step: a module, run with its inputs, and what it leaves.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`options`] | what a template says about its module |
+//! | [`modules`] | modules, fetched and compiled once |
+//! | `room` | the files that a step sees |
+//! | `captured` | what it prints |
+//! | `earlier` | `/work/input.json` and `/work/result.json` |
+//!
+//! The step's whole file system is a folder of its own, which is gone with it. What comes out is stored before anybody
+//! hears that the step is done.
+
+mod captured;
+mod earlier;
+pub mod modules;
+pub mod options;
+mod room;
+
+use crate::artifacts::repository::Repository;
+use crate::artifacts::{Artifact, Location};
+use crate::controller::{Identity, Start};
+use crate::model::{Outputs, Parameter};
+use crate::node::{Outcome, Phase, Time};
+use async_trait::async_trait;
+use captured::Captured;
+use dhow_blocks::grants::Denied;
+use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi};
+use dhow_blocks::scope::{Audit, Providers, Scope};
+use dhow_guest::{
+    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Ports, Setup,
+    Stdio, Vms,
+};
+use dhow_host::Host;
+use modules::Modules;
+use options::Options;
+use room::Room;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The app-id under which steps use building blocks: what one step keeps, others find.
+pub const APP_ID: &str = "workflow";
+
+/// Longest time that a step may take when nothing says otherwise.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Runs steps. One for a process: modules are compiled once.
+pub struct Executor {
+    modules: Modules,
+    linkers: Arc<Linkers>,
+    repository: Arc<Repository>,
+    /// Folder of the files of steps under way.
+    rooms: PathBuf,
+    /// Folder of what steps printed.
+    logs: PathBuf,
+    /// Building blocks, for steps that are allowed some.
+    host: Option<Arc<Host>>,
+    runtime_api: Option<Arc<dyn RuntimeApi>>,
+    client: Arc<HttpClient>,
+    vms: Vms,
+}
+
+/// What an executor is made of.
+pub struct ExecutorOptions {
+    /// Modules, and the engine that compiles them.
+    pub modules: Modules,
+    /// Artifacts.
+    pub repository: Arc<Repository>,
+    /// Folder of its own, for files of steps under way.
+    pub rooms: PathBuf,
+    /// Folder of logs.
+    pub logs: PathBuf,
+    /// Building blocks.
+    pub host: Option<Arc<Host>>,
+    /// What answers at the steps' own Dapr endpoint.
+    pub runtime_api: Option<Arc<dyn RuntimeApi>>,
+}
+
+/// No app can be invoked by a step that is allowed no building block.
+struct Nobody;
+
+/// What a step without building blocks is denied is told in the log.
+struct Told;
+
+impl Audit for Told {
+    fn denied(&self, app_id: &str, denied: &Denied) {
+        tracing::warn!(target: "audit", app_id, "{denied}");
+    }
+}
+
+/// A step keeps no numbers.
+struct NoMeters;
+
+impl Executor {
+    /// An executor; its folders are made if they are not there.
+    pub fn new(options: ExecutorOptions) -> io::Result<Executor> {
+        std::fs::create_dir_all(&options.rooms)?;
+        crate::artifacts::repository::sweep(&options.rooms);
+        std::fs::create_dir_all(&options.logs)?;
+        Ok(Executor {
+            modules: options.modules,
+            linkers: Arc::default(),
+            repository: options.repository,
+            rooms: options.rooms,
+            logs: options.logs,
+            host: options.host,
+            runtime_api: options.runtime_api,
+            client: Arc::default(),
+            vms: Vms::default(),
+        })
+    }
+
+    /// Where the lines of a step are kept.
+    pub fn log_file(&self, pod: &str) -> PathBuf {
+        self.logs.join(format!("{pod}.log"))
+    }
+
+    /// Runs a step to its end. Dropping the future ends it.
+    pub async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
+        match self.try_run(workflow, start, now).await {
+            Ok(outcome) => outcome,
+            Err(message) => Outcome::error(message),
+        }
+    }
+
+    async fn try_run(&self, workflow: &Identity, start: &Start, now: Time) -> Result<Outcome, String> {
+        let template = &start.template;
+        let options = Options::read(&template.wasm_options()).map_err(|error| error.to_string())?;
+        let limit = match start.deadline {
+            Some(deadline) => Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)),
+            None => LONGEST,
+        };
+        if limit.is_zero() {
+            return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
+        }
+        let image = self.modules.get(&options.image).await?;
+        let room = {
+            let (rooms, repository) = (self.rooms.clone(), Arc::clone(&self.repository));
+            let (workflow, template, options) = (workflow.clone(), template.clone(), options.clone());
+            blocking(move || Room::furnish(&rooms, &repository, &workflow, &template, &options)).await?
+        };
+        let room = match room {
+            Ok(room) => Arc::new(room),
+            Err(outcome) => return Ok(*outcome),
+        };
+        let output = Arc::new(Captured::new(&self.log_file(&start.pod)));
+        let setup = self.setup(start, &options, &room, Arc::clone(&output)).await?;
+        let guest =
+            Guest::load(self.modules.engine(), &self.linkers, &image.image, &image.program.inspection, setup);
+        let guest = guest.map_err(|error| format!("module {}: {error}", options.image))?;
+        let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
+        let Some(ended) = ended else {
+            return Err(format!(
+                "module {} is no program that ends: a step needs `_start` of WASI preview 1 or wasi:cli/run",
+                options.image
+            ));
+        };
+        output.flush();
+        let code = match ended {
+            Ok(code) => code,
+            Err(Failure::Deadline(_)) => {
+                return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
+            }
+            Err(failure @ (Failure::NoRoom(_) | Failure::Host(_))) => return Err(failure.to_string()),
+            Err(failure) => {
+                let message = with_last_line(&failure.to_string(), &output);
+                return Ok(Outcome { outputs: exit_code(-1), ..Outcome::failed(message) });
+            }
+        };
+        let (repository, start) = (Arc::clone(&self.repository), start.clone());
+        let prefix = format!("{}/{}", workflow.name, start.pod);
+        blocking(move || leave(&repository, &room, &start, &prefix, code, &output)).await
+    }
+
+    async fn setup(
+        &self,
+        start: &Start,
+        options: &Options,
+        room: &Room,
+        output: Arc<Captured>,
+    ) -> Result<Arc<Setup>, String> {
+        let scope = match self.host.as_ref().filter(|_| options.needs_blocks()) {
+            Some(host) => {
+                let all = host.outside_scope(APP_ID).await.map_err(|error| error.to_string())?;
+                Scope {
+                    app_id: Arc::clone(&all.app_id),
+                    namespace: Arc::clone(&all.namespace),
+                    grants: options.grants.clone(),
+                    audit: Arc::clone(&all.audit),
+                    components: all.components.clone(),
+                    config: BTreeMap::new(),
+                    invoker: Arc::clone(&all.invoker),
+                    updates: None,
+                    policies: all.policies.clone(),
+                }
+            }
+            None if options.needs_blocks() => {
+                return Err("the step may use building blocks, and there are none here".to_owned());
+            }
+            None => Scope {
+                app_id: APP_ID.into(),
+                namespace: "default".into(),
+                grants: options.grants.clone(),
+                audit: Arc::new(Told),
+                components: Providers::default(),
+                config: BTreeMap::new(),
+                invoker: Arc::new(Nobody),
+                updates: None,
+                policies: None,
+            },
+        };
+        let mut args = options.command.clone();
+        if args.is_empty() {
+            args.push(program_name(&options.image));
+        }
+        args.extend(options.args.iter().cloned());
+        if options.source.is_some() {
+            args.push(room::SCRIPT.to_owned());
+        }
+        let mut env: BTreeMap<String, String> = BTreeMap::new();
+        for parameter in &start.template.inputs.parameters {
+            env.insert(environment_name(&parameter.name), parameter.value.clone().unwrap_or_default());
+        }
+        env.insert("ARGO_NODE_ID".to_owned(), start.name.clone());
+        env.insert("APP_ID".to_owned(), APP_ID.to_owned());
+        env.insert("DAPR_HTTP_PORT".to_owned(), "3500".to_owned());
+        env.extend(options.env.clone());
+        let mut bounds = Bounds { program: LONGEST, deadline: LONGEST, ..Bounds::default() };
+        if let Some(memory) = options.memory {
+            bounds.engine.memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        }
+        if let Some(requests) = options.requests {
+            bounds.host_calls = requests;
+        }
+        Ok(Arc::new(Setup {
+            scope: Arc::new(scope),
+            args,
+            env: env.into_iter().collect(),
+            dirs: vec![Directory { host: room.folder().to_owned(), guest: "/".to_owned(), writable: true }],
+            bounds,
+            reuse: None,
+            output,
+            meters: Arc::new(NoMeters),
+            vm: self.vms.vm(APP_ID),
+            bindings: Vec::new(),
+            runtime_api: self.runtime_api.clone(),
+            runtime_authorities: ["localhost", "127.0.0.1", "[::1]"]
+                .map(|host| format!("{host}:3500"))
+                .to_vec(),
+            client: Arc::clone(&self.client),
+        }))
+    }
+}
+
+/// What a step leaves: stored, and told.
+fn leave(
+    repository: &Repository,
+    room: &Room,
+    start: &Start,
+    prefix: &str,
+    code: i32,
+    output: &Captured,
+) -> Result<Outcome, String> {
+    let template = &start.template;
+    let mut outputs = exit_code(code);
+    outputs.result = Some(output.result());
+    if code != 0 {
+        let message = with_last_line(&format!("Error (exit code {code})"), output);
+        return Ok(Outcome { phase: Phase::Failed, message, outputs });
+    }
+    let earlier = earlier::result(room)?;
+    if let Some(result) = earlier.as_ref().filter(|result| result.phase.is_failed()) {
+        return Ok(Outcome { phase: result.phase, message: result.message.clone(), outputs });
+    }
+    for declared in &template.outputs.parameters {
+        let said = earlier.as_ref().and_then(|result| result.parameters.get(&declared.name).cloned());
+        let from = declared.value_from.as_ref();
+        let path = from.map(|from| from.path.as_str()).unwrap_or_default();
+        let default = from.and_then(|from| from.default_value.clone()).or_else(|| declared.value.clone());
+        let value = match said {
+            Some(value) => value,
+            None if path.is_empty() => default.ok_or_else(|| {
+                format!(
+                    "output parameter '{}' has no `valueFrom.path`, and the module did not say it",
+                    declared.name
+                )
+            })?,
+            None => match room.parameter(path)? {
+                Some(value) => value,
+                None => match default {
+                    Some(value) => value,
+                    None => {
+                        let message = format!("output parameter '{}': {path} does not exist", declared.name);
+                        return Ok(Outcome { phase: Phase::Error, message, outputs });
+                    }
+                },
+            },
+        };
+        outputs.parameters.push(Parameter { value: Some(value), value_from: None, ..declared.clone() });
+    }
+    if let Some(result) = &earlier {
+        for (name, value) in &result.parameters {
+            if outputs.parameters.iter().all(|known| known.name != *name) {
+                let (name, value) = (name.clone(), Some(value.clone()));
+                outputs.parameters.push(Parameter { name, value, ..Parameter::default() });
+            }
+        }
+    }
+    for declared in &template.outputs.artifacts {
+        let path = earlier.as_ref().and_then(|_| earlier::output_path(room, &declared.path));
+        let path = path.unwrap_or_else(|| declared.path.clone());
+        if !room.has(&path) {
+            if declared.optional {
+                continue;
+            }
+            let message = format!(
+                "required artifact '{}' not supplied: {} does not exist",
+                declared.name, declared.path
+            );
+            return Ok(Outcome { phase: Phase::Error, message, outputs });
+        }
+        let mut stored: Artifact = declared.clone();
+        let key = match declared.location() {
+            Location::Key(key) => key,
+            Location::None => format!("{prefix}/{}", declared.file_name()),
+            Location::Raw(_) => {
+                return Err(format!("artifact '{}': nothing can be saved as `raw`", declared.name));
+            }
+            Location::Elsewhere(what) => {
+                return Err(format!(
+                    "artifact '{}': {what} is not part of `dhow workflow run`",
+                    declared.name
+                ));
+            }
+        };
+        let saved = repository.save(room.root(), &path, declared, &key);
+        saved.map_err(|error| format!("artifact '{}' cannot be saved: {error}", declared.name))?;
+        stored.set_key(&key);
+        outputs.artifacts.push(stored);
+    }
+    Ok(Outcome {
+        phase: Phase::Succeeded,
+        message: earlier.map(|result| result.message).unwrap_or_default(),
+        outputs,
+    })
+}
+
+/// A parameter's name as one of a variable: `image-url` is `IMAGE_URL`.
+fn environment_name(name: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    name.chars().map(letter).collect()
+}
+
+/// The last part of a path or image, without tag and ending.
+fn program_name(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let name = name.split(['@', ':', '?', '#']).next().unwrap_or(name);
+    let name = name.strip_suffix(".wasm").or_else(|| name.strip_suffix(".wat")).unwrap_or(name);
+    if name.is_empty() { "step".to_owned() } else { name.to_owned() }
+}
+
+fn exit_code(code: i32) -> Outputs {
+    Outputs { exit_code: Some(code.to_string()), ..Outputs::default() }
+}
+
+fn with_last_line(message: &str, output: &Captured) -> String {
+    match output.last_line() {
+        Some(line) => format!("{message}: {line}"),
+        None => message.to_owned(),
+    }
+}
+
+/// Work with files, away from the threads that run guests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panicked| Err(panicked.to_string()))
+}
+
+// === impl Nobody ===
+
+#[async_trait]
+impl Invoker for Nobody {
+    async fn invoke(&self, app_id: &str, _: Invocation) -> Result<Reply, InvokeError> {
+        Err(InvokeError::UnknownApp { app_id: app_id.to_owned() })
+    }
+}
+
+// === impl NoMeters ===
+
+impl Meters for NoMeters {
+    fn define(&self, _: MeterKind, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn record(&self, _: u32, _: u64) -> Result<(), MeterError> {
+        Err(MeterError::Unknown)
+    }
+
+    fn increment(&self, _: u32, _: i64) -> Result<(), MeterError> {
+        Err(MeterError::Unknown)
+    }
+
+    fn value(&self, _: u32) -> Result<u64, MeterError> {
+        Err(MeterError::Unknown)
+    }
+}

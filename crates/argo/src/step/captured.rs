@@ -1,0 +1,89 @@
+//! What a step prints: standard output becomes its result, everything goes to its log.
+
+use dhow_guest::{Output, Stream};
+use parking_lot::Mutex;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Longest result, in bytes; Argo's limit.
+pub(super) const MAX_RESULT: usize = 256 << 10;
+
+/// Largest log of one step, in bytes.
+const MAX_LOG: usize = 64 << 20;
+
+/// Longest line that becomes part of a message, in characters.
+const MAX_LINE: usize = 200;
+
+/// Keeps what one step prints.
+pub(super) struct Captured(Mutex<Kept>);
+
+struct Kept {
+    result: Vec<u8>,
+    log: Option<BufWriter<File>>,
+    logged: usize,
+    last_line: String,
+}
+
+// === impl Captured ===
+
+impl Captured {
+    /// A log that cannot be written costs the log, not the step.
+    pub(super) fn new(log: &Path) -> Captured {
+        let file = File::create(log).inspect_err(|error| {
+            tracing::warn!("the log {} cannot be written: {error}", log.display());
+        });
+        Captured(Mutex::new(Kept {
+            result: Vec::new(),
+            log: file.ok().map(BufWriter::new),
+            logged: 0,
+            last_line: String::new(),
+        }))
+    }
+
+    /// Standard output, without the line's end at its end.
+    pub(super) fn result(&self) -> String {
+        let kept = self.0.lock();
+        let text = String::from_utf8_lossy(&kept.result);
+        text.trim_end_matches('\n').to_owned()
+    }
+
+    /// The last line on standard error that says something.
+    pub(super) fn last_line(&self) -> Option<String> {
+        let line = self.0.lock().last_line.clone();
+        (!line.is_empty()).then_some(line)
+    }
+
+    /// Everything is in the file.
+    pub(super) fn flush(&self) {
+        if let Some(log) = &mut self.0.lock().log {
+            let _ = log.flush();
+        }
+    }
+}
+
+impl Output for Captured {
+    fn line(&self, _: &str, stream: Stream, line: &str) {
+        let mut kept = self.0.lock();
+        if stream != Stream::Stdout && !line.trim().is_empty() {
+            kept.last_line = line.trim().chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();
+        }
+        if kept.logged > MAX_LOG {
+            return;
+        }
+        kept.logged += line.len() + 1;
+        let is_full = kept.logged > MAX_LOG;
+        if let Some(log) = &mut kept.log {
+            let _ = writeln!(log, "{}", if is_full { "… the log is full" } else { line });
+        }
+    }
+
+    fn written(&self, stream: Stream, bytes: &[u8]) {
+        if stream != Stream::Stdout {
+            return;
+        }
+        let mut kept = self.0.lock();
+        let room = MAX_RESULT.saturating_sub(kept.result.len());
+        kept.result.extend(bytes.iter().take(room));
+    }
+}

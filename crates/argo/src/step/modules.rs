@@ -1,0 +1,111 @@
+//! Modules: fetched and compiled once for all steps that use them.
+
+use dhow_artifacts::{DEFAULT_LIMIT, Source};
+use dhow_engine::{Cache, Engine, Image, Program};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// A module, ready to be run.
+pub struct Loaded {
+    /// Its code.
+    pub image: Image,
+    /// What it is.
+    pub program: Program,
+}
+
+type Slot = Arc<OnceCell<Arc<Loaded>>>;
+
+/// Modules by the names that templates have for them.
+pub struct Modules {
+    engine: Engine,
+    cache: Option<Cache>,
+    /// Where relative paths begin.
+    base: PathBuf,
+    /// Names that stand for others.
+    aliases: BTreeMap<String, String>,
+    slots: parking_lot::Mutex<HashMap<String, Slot>>,
+    /// One compilation uses all cores.
+    compiling: Arc<parking_lot::Mutex<()>>,
+}
+
+impl Modules {
+    /// No modules yet. `base` is the folder that relative paths begin in; `aliases` stand for images, so that a workflow
+    /// that names a registry runs with a file.
+    pub fn new(
+        engine: Engine,
+        cache: Option<Cache>,
+        base: &Path,
+        aliases: BTreeMap<String, String>,
+    ) -> Modules {
+        Modules {
+            engine,
+            cache,
+            base: base.to_owned(),
+            aliases,
+            slots: parking_lot::Mutex::default(),
+            compiling: Arc::default(),
+        }
+    }
+
+    /// What runs them.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The module of that name. It stays the same as long as this process runs.
+    pub async fn get(&self, name: &str) -> Result<Arc<Loaded>, String> {
+        let slot = Arc::clone(self.slots.lock().entry(name.to_owned()).or_default());
+        // Whoever comes while it is compiled waits; after a failure the next one tries again.
+        slot.get_or_try_init(|| self.load(name)).await.map(Arc::clone)
+    }
+
+    async fn load(&self, name: &str) -> Result<Arc<Loaded>, String> {
+        let wanted = self.aliases.get(name).map_or(name, String::as_str);
+        let (source, is_alias) = (self.source(wanted), wanted != name);
+        let failed = |error: &dyn std::fmt::Display| format!("module {name}: {error}");
+        if let Source::Path(path) = &source
+            && path.to_string_lossy().starts_with("oci://")
+        {
+            let advice =
+                "images of registries are not part of this version of dhow; name a file: --image NAME=FILE";
+            return Err(failed(&advice));
+        }
+        let bytes = dhow_artifacts::read_module(&source, DEFAULT_LIMIT, |_, _| {}).await;
+        let bytes = bytes.map_err(|error| failed(&error))?;
+        if is_alias {
+            tracing::debug!("{name} is {source}");
+        }
+        let (engine, cache, compiling) =
+            (self.engine.clone(), self.cache.clone(), Arc::clone(&self.compiling));
+        let compiled = tokio::task::spawn_blocking(move || -> Result<Loaded, String> {
+            let wasm = dhow_engine::image::binary(&bytes).map_err(|error| error.to_string())?;
+            let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
+            let _one_at_a_time = compiling.lock();
+            let cached = match &cache {
+                Some(cache) => {
+                    Image::cached(&engine, cache, &program).map_err(|error| format!("{error:#}"))?
+                }
+                None => None,
+            };
+            let image = match cached {
+                Some(image) => image,
+                None => Image::compile(&engine, cache.as_ref(), &program, &wasm)
+                    .map_err(|error| error.to_string())?,
+            };
+            Ok(Loaded { image, program })
+        });
+        let loaded = compiled.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
+        loaded.map(Arc::new).map_err(|error| failed(&error))
+    }
+
+    /// A path (with a dot or slash first, or `.wasm` or `.wat` at the end), a URL, or else an image of a registry.
+    fn source(&self, name: &str) -> Source {
+        let is_path = name.starts_with(['.', '/']) || name.ends_with(".wasm") || name.ends_with(".wat");
+        if name.contains("://") {
+            return Source::parse(name);
+        }
+        if is_path { Source::Path(self.base.join(name)) } else { Source::parse(&format!("oci://{name}")) }
+    }
+}

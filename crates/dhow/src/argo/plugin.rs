@@ -1,0 +1,111 @@
+//! `dhow argo plugin`: the server beside Argo's agent.
+
+use super::pairs;
+use crate::Error;
+use dhow_argo::artifacts::repository::{Bounds, Repository};
+use dhow_argo::plugin::Plugin as Server;
+use dhow_argo::step::modules::Modules;
+use dhow_argo::step::{Executor, ExecutorOptions};
+use dhow_host::Components;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where Argo's agent leaves the token of a plugin.
+const TOKEN: &str = "/var/run/argo/token";
+
+/// Run as Argo's executor plugin for `plugin: {wasm: …}` templates
+#[derive(clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  dhow argo plugin                          in the agent's pod: the token is where the agent leaves it
+  dhow argo plugin --addr 127.0.0.1:17777 --token-file token.txt
+
+Artifacts are kept in a folder, which every agent of a workflow has to share (a volume).")]
+pub(super) struct Plugin {
+    /// Where the agent finds it; port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:17777")]
+    addr: SocketAddr,
+    /// File with the token that the agent has to know
+    #[arg(long, value_name = "FILE", default_value = TOKEN)]
+    token_file: PathBuf,
+    /// Answer to whoever reaches the port
+    #[arg(long, conflicts_with = "token_file")]
+    no_token: bool,
+    /// Folder of artifacts [default: artifacts in the data folder]
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// Folder of what it remembers, of logs and of files of steps under way
+    #[arg(long, value_name = "DIR", default_value = ".dhow/plugin", env = "DHOW_DATA_DIR")]
+    data_dir: PathBuf,
+    /// A module in the place of an image that templates name (repeatable)
+    #[arg(long, value_name = "IMAGE=MODULE")]
+    image: Vec<String>,
+    /// Steps that run at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: u16,
+    /// Folders with Dapr resource files, for steps that may use building blocks
+    #[arg(long, value_name = "DIR")]
+    resources_path: Vec<PathBuf>,
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    pub(super) async fn execute(self) -> Result<ExitCode, Error> {
+        let token = self.token()?;
+        let failed =
+            |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
+        std::fs::create_dir_all(&self.data_dir).map_err(|error| failed(&self.data_dir, &error))?;
+        let artifacts = self.artifacts.clone().unwrap_or_else(|| self.data_dir.join("artifacts"));
+        let repository =
+            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
+        repository.sweep();
+        let resources = crate::up::read_resources(&self.resources_path, None)?;
+        let host = crate::serve::host(Components::new(resources, &self.data_dir), false)?;
+        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
+        let (engine, cache) = host.engine();
+        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
+        let executor = Executor::new(ExecutorOptions {
+            modules,
+            repository: Arc::new(repository),
+            rooms: self.data_dir.join("rooms"),
+            logs: self.data_dir.join("logs"),
+            host: Some(host),
+            runtime_api: Some(api),
+        });
+        let executor = executor.map_err(|error| failed(&self.data_dir, &error))?;
+        let plugin = Server::new(Arc::new(executor), &self.data_dir, self.parallel.into(), token)?;
+        let listener = TcpListener::bind(self.addr)
+            .await
+            .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
+        let addr = listener.local_addr().unwrap_or(self.addr);
+        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        crate::say(format_args!("Argo executor plugin on http://{addr} (Ctrl-C stops)"));
+        plugin
+            .serve(listener, async move {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            })
+            .await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn token(&self) -> Result<Option<String>, Error> {
+        if self.no_token {
+            return Ok(None);
+        }
+        let file = self.token_file.display();
+        let token = std::fs::read_to_string(&self.token_file).map_err(|error| {
+            Error::usage(format!("--token-file {file}: {error}; without an agent: --no-token"))
+        })?;
+        match token.trim() {
+            "" => Err(Error::usage(format!("--token-file {file}: it is empty"))),
+            token => Ok(Some(token.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! `dhow workflow run` and `resume`: this process runs the workflow.
+
+use super::Data;
+use super::live::Live;
+use crate::Error;
+use crate::argo::pairs;
+use dhow_argo::artifacts::Artifact;
+use dhow_argo::artifacts::repository::{Bounds, Repository};
+use dhow_argo::controller::{Controller, Identity};
+use dhow_argo::definition::{Objects, merge_named};
+use dhow_argo::history::{Request, Settings};
+use dhow_argo::manifest::Manifest;
+use dhow_argo::node::Phase;
+use dhow_argo::run::{Ended, Home, Run as Running, RunError, now};
+use dhow_argo::step::modules::Modules;
+use dhow_argo::step::{Executor, ExecutorOptions};
+use dhow_host::Components;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What random names are made of: nothing that makes words or is mistaken for something else.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Run a workflow to its end
+#[derive(clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  dhow workflow run hello.yaml
+  dhow workflow run report.yaml -p month=5 --artifact data=data.csv --output results
+  dhow workflow run report.yaml --image ghcr.io/me/report:1=./report.wasm
+                                   a module that was not pushed yet, in the place of an image
+
+EXIT CODES
+  0 it succeeded, 1 it failed, 2 the command line or the workflow is wrong, 130 interrupted: it can be resumed")]
+pub(super) struct Run {
+    /// The workflow's file; behind it those of the WorkflowTemplates that it refers to
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Parameter of the workflow (repeatable)
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    parameter: Vec<String>,
+    /// Artifact of the workflow, from a file or folder (repeatable)
+    #[arg(long, short, value_name = "NAME=PATH")]
+    artifact: Vec<String>,
+    /// The template that begins
+    #[arg(long, value_name = "TEMPLATE")]
+    entrypoint: Option<String>,
+    /// Name of this run; default: the workflow's own, or one that begins like its generateName
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A module, such as a file, in the place of an image that templates name (repeatable)
+    #[arg(long, value_name = "IMAGE=MODULE")]
+    image: Vec<String>,
+    /// Folder that keeps the artifacts [default: workflows/artifacts in the data folder]
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// Where the workflow's output artifacts are put at the end, unpacked
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Steps that run at once [default: four for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
+    /// Folders with Dapr resource files, for steps that may use building blocks; default: resources/ if it is there
+    #[arg(long, value_name = "DIR")]
+    resources_path: Vec<PathBuf>,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// Go on with a workflow that was interrupted, or that waits at a suspend step
+#[derive(clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  dhow workflow resume report-x7k2p                    all that waits in it
+  dhow workflow resume report-x7k2p --node approve -p approved=yes
+
+When another process runs the workflow, that one goes on with it.")]
+pub(super) struct Resume {
+    /// Name of the workflow
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Only the suspended step of this name
+    #[arg(long, value_name = "STEP")]
+    node: Option<String>,
+    /// Value of an output parameter of the suspended step (repeatable)
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    parameter: Vec<String>,
+    /// Where the workflow's output artifacts are put at the end, unpacked
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
+}
+
+// === impl Run ===
+
+impl Run {
+    pub(super) async fn execute(self) -> Result<ExitCode, Error> {
+        let usage = |error: &dyn std::fmt::Display| Error::usage(error.to_string());
+        let manifest = Manifest::read(&self.files).map_err(|error| usage(&error))?;
+        let mut objects = manifest.objects().map_err(|error| usage(&error))?;
+        let identity = self.identity(&objects);
+        let home = self.data.home()?;
+        let first = self.files.first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
+        let base = std::path::absolute(first).map_err(|error| usage(&error))?;
+        let images = pairs("--image", &self.image)?.into_iter().map(|(image, module)| {
+            // On a command line paths begin where the user is.
+            let is_file = !module.contains("://") && Path::new(&module).exists();
+            let absolute = is_file.then(|| std::path::absolute(&module).ok()).flatten();
+            (image, absolute.map_or(module, |path| path.to_string_lossy().into_owned()))
+        });
+        let artifacts = self.artifacts.clone().unwrap_or_else(|| home.artifacts());
+        let settings = Settings {
+            base,
+            images: images.collect(),
+            artifacts: std::path::absolute(artifacts).map_err(|error| usage(&error))?,
+            parallel: self.parallel.map_or_else(usual_parallel, usize::from),
+        };
+        let repository = repository(&settings)?;
+        self.fill_in(&mut objects, &identity, &repository)?;
+        let executor = executor(
+            &home,
+            &identity.name,
+            &settings,
+            &repository,
+            &self.data.data_dir,
+            &self.resources_path,
+        )?;
+        let name = identity.name.clone();
+        let run = Running::begin(&home, identity, objects, settings, executor)?;
+        crate::say(format_args!("Workflow {name}"));
+        go(run, &repository, self.output.as_deref()).await
+    }
+
+    fn identity(&self, objects: &Objects) -> Identity {
+        let text = |path: &str| objects.workflow.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let random = |count: usize| -> String {
+            (0..count).map(|_| char::from(fastrand::choice(LETTERS).copied().unwrap_or(b'x'))).collect()
+        };
+        let name = match (&self.name, text("/metadata/name"), text("/metadata/generateName")) {
+            (Some(name), ..) => name.clone(),
+            (None, "", prefix) => format!("{prefix}{}", random(5)),
+            (None, name, _) => name.to_owned(),
+        };
+        let namespace = match text("/metadata/namespace") {
+            "" => "default",
+            namespace => namespace,
+        };
+        let uid = format!("{:032x}", fastrand::u128(..));
+        Identity { name, uid, namespace: namespace.to_owned(), created: now() }
+    }
+
+    /// Puts parameters, artifacts and the entrypoint of the command line into the workflow.
+    fn fill_in(
+        &self,
+        objects: &mut Objects,
+        identity: &Identity,
+        repository: &Repository,
+    ) -> Result<(), Error> {
+        let Some(spec) = objects.workflow.get_mut("spec") else { return Ok(()) };
+        if let (Some(entrypoint), Value::Object(spec)) = (&self.entrypoint, &mut *spec) {
+            spec.insert("entrypoint".to_owned(), entrypoint.clone().into());
+        }
+        let declared: Vec<String> = spec
+            .pointer("/arguments/parameters")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|parameter| Some(parameter.get("name")?.as_str()?.to_owned()))
+            .collect();
+        let parameters = pairs("--parameter", &self.parameter)?;
+        let known: Vec<&str> = declared.iter().map(String::as_str).collect();
+        if let Some(name) = parameters.keys().find(|name| !known.contains(&name.as_str())) {
+            let near = dhow_resources::error::nearest(name, &known);
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(Error::usage(format!(
+                "--parameter {name}: the workflow has no such parameter{hint}"
+            )));
+        }
+        let mut artifacts = Vec::new();
+        for (name, path) in pairs("--artifact", &self.artifact)? {
+            let key = format!("{}/inputs/{name}", identity.name);
+            let failed =
+                |error: &dyn std::fmt::Display| Error::new(format!("--artifact {name}={path}: {error}"));
+            let whole = std::path::absolute(&path).map_err(|error| failed(&error))?;
+            let (Some(parent), Some(file)) = (whole.parent(), whole.file_name()) else {
+                return Err(failed(&"expected a file or folder"));
+            };
+            repository.keep(parent, &file.to_string_lossy(), &key).map_err(|error| failed(&error))?;
+            artifacts.push(json!({"name": name, "s3": {"key": key}, "archive": {"none": {}}}));
+        }
+        if let Value::Object(spec) = spec {
+            let arguments = spec.entry("arguments").or_insert_with(|| json!({}));
+            let named =
+                parameters.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            merge_named(arguments, "parameters", named);
+            merge_named(arguments, "artifacts", artifacts);
+        }
+        Ok(())
+    }
+}
+
+// === impl Resume ===
+
+impl Resume {
+    pub(super) async fn execute(self) -> Result<ExitCode, Error> {
+        let home = self.data.home()?;
+        let history = home.history()?;
+        let unknown = || RunError::Unknown(self.name.clone());
+        let record = history.find(&self.name)?.ok_or_else(unknown)?;
+        if record.status.phase.is_fulfilled() {
+            return Err(Error::usage(format!(
+                "workflow {:?} has ended: {}",
+                self.name,
+                record.status.phase.name()
+            )));
+        }
+        let values = pairs("--parameter", &self.parameter)?.into_iter().collect();
+        let request = Request::Resume { node: self.node.clone(), values };
+        let lock = match home.lock(&self.name) {
+            Ok(lock) => lock,
+            Err(RunError::Busy(_)) => {
+                history.request(&self.name, &request)?;
+                crate::say(format_args!("The process that runs {} goes on with it", self.name));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let settings = record.settings.clone();
+        let repository = repository(&settings)?;
+        repository.sweep();
+        let executor = executor(&home, &self.name, &settings, &repository, &self.data.data_dir, &[])?;
+        // What was asked for while nobody was there.
+        drop(history.take_requests(&self.name)?);
+        let mut run = Running::resume(history, record, executor, lock)?;
+        let waits = !run.controller().suspended().is_empty() || run.controller().is_suspended();
+        if waits {
+            run.apply(&request).map_err(Error::usage)?;
+        }
+        crate::say(format_args!("Workflow {} goes on", self.name));
+        go(run, &repository, self.output.as_deref()).await
+    }
+}
+
+fn usual_parallel() -> usize {
+    std::thread::available_parallelism().map_or(8, |cores| cores.get() * 4)
+}
+
+fn repository(settings: &Settings) -> Result<Arc<Repository>, Error> {
+    let opened = Repository::open(&settings.artifacts, Bounds::default());
+    let failed = |error| Error::new(format!("artifacts in {}: {error}", settings.artifacts.display()));
+    opened.map(Arc::new).map_err(failed)
+}
+
+fn executor(
+    home: &Home,
+    workflow: &str,
+    settings: &Settings,
+    repository: &Arc<Repository>,
+    data_dir: &Path,
+    resources: &[PathBuf],
+) -> Result<Arc<Executor>, Error> {
+    let usual = Path::new("resources");
+    let dirs =
+        if resources.is_empty() && usual.is_dir() { vec![usual.to_owned()] } else { resources.to_vec() };
+    let resources = crate::up::read_resources(&dirs, None)?;
+    let host = crate::serve::host(Components::new(resources, data_dir), false)?;
+    let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
+    let (engine, cache) = host.engine();
+    let modules = Modules::new(engine, cache, &settings.base, settings.images.clone());
+    let executor = Executor::new(ExecutorOptions {
+        modules,
+        repository: Arc::clone(repository),
+        rooms: home.rooms(),
+        logs: home.logs(workflow),
+        host: Some(host),
+        runtime_api: Some(api),
+    });
+    executor.map(Arc::new).map_err(|error| Error::new(format!("the folders of the workflow: {error}")))
+}
+
+/// Runs it, and shows how it goes.
+async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) -> Result<ExitCode, Error> {
+    let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let interrupted = async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    };
+    let mut live = Live::start();
+    let ended = run.go(interrupted, |controller| live.show(controller)).await;
+    live.finish(run.controller());
+    let name = run.controller().identity().name.clone();
+    match ended? {
+        Ended::Interrupted => {
+            crate::say(format_args!("Interrupted. Go on with: dhow workflow resume {name}"));
+            Ok(ExitCode::from(130))
+        }
+        Ended::Done(phase) => {
+            let message = &run.controller().status().message;
+            let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+            crate::say(format_args!("Workflow {name} {}{why}", phase.name().to_lowercase()));
+            tell_outputs(run.controller(), repository, output)?;
+            Ok(if phase == Phase::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// Prints the workflow's output parameters and puts its artifacts where they are wanted.
+fn tell_outputs(
+    controller: &Controller,
+    repository: &Repository,
+    output: Option<&Path>,
+) -> Result<(), Error> {
+    use std::io::Write;
+    let Some(main) = controller.node(&controller.identity().name) else { return Ok(()) };
+    let mut out = std::io::stdout().lock();
+    for parameter in &main.outputs.parameters {
+        writeln!(out, "{}={}", parameter.name, parameter.value.clone().unwrap_or_default())?;
+    }
+    let Some(folder) = output else { return Ok(()) };
+    for artifact in &main.outputs.artifacts {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(format!("artifact {} cannot be put into {}: {error}", artifact.name, folder.display()))
+        };
+        let path = fetch(repository, artifact, folder).map_err(|error| failed(&error))?;
+        crate::say(format_args!("{}: {}", artifact.name, path.display()));
+    }
+    Ok(())
+}
+
+fn fetch(repository: &Repository, artifact: &Artifact, folder: &Path) -> Result<PathBuf, String> {
+    std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    repository.fetch(artifact, folder).map_err(|error| error.to_string())
+}

@@ -1,0 +1,194 @@
+//! What a step is given, what it yields, and what becomes of it.
+
+use crate::{Desk, guest, node};
+
+#[test]
+fn parameters_artifacts_and_results_go_from_step_to_step() {
+    let desk = Desk::new();
+    desk.workflow(
+        "flow",
+        r#"
+  entrypoint: main
+  arguments:
+    parameters: [{name: text, value: hello}]
+  templates:
+  - name: main
+    steps:
+    - - {name: write, template: write, arguments: {parameters: [{name: text, value: "{{workflow.parameters.text}}"}]}}
+    - - name: read
+        template: read
+        arguments: {artifacts: [{name: file, from: "{{steps.write.outputs.artifacts.file}}"}]}
+      - {name: list, template: list, arguments: {artifacts: [{name: folder, from: "{{steps.write.outputs.artifacts.packed}}"}]}}
+    - - {name: env, template: env, arguments: {parameters: [{name: the-result, value: "{{steps.read.outputs.result}}"}]}}
+    outputs:
+      parameters:
+      - {name: said, valueFrom: {parameter: "{{steps.read.outputs.result}}"}}
+      - {name: from-file, valueFrom: {parameter: "{{steps.write.outputs.parameters.content}}"}}
+      artifacts:
+      - {name: file, from: "{{steps.write.outputs.artifacts.file}}"}
+  - name: write
+    inputs: {parameters: [{name: text}]}
+    wasm: {image: tool.wasm, args: [write, /data/out/file.txt, "{{inputs.parameters.text}}"]}
+    outputs:
+      parameters: [{name: content, valueFrom: {path: /data/out/file.txt}}]
+      artifacts:
+      - {name: file, path: /data/out/file.txt}
+      - {name: packed, path: /data/out, archive: {tar: {compressionLevel: 9}}}
+      - {name: nothing, path: /data/nothing, optional: true}
+  - name: read
+    inputs: {artifacts: [{name: file, path: /in/renamed.txt, mode: 0400}]}
+    wasm: {image: tool.wasm, args: [cat, /in/renamed.txt]}
+  - name: list
+    inputs: {artifacts: [{name: folder, path: /in/folder}]}
+    wasm: {image: tool.wasm, args: [ls, /in/folder]}
+  - name: env
+    inputs: {parameters: [{name: the-result}]}
+    wasm: {image: tool.wasm, args: [env], env: [{name: EXTRA, value: more}]}
+"#,
+    );
+    let ended = desk.dhow(&["workflow", "run", "flow.yaml", "-p", "text=good day", "--output", "results"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.out, "said=good day\nfrom-file=good day\n");
+    assert_eq!(std::fs::read_to_string(desk.path("results/file.txt")).unwrap(), "good day");
+    let status = desk.status("flow");
+    assert_eq!(node(&status, "list")["outputs"]["result"], r#"["file.txt"]"#);
+    let env = node(&status, "env")["outputs"]["result"].as_str().unwrap();
+    let env: serde_json::Value = serde_json::from_str(env).unwrap();
+    assert_eq!((&env["THE_RESULT"], &env["EXTRA"]), (&"good day".into(), &"more".into()));
+    assert_eq!(node(&status, "write")["type"], "Plugin");
+    assert_eq!(status["status"]["phase"], "Succeeded");
+    // What it printed is kept.
+    let logs = desk.dhow(&["workflow", "logs", "flow", "read"]);
+    assert_eq!(logs.out, "good day\n");
+    // A name is used once.
+    let again = desk.dhow(&["workflow", "run", "flow.yaml"]);
+    assert!(again.code == Some(1) && again.err.contains("already"), "{again:?}");
+    assert_eq!(desk.dhow(&["workflow", "delete", "flow"]).code, Some(0));
+    assert_eq!(desk.dhow(&["workflow", "run", "flow.yaml"]).code, Some(0));
+}
+
+#[test]
+fn what_becomes_of_a_step() {
+    let desk = Desk::new();
+    std::fs::copy(guest("http-hello"), desk.path("service.wasm")).unwrap();
+    // The template, the phase of its node, and a part of its message.
+    let cases = [
+        ("wasm: {image: tool.wasm, args: [exit, '0']}", "Succeeded", ""),
+        ("wasm: {image: tool.wasm, args: [exit, '3']}", "Failed", "Error (exit code 3)"),
+        ("wasm: {image: tool.wasm, args: [nonsense]}", "Failed", "no such command"),
+        ("wasm: {image: tool.wasm, args: [sleep, '60000']}\n    timeout: 300ms", "Failed", "deadline"),
+        (
+            "wasm: {image: tool.wasm, args: [sleep, '60000']}\n    activeDeadlineSeconds: 1",
+            "Failed",
+            "deadline",
+        ),
+        ("wasm: {image: missing.wasm}", "Error", "missing.wasm does not exist"),
+        ("wasm: {image: service.wasm}", "Error", "is no program"),
+        (
+            "wasm: {image: tool.wasm, args: [args]}\n    outputs: {artifacts: [{name: a, path: /a}]}",
+            "Error",
+            "required artifact 'a' not supplied",
+        ),
+        (
+            "wasm: {image: tool.wasm, args: [args]}\n    outputs: {parameters: [{name: p, valueFrom: {path: /p}}]}",
+            "Error",
+            "/p does not exist",
+        ),
+        ("wasm: {image: tool.wasm, args: [cat, /etc/passwd]}", "Failed", "/etc/passwd"),
+        ("wasm: {image: tool.wasm, args: [cat, ../../../../../../../etc/passwd]}", "Failed", "passwd"),
+    ];
+    for (index, (template, phase, message)) in cases.iter().enumerate() {
+        let name = format!("case-{index}");
+        desk.workflow(&name, &format!("  entrypoint: m\n  templates:\n  - name: m\n    {template}\n"));
+        let ended = desk.dhow(&["workflow", "run", &format!("{name}.yaml")]);
+        assert_eq!(ended.code, Some(i32::from(*phase != "Succeeded")), "{template}: {ended:?}");
+        let status = desk.status(&name);
+        assert_eq!(node(&status, &name)["phase"], *phase, "{template}: {ended:?}");
+        let found = node(&status, &name)["message"].as_str().unwrap();
+        assert!(found.contains(message), "{template}: {found}");
+    }
+}
+
+#[test]
+fn modules_of_the_earlier_plugin_find_their_files() {
+    let desk = Desk::new();
+    desk.workflow(
+        "earlier",
+        r#"
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: input, template: input}
+    - - {name: said, template: said}
+    - - {name: told, template: tell, arguments: {parameters: [{name: x, value: "{{steps.said.outputs.parameters.colour}}"}]}}
+  - name: input
+    inputs:
+      parameters: [{name: p, value: v}]
+      artifacts: [{name: a, path: /tmp/a.txt, raw: {data: in}}]
+    wasm: {image: tool.wasm, args: [cat, /work/input.json]}
+  - name: said
+    wasm:
+      image: tool.wasm
+      args:
+      - write
+      - /work/result.json
+      - '{"phase": "Succeeded", "message": "done", "outputs": {"artifacts": [], "parameters": [{"name": "colour", "value": "red"}]}}'
+  - name: tell
+    inputs: {parameters: [{name: x}]}
+    wasm: {image: tool.wasm, args: [args, "{{inputs.parameters.x}}"]}
+"#,
+    );
+    let ended = desk.dhow(&["workflow", "run", "earlier.yaml"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status = desk.status("earlier");
+    let input = node(&status, "input")["outputs"]["result"].as_str().unwrap();
+    let input: serde_json::Value = serde_json::from_str(input).unwrap();
+    let expected = serde_json::json!({
+        "workflow_name": "earlier", "plugin_options": [],
+        "parameters": [{"name": "p", "value": "v"}], "artifacts": [{"name": "a", "path": "/tmp/a.txt"}],
+    });
+    assert_eq!(input, expected);
+    assert_eq!(node(&status, "said")["message"], "done");
+    assert_eq!(node(&status, "told")["outputs"]["result"], r#"["args","red"]"#);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let desk = Desk::new();
+    desk.workflow(
+        "wrong",
+        "
+  entrypoint: mian
+  templates:
+  - name: main
+    steps:
+    - - {name: a, template: other, argumnets: {}}
+  - name: box
+    container: {image: debian}
+",
+    );
+    let lint = desk.dhow(&["argo", "lint", "wrong.yaml"]);
+    assert_eq!(lint.code, Some(1));
+    assert!(
+        lint.out.contains("wrong.yaml:10:33: spec.templates[0].steps[0][0]: unknown field `argumnets`"),
+        "{lint:?}"
+    );
+    assert!(lint.out.contains("did you mean `arguments`?"), "{lint:?}");
+    let text = std::fs::read_to_string(desk.path("wrong.yaml")).unwrap();
+    std::fs::write(desk.path("wrong.yaml"), text.replace(", argumnets: {}", "")).unwrap();
+    let lint = desk.dhow(&["argo", "lint", "wrong.yaml"]);
+    let expected = "\
+wrong.yaml:6:3: spec.entrypoint: there is no template `mian`; did you mean `main`?
+wrong.yaml:10:18: spec.templates[0].steps[0][0].template: there is no template `other`
+";
+    assert_eq!(lint.out, expected);
+    // A container is no mistake, but nothing that can be run here.
+    let run = desk.dhow(&["workflow", "run", "wrong.yaml"]);
+    assert_eq!(run.code, Some(2));
+    assert!(
+        run.err.contains("spec.templates[1].container: runs a container, which needs a cluster"),
+        "{run:?}"
+    );
+    assert_eq!(desk.dhow(&["workflow", "list"]).out.lines().count(), 1);
+}
