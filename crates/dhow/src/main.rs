@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run`, `up` | start a host with one app, with those of a manifest |
 //! | `layotto` | a host in the place of Layotto, with its configuration |
+//! | `wascc` | manifests of waSCC hosts, for `up` |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
 //! | `serve`, `watch` | what both have in common |
