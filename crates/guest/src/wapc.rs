@@ -234,7 +234,14 @@ impl Wapc {
                     reply.headers_mut().insert(CONTENT_TYPE, kind);
                     reply
                 }
-                Err(reason) => events::reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": reason })),
+                // Plain, for errors go through one module after the other, and quotes would grow on the way.
+                Err(reason) => {
+                    let mut reply = Response::new(Body::from(reason));
+                    *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+                    reply.headers_mut().insert(CONTENT_TYPE, kind);
+                    reply
+                }
             });
         }
         let dialect = self.room.dialect;

@@ -18,6 +18,9 @@ use wasmtime::Caller;
 /// Longest name of a binding, a namespace or an operation, in bytes.
 const MAX_NAME: u32 = 1024;
 
+/// Characters of another app's error that a module is told.
+const MAX_TOLD: usize = 2000;
+
 /// What a module asks for.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -165,7 +168,8 @@ async fn invoke(state: &mut WapcState, asked: &Asked, payload: &[u8]) -> Result<
     match status.is_success() {
         true => Ok(Answer { name: "", bytes: body.into() }),
         false => {
-            Err(format!("app {app_id:?} answered with status {status}: {}", String::from_utf8_lossy(&body)))
+            let told: String = String::from_utf8_lossy(&body).chars().take(MAX_TOLD).collect();
+            Err(format!("app {app_id:?} answered with status {status}: {told}"))
         }
     }
 }
