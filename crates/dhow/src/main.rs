@@ -6,6 +6,7 @@
 //! | `workflow` | Argo Workflows, run on this machine
 //! | `argo` | Argo Workflows, checked and made ready for a cluster
 //! | `layotto` | a host in the place of Layotto, with its configuration |
+//! | `wascc` | manifests of waSCC hosts, for `up` |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
 //! | `serve`, `watch` | what both have in common |
