@@ -123,12 +123,7 @@ impl WasiHttpHooks for Outbound {
         {
             request.headers_mut().insert(traceparent, value);
         }
-        if let Err(denied) = self.check(request.uri()) {
-            tracing::warn!(
-                app_id = &*setup.scope.app_id,
-                trace_id = format!("{:032x}", trace.trace_id),
-                "{denied}"
-            );
+        if self.check(request.uri()).is_err() {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
         let wait = |chosen: Option<Duration>| chosen.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
