@@ -139,12 +139,15 @@ impl Auth {
         }
     }
 
-    /// Lets an action happen, or says what the client needs for it.
+    /// Lets an action happen, or says what the client needs for it. Some clients go on with the token that they got first,
+    /// such as ORAS' SDK: one that does not only read is told of all actions at once, and its token is for those of them
+    /// that it may do.
     pub(super) fn allow(
         &self,
         identity: &Identity,
         repository: &Repository,
         action: Action,
+        only_reads: bool,
     ) -> Result<(), Refusal> {
         let allowed = self.is_allowed(identity.user.as_deref(), repository, action);
         let in_scope = identity.scope.as_ref().is_none_or(|scope| {
@@ -155,11 +158,7 @@ impl Auth {
         }
         let could_log_in = identity.user.is_none() && self.users.is_some();
         if could_log_in || (allowed && !in_scope) {
-            let actions = match action {
-                Action::Pull => "pull",
-                Action::Push => "pull,push",
-                Action::Delete => "delete",
-            };
+            let actions = if only_reads { "pull" } else { "pull,push,delete" };
             let scope = format!("repository:{repository}:{actions}");
             return Err(Refusal::Unauthenticated(Challenge::Token(scope)));
         }

@@ -158,7 +158,8 @@ impl Asked<'_> {
 
     /// The one place where a request is allowed what it wants.
     fn allow(&self, repository: &Repository, action: Action) -> Result<(), Refusal> {
-        self.registry().auth.allow(&self.identity, repository, action)
+        let only_reads = self.method == Method::GET;
+        self.registry().auth.allow(&self.identity, repository, action, only_reads)
     }
 
     /// Whether the client may see that a repository is there.
