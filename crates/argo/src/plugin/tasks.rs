@@ -29,8 +29,8 @@ const REQUEUE: Duration = Duration::from_secs(2);
 /// How long a failure is remembered after it was told: the agent repeats a call whose reply was lost at once.
 const FAILURE: Time = 5_000;
 
-/// How long a success is remembered.
-const SUCCESS: Time = 7 * 24 * 3_600_000;
+/// How long an end is remembered that nobody asks about, and a success.
+const KEPT: Time = 7 * 24 * 3_600_000;
 
 /// Tasks under way and waiting; more are refused.
 const MAX_TASKS: usize = 10_000;
@@ -93,17 +93,30 @@ impl Tasks {
         }
         let key = hasher.finalize().to_hex().to_string();
         let mut done = match self.find_or_begin(&key, workflow, template) {
-            Ok(Found::Done(node)) => return Answer::Node(node),
+            Ok(Found::Done(node)) => return self.tell(&key, node),
             Ok(Found::Running(done)) => done,
             Err(message) => return Answer::Busy(message),
         };
         let waited = tokio::time::timeout(WAIT, done.wait_for(Option::is_some)).await;
         match waited {
-            Ok(Ok(node)) => Answer::Node(node.clone().unwrap_or_default()),
+            Ok(Ok(node)) => {
+                let node = node.clone().unwrap_or_default();
+                self.tell(&key, node)
+            }
             // It was ended with the plugin; whoever is there then begins it anew.
             Ok(Err(_)) => Answer::Busy("the plugin is stopping\n".to_owned()),
             Err(_) => Answer::Later(REQUEUE),
         }
+    }
+
+    /// A failure that was told is forgotten soon.
+    fn tell(&self, key: &str, node: Value) -> Answer {
+        if node.get("phase").and_then(Value::as_str) != Some(Phase::Succeeded.name())
+            && let Err(error) = self.memory.lock().forget_soon(key)
+        {
+            tracing::error!("the memory of the plugin: {error}");
+        }
+        Answer::Node(node)
     }
 
     fn find_or_begin(&self, key: &str, workflow: Identity, template: Template) -> Result<Found, String> {
@@ -164,7 +177,7 @@ impl Task {
             "progress": if outcome.phase == Phase::Succeeded { "1/1" } else { "0/1" },
         });
         // Remembered before it is told, and before it is no longer found among what runs.
-        if let Err(error) = self.memory.lock().end(&self.key, &node, outcome.phase) {
+        if let Err(error) = self.memory.lock().end(&self.key, &node) {
             tracing::error!("the memory of the plugin: {error}");
         }
         self.running.lock().remove(&self.key);
@@ -207,11 +220,17 @@ impl Memory {
         self.0.query_row("SELECT began FROM tasks WHERE key = ?1", [key], |row| row.get(0))
     }
 
-    fn end(&self, key: &str, node: &Value, phase: Phase) -> rusqlite::Result<()> {
-        let keep = if phase == Phase::Succeeded { SUCCESS } else { FAILURE };
+    fn end(&self, key: &str, node: &Value) -> rusqlite::Result<()> {
         let mut statement =
             self.0.prepare_cached("UPDATE tasks SET node = ?2, forget = ?3 WHERE key = ?1")?;
-        statement.execute(params![key, node.to_string(), now().saturating_add(keep)])?;
+        statement.execute(params![key, node.to_string(), now().saturating_add(KEPT)])?;
+        Ok(())
+    }
+
+    fn forget_soon(&self, key: &str) -> rusqlite::Result<()> {
+        let mut statement =
+            self.0.prepare_cached("UPDATE tasks SET forget = MIN(forget, ?2) WHERE key = ?1")?;
+        statement.execute(params![key, now().saturating_add(FAILURE)])?;
         Ok(())
     }
 }

@@ -104,8 +104,10 @@ impl Run {
         let mut objects = manifest.objects().map_err(|error| usage(&error))?;
         let identity = self.identity(&objects);
         let home = self.data.home()?;
-        let first = self.files.first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
-        let base = std::path::absolute(first).map_err(|error| usage(&error))?;
+        // There is at least one, says the command line.
+        let first = self.files.first().map(PathBuf::as_path).unwrap_or(Path::new("workflow.yaml"));
+        let first = std::path::absolute(first).map_err(|error| usage(&error))?;
+        let base = first.parent().unwrap_or(Path::new("/")).to_owned();
         let images = pairs("--image", &self.image)?.into_iter().map(|(image, module)| {
             // On a command line paths begin where the user is.
             let is_file = !module.contains("://") && Path::new(&module).exists();

@@ -171,7 +171,7 @@ fn mistakes_are_told_with_their_place() {
     let lint = desk.dhow(&["argo", "lint", "wrong.yaml"]);
     assert_eq!(lint.code, Some(1));
     assert!(
-        lint.out.contains("wrong.yaml:10:33: spec.templates[0].steps[0][0]: unknown field `argumnets`"),
+        lint.out.contains("wrong.yaml:10:36: spec.templates[0].steps[0][0]: unknown field `argumnets`"),
         "{lint:?}"
     );
     assert!(lint.out.contains("did you mean `arguments`?"), "{lint:?}");
@@ -180,7 +180,7 @@ fn mistakes_are_told_with_their_place() {
     let lint = desk.dhow(&["argo", "lint", "wrong.yaml"]);
     let expected = "\
 wrong.yaml:6:3: spec.entrypoint: there is no template `mian`; did you mean `main`?
-wrong.yaml:10:18: spec.templates[0].steps[0][0].template: there is no template `other`
+wrong.yaml:10:19: spec.templates[0].steps[0][0].template: there is no template `other`
 ";
     assert_eq!(lint.out, expected);
     // A container is no mistake, but nothing that can be run here.
