@@ -13,6 +13,8 @@ cause contains sprintf("%v needs a module that names its version", [input.app_id
 	not semver.is_valid(object.get(input.claims, "version", ""))
 }
 
-cause contains sprintf("%v %v is older than %v", [input.app_id, input.claims.version, least[input.app_id]]) if {
-	semver.compare(input.claims.version, least[input.app_id]) < 0
+cause contains sprintf("%v %v is older than %v", [input.app_id, input.claims.version, wanted]) if {
+	wanted := least[input.app_id]
+	semver.is_valid(input.claims.version)
+	semver.compare(input.claims.version, wanted) < 0
 }
