@@ -169,13 +169,15 @@ fn overlay_spec(base: &mut Value, own: &Value) {
     }
 }
 
-/// Replaces the elements of a list that have the same name, and adds the others.
+/// Adds parameters or artifacts to a list; what has the same name gives way.
 pub fn merge_named(of: &mut Value, field: &str, named: Vec<Value>) {
     let Value::Object(map) = of else { return };
     let list = map.entry(field).or_insert_with(|| Value::Array(Vec::new()));
     let Value::Array(list) = list else { return };
     for value in named {
         match list.iter_mut().find(|known| known.get("name") == value.get("name")) {
+            // An artifact is in one place: the other one's is not to stay beside it.
+            Some(known) if field == "artifacts" => *known = value,
             Some(Value::Object(known)) => {
                 if let Value::Object(value) = value {
                     known.extend(value);
