@@ -116,7 +116,6 @@ pub(crate) struct At {
 /// An entry of a history, as the host sends it.
 #[derive(Debug, Deserialize)]
 struct Entry {
-    number: u64,
     time: u64,
     who: String,
     action: String,
