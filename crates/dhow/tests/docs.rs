@@ -33,15 +33,16 @@ use tempfile::TempDir;
 /// Compiling the largest modules of a page takes this long on a slow machine without a cache.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Addresses as the pages write them, each with what a server prints before the one that it has: apps, Dapr API,
-/// metrics; functions, and their management; a registry.
+/// Addresses as the pages write them, each with what a server prints before its own: a registry; apps, Dapr API,
+/// metrics; functions, and their management.
 const USUAL: [(&str, &str); 6] = [
+    // First: what a registry prints is also what the next one looks for.
+    ("127.0.0.1:5000", "registry on http://"),
     ("127.0.0.1:8080", "on http://"),
     ("127.0.0.1:3500", "Dapr API: http://"),
     ("127.0.0.1:9090", "metrics: http://"),
     ("127.0.0.1:2045", "up on http://"),
     ("127.0.0.1:34998", "management: http://"),
-    ("127.0.0.1:5000", "registry on http://"),
 ];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
@@ -364,7 +365,7 @@ impl Page {
         shell.env("DHOW_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-compiled"));
         shell.env("DHOW_ADDR", "127.0.0.1:0").env("NO_PROXY", "127.0.0.1,localhost");
         shell.env("DHOW_REGISTRY_ADDR", "127.0.0.1:0");
-        shell.env("DHOW_REGISTRY", format!("http://{}", self.addresses[5]));
+        shell.env("DHOW_REGISTRY", format!("http://{}", self.addresses[0]));
         shell
     }
 

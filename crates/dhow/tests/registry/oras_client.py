@@ -12,8 +12,13 @@ client.login(username=name, password=password, hostname=address)
 
 for chunked in (False, True):
     target = f"{address}/oras/hello:1.{int(chunked)}.0"
+    # Manifests that differ: the SDK deletes a tag by its manifest's digest, and so all tags of it.
     answer = client.push(
-        target=target, files=["hello.wasm:application/wasm"], do_chunked=chunked, chunk_size=50_000
+        target=target,
+        files=["hello.wasm:application/wasm"],
+        manifest_annotations={"chunked": str(chunked)},
+        do_chunked=chunked,
+        chunk_size=50_000,
     )
     assert answer.status_code == 201, answer.text
     folder = f"pulled-{int(chunked)}"
