@@ -65,15 +65,13 @@ impl Modules {
         let wanted = self.aliases.get(name).map_or(name, String::as_str);
         let (source, is_alias) = (self.source(wanted), wanted != name);
         let failed = |error: &dyn std::fmt::Display| format!("module {name}: {error}");
-        if let Source::Path(path) = &source
-            && path.to_string_lossy().starts_with("oci://")
-        {
-            let advice =
-                "images of registries are not part of this version of dhow; name a file: --image NAME=FILE";
-            return Err(failed(&advice));
-        }
         let bytes = dhow_artifacts::read_module(&source, DEFAULT_LIMIT, |_, _| {}).await;
-        let bytes = bytes.map_err(|error| failed(&error))?;
+        let bytes = bytes.map_err(|error| match &source {
+            Source::Oci(_) if !is_alias => {
+                failed(&format_args!("{error}; --image {name}=FILE takes a file in its place"))
+            }
+            _ => failed(&error),
+        })?;
         if is_alias {
             tracing::debug!("{name} is {source}");
         }
