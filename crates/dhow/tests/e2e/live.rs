@@ -214,7 +214,7 @@ fn an_unhealthy_version_does_not_take_over() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("not well: /trap"), "{refused:?}");
     assert_eq!(host.get("/").text(), "hello\n");
-    updated(&setting, "http-counter", &[]);
+    updated(&setting, "p3-http", &[]);
     host.stop();
 }
 
