@@ -119,10 +119,10 @@ fn edit(
 }
 
 fn apply(lines: &mut Vec<String>, edit: &Edit) {
-    if let Some((at, old, new)) = &edit.image {
-        if let Some(line) = lines.get_mut(at.line.saturating_sub(1)) {
-            *line = line.replacen(old.as_str(), new, 1);
-        }
+    if let Some((at, old, new)) = &edit.image
+        && let Some(line) = lines.get_mut(at.line.saturating_sub(1))
+    {
+        *line = line.replacen(old.as_str(), new, 1);
     }
     let first = edit.at.line.saturating_sub(1);
     let column = edit.at.column.saturating_sub(1);

@@ -203,13 +203,15 @@ mod tests {
     #[test]
     fn conditions() {
         // a succeeded, b failed, c was skipped, d-1 errored.
-        let answer = |name: &str, question: Question| match (name, question) {
-            ("a" | "c", Question::Usual) | ("a", Question::Is(Phase::Succeeded) | Question::AnySucceeded) => {
-                true
-            }
-            ("b", Question::Is(Phase::Failed)) | ("c", Question::Is(Phase::Skipped)) => true,
-            ("d-1", Question::Is(Phase::Error)) => true,
-            _ => false,
+        let answer = |name: &str, question: Question| {
+            matches!(
+                (name, question),
+                ("a" | "c", Question::Usual)
+                    | ("a", Question::Is(Phase::Succeeded) | Question::AnySucceeded)
+                    | ("b", Question::Is(Phase::Failed))
+                    | ("c", Question::Is(Phase::Skipped))
+                    | ("d-1", Question::Is(Phase::Error))
+            )
         };
         let cases = [
             ("a", true),

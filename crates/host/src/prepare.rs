@@ -96,7 +96,7 @@ pub enum PrepareError {
         file: String,
         /// Which part of it.
         #[source]
-        error: NotTrusted,
+        error: Box<NotTrusted>,
     },
     /// A component for the app is broken.
     #[error(transparent)]
@@ -252,7 +252,7 @@ impl Host {
         let admitted = admitted.map_err(|error| PrepareError::NotTrusted {
             app_id: app_id.clone(),
             file: file.clone(),
-            error,
+            error: Box::new(error),
         })?;
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.

@@ -146,15 +146,14 @@ impl StateStore for Lazy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::in_memory::InMemory;
+    use crate::state::in_memory::{CAPABILITIES, InMemory};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A store whose first `failures` openings fail, and the count of openings.
     fn failing(failures: usize) -> (Arc<Lazy>, Arc<AtomicUsize>) {
         let count = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&count);
-        let capabilities = InMemory::new().capabilities();
-        let lazy = Lazy::new(capabilities, move || match counter.fetch_add(1, Ordering::SeqCst) {
+        let lazy = Lazy::new(CAPABILITIES, move || match counter.fetch_add(1, Ordering::SeqCst) {
             attempt if attempt < failures => Err(StateError::Failed { reason: format!("attempt {attempt}") }),
             _ => Ok(Arc::new(InMemory::new())),
         });

@@ -109,7 +109,9 @@ fn what_is_stored_is_unpacked_by_argos_rules() {
         encoder.finish().unwrap()
     };
     let two = archive(&[("a", "1"), ("b/c", "2")]);
-    let cases: [(&str, Vec<u8>, Option<Archive>, &[(&str, &str)]); 5] = [
+    /// What it is, the object, its strategy, and the files that come out.
+    type Case = (&'static str, Vec<u8>, Option<Archive>, &'static [(&'static str, &'static str)]);
+    let cases: [Case; 5] = [
         (
             "several entries are a folder",
             gzip(&two),

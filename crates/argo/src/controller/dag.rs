@@ -52,14 +52,14 @@ impl Controller {
         } else {
             target.split_whitespace().map(str::to_owned).collect()
         };
-        let mut walk = Walk::default();
-        walk.is_stopped = dag.fail_fast != Some(false)
+        let is_stopped = dag.fail_fast != Some(false)
             && dag.tasks.iter().any(|task| {
                 let phase = self.phase_of(&graph.node(&task.name));
                 phase.is_some_and(|phase| phase.is_failed() && !excuse(&task.name, phase == Phase::Error))
                     // Whoever asks about failures is to see them.
                     && !graph.is_asked_about(&task.name)
             });
+        let mut walk = Walk { is_stopped, ..Walk::default() };
         for target in &targets {
             if !graph.tasks.contains_key(target.as_str()) {
                 return Err(format!("target: there is no task {target:?}"));

@@ -117,10 +117,8 @@ impl Controller {
                 message = format!("exit handler: {}", node.message);
             }
         }
-        if let Some(how) = self.status.shutdown.filter(|_| last.is_failed() || last == Phase::Succeeded) {
-            if last.is_failed() {
-                message = format!("Stopped with strategy '{how:?}'");
-            }
+        if let Some(how) = self.status.shutdown.filter(|_| last.is_failed()) {
+            message = format!("Stopped with strategy '{how:?}'");
         }
         self.status.phase = last;
         self.status.message = message;

@@ -186,10 +186,10 @@ fn ancestors<'a>(task: &'a Step, tasks: &'a [Step]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open: Vec<String> = needs(task);
     while let Some(name) = open.pop() {
-        if let Some(task) = tasks.iter().find(|task| task.name == name) {
-            if found.insert(name) {
-                open.extend(needs(task));
-            }
+        if let Some(task) = tasks.iter().find(|task| task.name == name)
+            && found.insert(name)
+        {
+            open.extend(needs(task));
         }
     }
     found

@@ -52,7 +52,9 @@ fn a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written() {
                 )?;
                 Ok(())
             };
-            while !killed.load(Ordering::Acquire) && push().is_ok() {}
+            while !killed.load(Ordering::Acquire) && push().is_ok() {
+                std::hint::spin_loop();
+            }
         });
         registry = registry.kill_and_start(&[]);
         let client = registry.client();

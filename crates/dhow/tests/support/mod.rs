@@ -196,6 +196,7 @@ impl Setting {
     }
 
     /// `dhow registry serve` on a free port, ready to be asked; in the folder `registry` unless the arguments say where.
+    #[allow(dead_code, reason = "for the tests of registries")]
     pub(crate) fn registry(&self, args: &[&str]) -> Host {
         let folder: &[&str] = if args.contains(&"--data-dir") { &[] } else { &["--data-dir", "registry"] };
         let args = [&["registry", "serve", "--addr", "127.0.0.1:0"], folder, args].concat();
@@ -203,6 +204,7 @@ impl Setting {
     }
 
     /// The same with a certificate.
+    #[allow(dead_code, reason = "for the tests of registries")]
     pub(crate) fn registry_with_tls(&self, args: &[&str]) -> Host {
         let args = [&["registry", "serve", "--addr", "127.0.0.1:0", "--data-dir", "registry"], args].concat();
         let mut host = Host::spawn(self.dhow(&args));

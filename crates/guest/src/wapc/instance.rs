@@ -55,7 +55,7 @@ impl Instance {
                 let Ok(start) = instance.get_typed_func::<(), ()>(&mut store, name) else { continue };
                 match start.call_async(&mut store, ()).await {
                     // A start that ends like a program has done its work.
-                    Err(error) if !error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => {
+                    Err(error) if error.downcast_ref::<I32Exit>().is_none_or(|exit| exit.0 != 0) => {
                         return Err(error);
                     }
                     _ => {}

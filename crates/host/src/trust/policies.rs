@@ -44,8 +44,11 @@ pub struct Policies {
     deadline: Duration,
     per_invocation: Option<PerInvocation>,
     places: Semaphore,
-    kept: Mutex<HashMap<Key, (Instant, Result<(), String>)>>,
+    kept: Mutex<HashMap<Key, Answer>>,
 }
+
+/// When it was given, and what a policy said.
+type Answer = (Instant, Result<(), String>);
 
 /// Invocations are asked for, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

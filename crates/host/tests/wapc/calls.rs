@@ -236,7 +236,7 @@ mod tests {
             let mut body = Vec::new();
             for _ in 0..1 + random.next() % 24 {
                 // Mostly calls of the host, which do not end the module.
-                let which = if random.next() % 2 == 0 { 0 } else { random.next() };
+                let which = if random.next().is_multiple_of(2) { 0 } else { random.next() };
                 body.extend(record(which, &random.args()));
             }
             // Any answer is fine, and any end of the module; the host goes on.

@@ -40,7 +40,8 @@ const SHARDS: usize = 32;
 /// Expired entries that one write removes at most: more than it adds, so that a shard does not grow.
 const SWEEP: usize = 4;
 
-const CAPABILITIES: &[Capability] =
+/// What such a store can do.
+pub const CAPABILITIES: &[Capability] =
     &[Capability::Etag, Capability::Transactional, Capability::Ttl, Capability::Actor];
 
 /// A state store in the memory of this process.

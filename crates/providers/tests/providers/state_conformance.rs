@@ -6,7 +6,7 @@ use dhow_blocks::conformance::{Runtime, state};
 use dhow_blocks::state::StateStore;
 use dhow_providers::lazy::Lazy;
 use dhow_providers::registry::{ComponentSpec, OpenContext, Opened, open};
-use dhow_providers::state::in_memory::InMemory;
+use dhow_providers::state::in_memory::{CAPABILITIES, InMemory};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,8 +40,7 @@ async fn in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn lazy() {
     let open = || async {
-        let capabilities = InMemory::new().capabilities();
-        Arc::new(Lazy::new(capabilities, || Ok(Arc::new(InMemory::new())))) as Arc<dyn StateStore>
+        Arc::new(Lazy::new(CAPABILITIES, || Ok(Arc::new(InMemory::new())))) as Arc<dyn StateStore>
     };
     state::suite("lazy", TOKIO, open).await.assert_passed();
 }
