@@ -19,10 +19,13 @@ pub fn run_all(env: &Env) -> Result<(), String> {
     steps.run("clippy", || clippy(env));
     // Building is part of testing: a build of its own would have other features and build most things twice.
     let guests = steps.run("guests", || guests::run(&[], env));
-    if steps.run("servers and SDKs", || {
-        setup::servers(env).and_then(|()| setup::dapr_sdks(env)).and_then(|()| setup::oras(env))
-    }) && guests
-    {
+    let others = || {
+        setup::servers(env)?;
+        setup::dapr_sdks(env)?;
+        setup::oras(env)?;
+        setup::argo_python(env)
+    };
+    if steps.run("servers and SDKs", others) && guests {
         steps.run("tests", || tests(env));
     }
     if has_doc_tests(&env.root.join("crates")) {

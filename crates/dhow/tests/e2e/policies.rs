@@ -143,10 +143,10 @@ fn invocations_and_updates_are_asked_about() {
     host.stop();
 }
 
-/// A policy server that keeps what it was asked.
 /// Paths and bodies of what was asked.
 type Asked = Arc<Mutex<Vec<(String, Value)>>>;
 
+/// A policy server that keeps what it was asked.
 fn server(status: u16, answer: &str) -> (SocketAddr, Asked) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (kept, answer) = (Arc::clone(&asked), answer.to_owned());
