@@ -31,6 +31,9 @@ def stubs(*names):
     status = protoc.main(['protoc', f'-I{PROTO}', f'-I{wellknown}', f'--python_out={made}',
                           f'--grpc_python_out={made}', *files])
     assert status == 0, 'protoc failed'
+    # Packages of their own, before Dapr's SDK if that is installed, too.
+    for folder, _, _ in os.walk(made):
+        open(os.path.join(folder, '__init__.py'), 'w').close()
     sys.path.insert(0, made)
     return [importlib.import_module(f'dapr.proto.components.v1.{name}_pb2{kind}')
             for name in names for kind in ('', '_grpc')]

@@ -334,8 +334,8 @@ impl Page {
             script = script.replace(usual, address);
         }
         if !script.contains("--api-addr") {
-            script =
-                script.replace("dhow up", "dhow up --api-addr 127.0.0.1:0 --management-addr 127.0.0.1:0");
+            let up = "dhow up --api-addr 127.0.0.1:0 --management-addr 127.0.0.1:0";
+            script = script.replace("dhow up", up).replace(&format!("{up}date"), "dhow update");
         }
         let program = Path::new(env!("CARGO_BIN_EXE_dhow")).parent().unwrap();
         let path = std::env::var_os("PATH").unwrap();
@@ -491,7 +491,10 @@ fn every_field_of_a_manifest_has_one_place() {
     let full = root().join("crates/resources/tests/data/full.toml");
     let mut section = String::new();
     for line in fs::read_to_string(full).unwrap().lines() {
-        if let Some(name) = line.strip_prefix('[') {
+        if line.starts_with("[[") {
+            // The fields of a list stand in the row of the list.
+            section = String::new();
+        } else if let Some(name) = line.strip_prefix('[') {
             let parts: Vec<&str> = name.trim_end_matches(']').split('.').collect();
             section = match parts[..] {
                 ["host"] => "[host]".to_owned(),
@@ -501,7 +504,9 @@ fn every_field_of_a_manifest_has_one_place() {
                 _ => "[apps.<id>]".to_owned(),
             };
         } else if let Some((field, _)) = line.split_once(" = ") {
-            row(&page, &section, field);
+            if !section.is_empty() {
+                row(&page, &section, field);
+            }
         }
     }
 }

@@ -200,7 +200,8 @@ fn an_actor_uses_every_capability() {
 
 #[test]
 fn what_cannot_be_answered_is_an_error_of_the_call() {
-    let host = setting().up(&[]);
+    let setting = setting();
+    let host = setting.up(&[]);
     for (what, payload, expected) in [
         ("wascc:keyvalue/Nothing", json!({}), "has no operation \"Nothing\"; it has Add, Clear"),
         ("wascc:keyvalue/Get/other", json!({"key": "k"}), "no binding \"other\" of keyvalue (audit)"),
@@ -211,7 +212,7 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
         ("wascc:http_server/HandleRequest", json!({}), "cannot ask its HTTP server"),
         ("wascc:keyvalue/Push", json!({"key": 5}), "payload is no keyvalue.ListPushRequest"),
         ("wascc:http_client/PerformRequest", json!({"method": "GET", "path": "/x"}), "no URL"),
-        ("wascc:http_server/PerformLiveUpdate", json!({"newModule": [0]}), "no live updates"),
+        ("wascc:http_server/PerformLiveUpdate", json!({"newModule": [0]}), "not granted: update"),
         ("wascc:blobstore/ListObjects", json!({"id": "../.."}), ""),
     ] {
         let error =
@@ -248,7 +249,8 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
 
 #[test]
 fn requests_come_whole_and_instances_are_kept() {
-    let host = setting().up(&[]);
+    let setting = setting();
+    let host = setting.up(&[]);
     let answer = host.send("PUT", "/a%20b/c?d=e&f", &[("x-one", "1"), ("X-One", "2")], b"text");
     assert_eq!((answer.status, answer.header("x-actor")), (200, Some("yes")));
     let came = answer.json();

@@ -119,7 +119,7 @@ spec: { type: sequencer.sqlite, version: v1, metadata: [{ name: url, value: ids.
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
-metadata: { name: files }
+metadata: { name: papers }
 spec: { type: file.local, version: v1, metadata: [{ name: rootPath, value: blobs }] }
 ---
 apiVersion: dapr.io/v1alpha1

@@ -122,17 +122,17 @@ def files_and_objects():
     content = bytes(range(256)) * 4096
 
     def pieces():
-        yield runtime.PutFileRequest(store_name='files', name='dir/large', metadata={'FileMode': '438'})
+        yield runtime.PutFileRequest(store_name='papers', name='dir/large', metadata={'FileMode': '438'})
         for start in range(0, len(content), 100_000):
             yield runtime.PutFileRequest(data=content[start:start + 100_000])
 
     layotto.PutFile(pieces())
-    found = layotto.GetFile(runtime.GetFileRequest(store_name='files', name='dir/large'))
+    found = layotto.GetFile(runtime.GetFileRequest(store_name='papers', name='dir/large'))
     equal(b''.join(piece.data for piece in found) == content, True)
     objects = oss_grpc.ObjectStorageServiceStub(channel)
-    part = objects.GetObject(oss.GetObjectInput(store_name='files', key='dir/large', start=1, end=3))
+    part = objects.GetObject(oss.GetObjectInput(store_name='papers', key='dir/large', start=1, end=3))
     equal(b''.join(piece.body for piece in part), bytes([1, 2, 3]))
-    listed = objects.ListObjects(oss.ListObjectsInput(store_name='files', prefix='dir/', maxKeys=10))
+    listed = objects.ListObjects(oss.ListObjectsInput(store_name='papers', prefix='dir/', maxKeys=10))
     equal([found.key for found in listed.contents], ['dir/large'])
 
 
