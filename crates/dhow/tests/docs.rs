@@ -503,10 +503,8 @@ fn every_field_of_a_manifest_has_one_place() {
                 ["apps", _, part] if part != "x\"" => format!("[apps.<id>.{part}]"),
                 _ => "[apps.<id>]".to_owned(),
             };
-        } else if let Some((field, _)) = line.split_once(" = ") {
-            if !section.is_empty() {
-                row(&page, &section, field);
-            }
+        } else if let Some((field, _)) = line.split_once(" = ").filter(|_| !section.is_empty()) {
+            row(&page, &section, field);
         }
     }
 }

@@ -95,7 +95,12 @@ fn handle_request(payload: &[u8]) -> CallResult {
 
 fn respond(status_code: u32, body: String) -> CallResult {
     let header = [("content-type", "application/json".to_owned()), ("x-actor", "yes".to_owned())].into();
-    Ok(rmp_serde::to_vec_named(&Response { status_code, status: "", header, body: Value::Binary(body.into()) })?)
+    Ok(rmp_serde::to_vec_named(&Response {
+        status_code,
+        status: "",
+        header,
+        body: Value::Binary(body.into()),
+    })?)
 }
 
 fn deliver_message(payload: &[u8]) -> CallResult {
@@ -103,7 +108,8 @@ fn deliver_message(payload: &[u8]) -> CallResult {
     if message["body"] == "refuse" {
         return Err("refused".into());
     }
-    let text = format!("{} {}", message["subject"].as_str().unwrap_or("-"), message["body"].as_str().unwrap_or("-"));
+    let text =
+        format!("{} {}", message["subject"].as_str().unwrap_or("-"), message["body"].as_str().unwrap_or("-"));
     if let Some(reply_to) = message["replyTo"].as_str().filter(|reply_to| !reply_to.is_empty()) {
         let answer = json!({ "subject": reply_to, "replyTo": "", "body": text.as_bytes() });
         host_call("", "wasmcloud:messaging", "Publish", &rmp_serde::to_vec(&answer)?)?;
@@ -126,7 +132,9 @@ fn to_json(value: Value) -> Json {
         Value::String(text) => Json::from(text.as_str().unwrap_or_default()),
         Value::Array(values) => values.into_iter().map(to_json).collect(),
         Value::Map(entries) => {
-            let entry = |(name, value): (Value, Value)| (name.as_str().unwrap_or_default().to_owned(), to_json(value));
+            let entry = |(name, value): (Value, Value)| {
+                (name.as_str().unwrap_or_default().to_owned(), to_json(value))
+            };
             entries.into_iter().map(entry).collect()
         }
         other => serde_json::to_value(other).unwrap_or_default(),

@@ -206,10 +206,13 @@ fn answer(request: &Request) -> Result<String, String> {
             let found = Found::decode(&*found).map_err(|error| error.to_string())?;
             format!("{:?}", found.exists.then_some(found.value))
         }
-        ["set", key, value] => call("keyvalue", "SetRequest", &pair(key, value)).map(|_| "done".to_owned())?,
+        ["set", key, value] => {
+            call("keyvalue", "SetRequest", &pair(key, value)).map(|_| "done".to_owned())?
+        }
         ["add", key, value] => {
             let value = value.parse().map_err(|_| "no number")?;
-            let sum = read(call("keyvalue", "AddRequest", &Numbers { key: (*key).to_owned(), value, stop: 0 })?);
+            let sum =
+                read(call("keyvalue", "AddRequest", &Numbers { key: (*key).to_owned(), value, stop: 0 })?);
             Number::decode(&*sum).map_err(|error| error.to_string())?.value.to_string()
         }
         ["push", key, value] => {
