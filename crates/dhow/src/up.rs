@@ -178,7 +178,7 @@ impl Up {
                         changes.follow(watched(&manifest))?;
                     }
                     // An app that is not trusted any more answers nothing from here on, whatever comes next.
-                    for refused in fleet.host().trust_in(trust.load(&manifest.trust)?).await {
+                    for refused in fleet.trust_in(trust.load(&manifest.trust)?).await {
                         tracing::error!("it answers nothing from now on: {refused}");
                     }
                     update(&fleet, &manifest, &access).await

@@ -31,6 +31,7 @@ use crate::host::Host;
 use crate::module::{Module, ModuleError};
 use crate::prepare::{AppSpec, PrepareError};
 use crate::split::{Share, Split};
+use crate::trust::Trust;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_artifacts::Source;
@@ -239,6 +240,16 @@ impl Fleet {
     /// The host.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+
+    /// Decides again which modules run, as [`Host::trust_in`]. Versions that are kept ready to come back are let go: who
+    /// goes back to one has it prepared and decided about anew.
+    pub async fn trust_in(&self, trust: Trust) -> Vec<String> {
+        let refused = self.host.trust_in(trust).await;
+        for slot in self.state.lock().await.slots.values_mut() {
+            slot.past.clear();
+        }
+        refused
     }
 
     /// The history of an app, the oldest entry first.

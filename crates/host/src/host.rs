@@ -287,6 +287,11 @@ impl Host {
         self.table.load().apps.values().cloned().collect()
     }
 
+    /// All apps, and the newer versions that are tried beside them.
+    pub(crate) fn versions(&self) -> Vec<Arc<App>> {
+        self.table.load().versions().cloned().collect()
+    }
+
     /// The newer version that is tried beside an app.
     pub fn candidate(&self, app_id: &str) -> Option<Arc<App>> {
         self.table.load().splits.get(app_id).map(|split| Arc::clone(&split.candidate))

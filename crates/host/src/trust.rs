@@ -193,7 +193,7 @@ impl Host {
         let trust = Arc::new(trust);
         self.shared().trust.store(Arc::clone(&trust));
         // Each may wait for a policy until its deadline.
-        let decided = stream::iter(self.apps()).map(async |app| {
+        let decided = stream::iter(self.versions()).map(async |app| {
             let decided = trust.decide_again(&app, self.metrics()).await;
             let Err(error) = decided.map(|until| app.permit.renew(until)) else { return None };
             self.metrics().module_refused(&app.app_id, error.part());
