@@ -196,7 +196,8 @@ pub(crate) async fn host_of(app_id: &str, wanted: Option<&str>) -> Result<HostIn
         (0, Some(error)) => Err(error),
         (0, None) if known.is_empty() => Err(Error::new(format!("no app {app_id:?}: no host has any app"))),
         (0, None) => {
-            let near = dhow_host::fleet::nearest(app_id, known.iter().map(String::as_str));
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let near = dhow_resources::error::nearest(app_id, &names);
             let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             let there = known.join(", ");
             Err(Error::new(format!("no app {app_id:?} is running; there are: {there}{near}")))

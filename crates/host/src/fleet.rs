@@ -37,6 +37,7 @@ use bytes::Bytes;
 use dhow_artifacts::Source;
 use dhow_artifacts::access::Access;
 use dhow_blocks::update::LiveUpdate;
+use dhow_resources::error::nearest;
 use dhow_resources::load::Resources;
 use http::{HeaderName, HeaderValue};
 use record::{Kept, KeptApp, Store};
@@ -392,7 +393,8 @@ impl State {
     fn slot(&self, app_id: &str) -> Result<&Slot, FleetError> {
         self.slots.get(app_id).ok_or_else(|| FleetError::UnknownApp {
             app_id: app_id.to_owned(),
-            nearest: nearest(app_id, self.slots.keys().map(String::as_str)).map(str::to_owned),
+            nearest: nearest(app_id, &self.slots.keys().map(String::as_str).collect::<Vec<_>>())
+                .map(str::to_owned),
         })
     }
 }
@@ -458,24 +460,6 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), FleetErr
     Ok((header_name, value.trim().parse().map_err(|_| invalid())?))
 }
 
-/// The known name that is most like this one, if one is.
-pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |name: &str| {
-        let (a, b): (Vec<char>, Vec<char>) = (wrong.chars().collect(), name.chars().collect());
-        let mut row: Vec<usize> = (0..=b.len()).collect();
-        for (i, x) in a.iter().enumerate() {
-            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-            for (j, y) in b.iter().enumerate() {
-                let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-                diagonal = std::mem::replace(&mut row[j + 1], next);
-            }
-        }
-        row.last().copied().unwrap_or_default()
-    };
-    let limit = wrong.chars().count() / 3 + 1;
-    known.map(|name| (distance(name), name)).filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
-}
-
 /// What a resource text may hold that is added while the host runs.
 fn addable(resources: &Resources) -> Result<(), FleetError> {
     let refused = [
@@ -494,20 +478,5 @@ fn addable(resources: &Resources) -> Result<(), FleetError> {
             "there is no component in it: expected a document of kind Component".to_owned(),
         )),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nearest;
-
-    #[test]
-    fn near_names_are_found() {
-        let known = ["orders", "front", "inventory"];
-        for (wrong, found) in
-            [("order", Some("orders")), ("fornt", Some("front")), ("xyz", None), ("", None), ("a", None)]
-        {
-            assert_eq!(nearest(wrong, known.into_iter()), found, "{wrong}");
-        }
     }
 }

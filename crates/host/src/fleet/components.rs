@@ -11,6 +11,7 @@ use super::{Fleet, FleetError, Slot, State, addable, digest};
 use crate::app::App;
 use crate::binding::{Binding, Block};
 use dhow_resources::component::Component;
+use dhow_resources::error::nearest;
 use dhow_resources::load::{self, Resources};
 use dhow_resources::subscription::Subscription;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -106,7 +107,8 @@ impl Fleet {
         let _alone = self.alone().await?;
         let declared = self.host.components().declared();
         if !declared.iter().any(|component| component.name == name) {
-            let near = super::nearest(name, declared.iter().map(|component| component.name.as_str()));
+            let names: Vec<&str> = declared.iter().map(|component| component.name.as_str()).collect();
+            let near = nearest(name, &names);
             let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             return Err(FleetError::Missing(format!("there is no component {name:?}{near}")));
         }
