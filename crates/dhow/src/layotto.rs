@@ -3,6 +3,7 @@
 use crate::hosts::{self, HostInfo};
 use crate::process::Process;
 use crate::serve::{self, Serving};
+use crate::signals::Signals;
 use crate::sidecar::{ANSWER, NoPort};
 use crate::stop::{self, Stop};
 use crate::trust::TrustArgs;
@@ -147,6 +148,7 @@ pub(crate) async fn start(
     let name = folder.and_then(|file| Some(file.parent()?.file_name()?.to_string_lossy().into_owned()));
     let mut info = HostInfo::new(COMMAND, name.as_deref().unwrap_or(COMMAND), &data_dir);
     info.addr = addr;
+    let signals = Signals::listen()?;
     serving.announce(info);
     tell(&functions, addr, &lines).await;
 
@@ -171,7 +173,7 @@ pub(crate) async fn start(
             }
         }
     });
-    let ended = serving.until_stopped().await;
+    let ended = serving.until_stopped(signals).await;
     if let Some(names) = names {
         names.close().await;
     }

@@ -60,6 +60,7 @@ mod search;
 mod serve;
 mod sidecar;
 mod sign;
+mod signals;
 mod stop;
 mod text;
 mod toolchain;

@@ -5,6 +5,7 @@ mod native;
 use crate::hosts::HostInfo;
 use crate::registries::FetchingOne;
 use crate::serve::{self, Serving};
+use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
 use crate::{Error, Global, text};
@@ -26,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Run one module, or a program with Dapr's API beside it
 #[derive(clap::Args, Debug)]
@@ -194,7 +194,7 @@ impl Run {
                     "--watch is for services; this module is a program that ends by itself",
                 ));
             }
-            let code = run_program(&app, &self.args).await;
+            let code = run_program(&app, &self.args).await?;
             host.shut_down(serve::GRACE).await;
             return match code {
                 Some(Ok(code)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
@@ -211,6 +211,7 @@ impl Run {
         fleet.adopt(spec.clone(), Arc::clone(&app)).await;
         let mut serving = Serving::new(Arc::clone(&host)).with_fleet(&fleet);
         let addr = serving.ingress(self.addr)?;
+        let signals = Signals::listen()?;
         serving.announce(HostInfo::new("run", &app.app_id, self.data_dir()).with_addr(addr));
         crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
         if let Some(mut changes) = changes {
@@ -225,7 +226,7 @@ impl Run {
                 }
             });
         }
-        serving.until_stopped().await?;
+        serving.until_stopped(signals).await?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -294,29 +295,27 @@ impl Run {
 
 /// Runs a program to its end. One that listens is drained at the first Ctrl-C: its ports close, and connections under
 /// way end.
-async fn run_program(app: &Arc<App>, args: &[String]) -> Option<Result<i32, InvokeError>> {
+async fn run_program(
+    app: &Arc<App>,
+    args: &[String],
+) -> Result<Option<Result<i32, InvokeError>>, Error> {
     let ports = Ports::new();
+    if app.service().is_none() {
+        return Ok(app.run(args, Stdio::Inherit, &ports).await);
+    }
+    let mut signals = Signals::listen()?;
     let stopped = async {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return std::future::pending().await;
-        };
-        let mut next = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
-        next().await;
+        signals.received().await;
         ports.close();
         tokio::select! {
             _ = tokio::time::timeout(DRAIN, ports.quiet()) => {}
-            () = next() => {}
+            () = signals.received() => {}
         }
     };
-    if app.service().is_none() {
-        return app.run(args, Stdio::Inherit, &ports).await;
-    }
-    tokio::select! {
+    Ok(tokio::select! {
         code = app.run(args, Stdio::Inherit, &ports) => code,
         () = stopped => Some(Ok(0)),
-    }
+    })
 }
 
 /// Serves the one app; the answer is whether anything changed.

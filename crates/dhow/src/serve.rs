@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::hosts::{self, Announced, HostInfo};
+use crate::signals::Signals;
 use dhow_api::control::Control;
 use dhow_api::export::Exporter;
 use dhow_api::ingress::Ingress;
@@ -17,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 /// Requests under way have this long when the host goes down.
@@ -188,15 +188,11 @@ impl Serving {
     }
 
     /// Serves until a signal or `dhow stop`, then drains. A second signal ends the process at once.
-    pub(crate) async fn until_stopped(mut self) -> Result<(), Error> {
-        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    pub(crate) async fn until_stopped(mut self, mut signals: Signals) -> Result<(), Error> {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                () = signals.received() => break,
                 () = self.stop.stopped() => break,
                 _ = sweep.tick() => self.host.sweep(),
             }
@@ -217,8 +213,7 @@ impl Serving {
         };
         let cut_off = tokio::select! {
             cut_off = drained => cut_off,
-            _ = interrupt.recv() => self.host.under_way(),
-            _ = terminate.recv() => self.host.under_way(),
+            () = signals.received() => self.host.under_way(),
         };
         if cut_off > 0 {
             tracing::warn!("{cut_off} invocations were cut off");

@@ -15,6 +15,7 @@ mod program;
 
 use crate::hosts::HostInfo;
 use crate::serve::{self, Serving};
+use crate::signals::Signals;
 use crate::{Error, elsewhere, process};
 use dhow_api::channel::Endpoint;
 use dhow_api::channel::grpc::GrpcChannel;
@@ -32,7 +33,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From a request to the head of the program's answer. Dapr sets no limit; this one only ends what hangs.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3600);
@@ -56,12 +56,6 @@ pub(crate) struct Sidecar {
     signals: Signals,
 }
 
-/// What tells a process to end.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
 /// Stands where a program has no port: it can use the API, and cannot be reached.
 pub(crate) struct NoPort {
     pub(crate) app_id: String,
@@ -72,26 +66,6 @@ impl Channel for NoPort {
     async fn invoke(&self, _: Invocation) -> Result<Reply, InvokeError> {
         let reason = "it has no port; tell it with --app-port".to_owned();
         Err(InvokeError::Unreachable { app_id: self.app_id.clone(), reason })
-    }
-}
-
-// === impl Signals ===
-
-impl Signals {
-    /// From now on none of them ends the process by itself.
-    pub(crate) fn listen() -> Result<Signals, Error> {
-        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        Ok(Signals { interrupt, terminate })
-    }
-
-    /// Waits for one.
-    pub(crate) async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 
@@ -204,7 +178,7 @@ impl Sidecar {
                 }
                 tokio::select! {
                     code = program.end(GRACE) => code,
-                    _ = signals.interrupt.recv() => program.kill().await,
+                    () = signals.interrupted() => program.kill().await,
                 }
             }
             (None, None) => 0,
@@ -213,7 +187,7 @@ impl Sidecar {
         if let Some(names) = names {
             names.close().await;
         }
-        serving.until_stopped().await?;
+        serving.until_stopped(signals).await?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
 }

@@ -3,6 +3,7 @@
 use crate::hosts::HostInfo;
 use crate::registries::Fetching;
 use crate::serve::{self, Serving};
+use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
 use crate::{Error, Global, elsewhere};
@@ -153,6 +154,7 @@ impl Up {
         let name = std::path::absolute(&path)
             .ok()
             .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
+        let signals = Signals::listen()?;
         let info = HostInfo::new("up", name.as_deref().unwrap_or("dhow"), &data_dir).with_addr(addr);
         serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
         tell(&manifest, addr, api_addr, management_addr);
@@ -190,7 +192,7 @@ impl Up {
                 }
             }
         });
-        let ended = serving.until_stopped().await;
+        let ended = serving.until_stopped(signals).await;
         if let Some(names) = names {
             names.close().await;
         }

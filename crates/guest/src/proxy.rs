@@ -76,7 +76,7 @@ pub(crate) struct Proxy {
     setup: Arc<Setup>,
     engine: Engine,
     /// Instances that may serve; the last one is the warmest.
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<Vec<Box<Instance>>>,
 }
 
 /// What an instance still has to do when nobody waits for it any more.
@@ -151,7 +151,7 @@ impl Proxy {
     }
 
     pub(crate) fn sweep(&self) {
-        let gone: Vec<Instance> = {
+        let gone: Vec<Box<Instance>> = {
             let mut idle = self.idle.lock();
             idle.extract_if(.., |instance| instance.idle_since.elapsed() > IDLE).collect()
         };
@@ -172,7 +172,7 @@ impl Proxy {
     }
 
     /// An instance that serves nobody.
-    async fn instance(&self, origin: Origin) -> Result<Instance, Failure> {
+    async fn instance(&self, origin: Origin) -> Result<Box<Instance>, Failure> {
         let idle = self.idle.lock().pop();
         let mut used = None;
         if let Some(mut instance) = idle {
@@ -186,10 +186,14 @@ impl Proxy {
         let mut instance = match used {
             Some(instance) => instance,
             None => {
-                let mut instance = Instance::start(self, origin, None).await?;
-                // What it has asked for to be able to serve comes first.
-                instance.settle().await?;
-                instance
+                // Boxed, so that a request that finds an instance does not carry the room for starting one.
+                let started = Box::pin(async {
+                    let mut instance = Box::new(Instance::start(self, origin, None).await?);
+                    // What it has asked for to be able to serve comes first.
+                    instance.settle().await?;
+                    Ok(instance)
+                });
+                started.await?
             }
         };
         instance.served += 1;
@@ -198,7 +202,7 @@ impl Proxy {
 
     /// Ends the stream of an instance, and keeps the instance for the next one. A guest that has still something to
     /// do has it done without anybody waiting.
-    async fn finish(self: &Arc<Self>, mut instance: Instance) {
+    async fn finish(self: &Arc<Self>, mut instance: Box<Instance>) {
         match instance.end().await {
             Ok(true) => match instance.delete().await {
                 Ok(()) => self.keep(instance),
@@ -209,7 +213,7 @@ impl Proxy {
         }
     }
 
-    fn keep(self: &Arc<Self>, mut instance: Instance) {
+    fn keep(self: &Arc<Self>, mut instance: Box<Instance>) {
         if instance.served >= self.setup.reuse.unwrap_or(u32::MAX) {
             return;
         }
@@ -224,7 +228,7 @@ impl Proxy {
     }
 
     /// Lets a guest go on by itself, under its deadline, and keeps its instance.
-    fn in_the_background(self: &Arc<Self>, mut instance: Instance, rest: Rest) {
+    fn in_the_background(self: &Arc<Self>, mut instance: Box<Instance>, rest: Rest) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let _running = this.engine.running();

@@ -2,6 +2,7 @@
 
 use super::pairs;
 use crate::Error;
+use crate::signals::Signals;
 use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::plugin::Plugin as Server;
 use dhow_argo::step::modules::Modules;
@@ -12,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where Argo's agent leaves the token of a plugin.
 const TOKEN: &str = "/var/run/argo/token";
@@ -83,15 +83,9 @@ impl Plugin {
             .await
             .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
         let addr = listener.local_addr().unwrap_or(self.addr);
-        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut signals = Signals::listen()?;
         crate::say(format_args!("Argo executor plugin on http://{addr} (Ctrl-C stops)"));
-        plugin
-            .serve(listener, async move {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            })
-            .await;
+        plugin.serve(listener, async move { signals.received().await }).await;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -3,6 +3,7 @@
 use super::Folder;
 use super::examine::Known;
 use crate::error::Error;
+use crate::signals::Signals;
 use crate::{say, serve};
 use clap::{Args, ValueEnum};
 use dhow_artifacts::registry::auth::{self, Auth};
@@ -16,7 +17,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 
@@ -184,30 +184,24 @@ impl Serve {
         });
         let work =
             tokio::spawn(work(registry, self.gc_every, self.gc_grace, self.scrub_every, self.scrub_pace));
+        let signals = Signals::listen()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         say(format!("registry on {scheme}://{address} in {} (Ctrl-C stops)", folder.display()));
-        until_stopped(&stop, tasks).await?;
+        until_stopped(signals, &stop, tasks).await;
         work.abort();
         Ok(())
     }
 }
 
 /// Waits for a signal, and then until requests under way have ended. A second signal ends at once.
-async fn until_stopped(stop: &Stop, mut tasks: JoinSet<()>) -> Result<(), Error> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+async fn until_stopped(mut signals: Signals, stop: &Stop, mut tasks: JoinSet<()>) {
+    signals.received().await;
     stop.stop();
     let drained = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {
         _ = tokio::time::timeout(GRACE, drained) => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = signals.received() => {}
     }
-    Ok(())
 }
 
 /// What a registry does by itself. One thing at a time: it must not be felt.

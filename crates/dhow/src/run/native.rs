@@ -1,7 +1,8 @@
 //! `dhow run -- command`: the flags of `dapr run`, with the same meaning.
 
 use crate::Error;
-use crate::sidecar::{Sidecar, Signals};
+use crate::sidecar::Sidecar;
+use crate::signals::Signals;
 use dhow_resources::multi_app::{App, AppProtocol, HealthCheck, LogDestination};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

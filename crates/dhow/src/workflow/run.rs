@@ -4,6 +4,7 @@ use super::Data;
 use super::live::Live;
 use crate::Error;
 use crate::argo::pairs;
+use crate::signals::Signals;
 use dhow_argo::artifacts::Artifact;
 use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::controller::{Controller, Identity};
@@ -19,7 +20,6 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What random names are made of: nothing that makes words or is mistaken for something else.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -286,12 +286,8 @@ fn executor(
 
 /// Runs it, and shows how it goes.
 async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) -> Result<ExitCode, Error> {
-    let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let interrupted = async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-    };
+    let mut signals = Signals::listen()?;
+    let interrupted = async move { signals.received().await };
     let mut live = Live::start();
     let ended = run.go(interrupted, |controller| live.show(controller)).await;
     live.finish(run.controller());

@@ -36,14 +36,14 @@ impl Proxy {
     async fn request(self: Arc<Self>, invocation: Invocation) -> Result<Passed, Failure> {
         let Invocation { request, trigger, trace, depth } = invocation;
         let origin = Origin { trace, depth };
-        let mut instance = Box::new(self.instance(origin).await?);
+        let mut instance = self.instance(origin).await?;
         let (head, body) = request.into_parts();
         instance.begin(false, head, origin).await?;
         let (flow, body) = instance.request_side(body).await?;
         let stream = instance.stream()?;
         if flow == Flow::Over {
             let reply = local(stream)?;
-            self.finish(*instance).await;
+            self.finish(instance).await;
             return Ok(Passed::Answered(reply));
         }
         if stream.request_body.written {
@@ -71,7 +71,7 @@ impl Proxy {
                 Response::from_parts(head, body)
             }
         };
-        self.finish(*instance).await;
+        self.finish(instance).await;
         Ok(reply)
     }
 }
@@ -114,7 +114,7 @@ impl Drop for Passing {
             runtime.spawn(async move {
                 let _running = proxy.engine.running();
                 let deadline = proxy.setup.bounds.deadline;
-                let ended = tokio::time::timeout(deadline, proxy.finish(*instance)).await;
+                let ended = tokio::time::timeout(deadline, proxy.finish(instance)).await;
                 if ended.is_err() {
                     proxy.tell(&Failure::Deadline(deadline));
                 }

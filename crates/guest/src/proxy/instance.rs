@@ -185,7 +185,7 @@ impl Instance {
         let goes_on = |state: &ProxyState| {
             state.stream.as_ref().is_none_or(|stream| stream.continued || stream.is_over())
         };
-        if action == Some(PAUSE) && !self.wait(goes_on).await? && !self.data().about.is_layotto {
+        if action == Some(PAUSE) && !Box::pin(self.wait(goes_on)).await? && !self.data().about.is_layotto {
             return Err(Failure::Paused);
         }
         Ok(if self.stream()?.is_over() { Flow::Over } else { Flow::On })
@@ -305,7 +305,7 @@ impl Instance {
     /// Makes up for a tick that was due while nobody served.
     pub(super) async fn catch_up(&mut self) -> Result<(), Failure> {
         match self.data().tick {
-            Some(tick) if tick.due <= tokio::time::Instant::now() => self.deliver(Come::Tick).await,
+            Some(tick) if tick.due <= tokio::time::Instant::now() => Box::pin(self.deliver(Come::Tick)).await,
             _ => Ok(()),
         }
     }
