@@ -27,11 +27,14 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What nobody sees who does not ask for it: a span around every call of preview 1. Named again, it is as it was asked for.
+const QUIET: &str = "wasmtime_wasi=warn,wasmtime_wasi_http=warn";
+
 /// From here on, events go to standard error.
 pub(crate) fn init(global: &Global) -> Result<(), Error> {
     let from_environment = || std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
     let filter = global.log.clone().or_else(from_environment).unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::builder().parse(&filter).map_err(|error| {
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}")).map_err(|error| {
         Error::usage(format!(
             "{filter:?} is no log filter: {error}; try \"debug\" or \"info,dhow_host=debug\""
         ))

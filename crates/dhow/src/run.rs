@@ -300,11 +300,14 @@ async fn run_program(
     args: &[String],
 ) -> Result<Option<Result<i32, InvokeError>>, Error> {
     let ports = Ports::new();
-    if app.service().is_none() {
-        return Ok(app.run(args, Stdio::Inherit, &ports).await);
-    }
-    let mut signals = Signals::listen()?;
+    let mut signals = app.service().is_some().then(Signals::listen).transpose()?;
+    // On a thread of the runtime: beside this one, another would wake for every packet that it waits for.
+    let mut running = tokio::spawn({
+        let (app, args, ports) = (Arc::clone(app), args.to_vec(), Arc::clone(&ports));
+        async move { app.run(&args, Stdio::Inherit, &ports).await }
+    });
     let stopped = async {
+        let Some(signals) = &mut signals else { return std::future::pending().await };
         signals.received().await;
         ports.close();
         tokio::select! {
@@ -312,10 +315,13 @@ async fn run_program(
             () = signals.received() => {}
         }
     };
-    Ok(tokio::select! {
-        code = app.run(args, Stdio::Inherit, &ports) => code,
-        () = stopped => Some(Ok(0)),
-    })
+    tokio::select! {
+        code = &mut running => code.map_err(|error| Error::new(format!("the program was lost: {error}"))),
+        () = stopped => {
+            running.abort();
+            Ok(Some(Ok(0)))
+        }
+    }
 }
 
 /// Serves the one app; the answer is whether anything changed.

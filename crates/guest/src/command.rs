@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::experimental_http::Responses;
 use crate::failure::Failure;
+use crate::memory::Remembers;
 use crate::outbound::Outbound;
 use crate::run::Run;
 use crate::setup::{Setup, Stdio};
@@ -23,6 +24,7 @@ pub(crate) struct ModuleState {
     pub(crate) responses: Responses,
     pub(crate) sockets: Sockets,
     limiter: Limiter,
+    memory: Option<wasmtime::Memory>,
 }
 
 /// An app that is a program.
@@ -96,7 +98,14 @@ impl ModuleState {
             responses: Responses::new(Outbound::new(Arc::clone(setup), origin)),
             sockets: Sockets::new(Arc::clone(setup), origin, ports),
             limiter: Limiter::new(setup.bounds.engine),
+            memory: None,
         }
+    }
+}
+
+impl Remembers for ModuleState {
+    fn memory(&mut self) -> &mut Option<wasmtime::Memory> {
+        &mut self.memory
     }
 }
 

@@ -33,11 +33,28 @@ pub(crate) enum BadMemory {
     TooManyVectors(u32),
 }
 
+/// Data of a store with one module, whose memory is looked up by its name once.
+pub(crate) trait Remembers {
+    fn memory(&mut self) -> &mut Option<wasmtime::Memory>;
+}
+
 /// The memory of the module that calls, and the data of its store.
-pub(crate) fn of<'a, T>(caller: &'a mut Caller<'_, T>) -> Result<(Memory<'a>, &'a mut T), BadMemory> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory).ok_or(BadMemory::Missing)?;
-    let (bytes, state) = memory.data_and_store_mut(caller);
+pub(crate) fn of<'a, T: Remembers>(
+    caller: &'a mut Caller<'_, T>,
+) -> Result<(Memory<'a>, &'a mut T), BadMemory> {
+    let (bytes, state) = handle(caller)?.data_and_store_mut(caller);
     Ok((Memory(bytes), state))
+}
+
+/// The memory of the module that calls.
+pub(crate) fn handle<T: Remembers>(caller: &mut Caller<'_, T>) -> Result<wasmtime::Memory, BadMemory> {
+    if let Some(memory) = *caller.data_mut().memory() {
+        return Ok(memory);
+    }
+    let found = caller.get_export("memory").and_then(Extern::into_memory);
+    let memory = found.ok_or(BadMemory::Missing)?;
+    *caller.data_mut().memory() = Some(memory);
+    Ok(memory)
 }
 
 /// The memory of a module that is not running.

@@ -77,6 +77,7 @@ impl Instance {
         let state = ProxyState {
             wasi,
             limiter: Limiter::new(setup.bounds.engine),
+            memory: None,
             setup: Arc::clone(setup),
             outbound: Outbound::new(Arc::clone(setup), origin),
             about: Arc::clone(&proxy.about),

@@ -6,7 +6,7 @@ use super::calls::Calls;
 use super::headers::Map;
 use super::shared::{Vm, Wake};
 use super::stream::{HttpStream, Properties};
-use crate::memory::{self, Memory};
+use crate::memory::{self, Memory, Remembers};
 use crate::outbound::Outbound;
 use crate::setup::Setup;
 use bytes::Bytes;
@@ -24,6 +24,7 @@ pub(super) const ROOT: u32 = 1;
 pub(crate) struct ProxyState {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limiter: Limiter,
+    pub(super) memory: Option<wasmtime::Memory>,
     pub(super) setup: Arc<Setup>,
     pub(super) outbound: Outbound,
     pub(super) about: Arc<About>,
@@ -72,6 +73,12 @@ pub(super) fn of<'a>(
 }
 
 // === impl ProxyState ===
+
+impl Remembers for ProxyState {
+    fn memory(&mut self) -> &mut Option<wasmtime::Memory> {
+        &mut self.memory
+    }
+}
 
 impl ProxyState {
     /// How the guest's writes are understood.

@@ -164,11 +164,13 @@ async fn connect(guest: &mut Guest<'_>, fd: u32, address: u32, port: u32) -> Res
         return sockets.connect_runtime(fd, address);
     }
     sockets.may_connect(address)?;
+    sockets.let_go();
     sockets.get_mut(fd)?.connect(address).await
 }
 
 async fn accept(guest: &mut Guest<'_>, fd: u32, flags: u32, out: u32) -> Result<(), Errno> {
     let (mut memory, sockets) = parts(guest)?;
+    sockets.let_go();
     has_room(&mut memory, out, 4)?;
     if flags & !NONBLOCK != 0 {
         return Err(Errno::INVAL);

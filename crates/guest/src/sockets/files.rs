@@ -6,7 +6,7 @@ use super::table::Sockets;
 use super::{NAME, calls, parts, poll, transfer};
 use crate::command::ModuleState;
 use crate::memory;
-use wasmtime::{Caller, Extern, Linker, bail};
+use wasmtime::{Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as preview1, WasiSnapshotPreview1};
 use wasmtime_wasi::p1::{WasiP1Ctx, types};
 use wiggle::{GuestError, GuestMemory};
@@ -31,6 +31,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
                 if Sockets::owns(fd) {
                     return Ok(code(transfer::read(&mut guest, fd, (vectors, count), length).await));
                 }
+                // Input may be long in coming.
+                guest.data_mut().sockets.let_go();
                 let (mut memory, wasi) = others(&mut guest)?;
                 let [fd, vectors, count, length] = [fd, vectors, count, length].map(u32::cast_signed);
                 answered(preview1::fd_read(wasi, &mut memory, fd, vectors, count, length).await)
@@ -151,14 +153,9 @@ async fn write_first(
 fn others<'a>(guest: &'a mut Guest<'_>) -> wasmtime::Result<(GuestMemory<'a>, &'a mut WasiP1Ctx)> {
     use wasmtime::AsContextMut;
     let fuel = guest.as_context_mut().hostcall_fuel();
-    match guest.get_export("memory") {
-        Some(Extern::Memory(memory)) => {
-            let (bytes, state) = memory.data_and_store_mut(guest);
-            state.wasi.set_hostcall_fuel(fuel);
-            Ok((GuestMemory::Unshared(bytes), &mut state.wasi))
-        }
-        _ => bail!("missing required memory export"),
-    }
+    let (bytes, state) = memory::handle(guest)?.data_and_store_mut(guest);
+    state.wasi.set_hostcall_fuel(fuel);
+    Ok((GuestMemory::Unshared(bytes), &mut state.wasi))
 }
 
 /// What a call of preview 1 answered; arguments that cannot be are an error of the guest's to read, and do not end it.

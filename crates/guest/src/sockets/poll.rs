@@ -118,6 +118,7 @@ async fn poll(
         Err(bad) => return Ok(Err(bad.into())),
     };
     let ModuleState { wasi, sockets, .. } = state;
+    sockets.let_go();
     let mut scratch = std::mem::take(&mut sockets.poll);
     let read = scratch.read(&mut memory, sockets, wasi, (at, events, count), told);
     if read.is_ok() {

@@ -85,6 +85,7 @@ async fn resolve(
     count: u32,
 ) -> Result<(), Errno> {
     let (mut memory, sockets) = parts(guest)?;
+    sockets.let_go();
     has_room(&mut memory, results, 4)?;
     has_room(&mut memory, count, 4)?;
     let (node, service) = (name(&memory, node)?.to_owned(), name(&memory, service)?.to_owned());

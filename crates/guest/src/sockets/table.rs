@@ -27,6 +27,8 @@ pub(crate) struct Sockets {
     /// The granted names that an address was found under.
     names: HashMap<IpAddr, Vec<Arc<str>>>,
     pub(super) poll: super::poll::Scratch,
+    /// The socket whose last bytes the system still holds back, see [`Sockets::hold`].
+    held: Option<u32>,
 }
 
 /// The standard streams are there and no sockets; any other descriptor is not there.
@@ -39,7 +41,7 @@ fn missing(fd: u32) -> Errno {
 impl Sockets {
     pub(crate) fn new(setup: Arc<Setup>, origin: Origin, ports: Arc<Ports>) -> Sockets {
         let (open, free, names) = (Vec::new(), Vec::new(), HashMap::new());
-        Sockets { setup, origin, ports, open, free, names, poll: Default::default() }
+        Sockets { setup, origin, ports, open, free, names, poll: Default::default(), held: None }
     }
 
     /// Whether a descriptor is in the range of sockets.
@@ -55,6 +57,30 @@ impl Sockets {
     pub(super) fn get_mut(&mut self, fd: u32) -> Result<&mut Socket, Errno> {
         let place = fd.checked_sub(FIRST).and_then(|place| self.open.get_mut(place as usize));
         place.and_then(Option::as_mut).ok_or(missing(fd))
+    }
+
+    /// Notes that the system holds back what was sent last. Libraries of guests send the head and the body of an answer
+    /// one after the other: held back, the first is no packet of its own.
+    pub(super) fn hold(&mut self, fd: u32) {
+        self.held = Some(fd);
+    }
+
+    /// Has the system send what it holds back. Whoever may wait, or sends elsewhere, calls this before. A program that
+    /// only computes loses a fifth of a second at most: then the system sends by itself (tcp(7), `TCP_CORK`).
+    pub(super) fn let_go(&mut self) {
+        if let Some(fd) = self.held.take()
+            && let Ok(socket) = self.get(fd)
+        {
+            // It is set already; setting it once more pushes what waits. A connection that failed says so when it is used.
+            let _ = socket.raw().set_tcp_nodelay(true);
+        }
+    }
+
+    /// [`Sockets::let_go`], if it is another socket that is about to be used.
+    pub(super) fn let_go_but(&mut self, fd: u32) {
+        if self.held.is_some_and(|held| held != fd) {
+            self.let_go();
+        }
     }
 
     /// Whether it is a listener that the host has closed.

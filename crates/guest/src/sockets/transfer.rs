@@ -21,6 +21,9 @@ const WAITALL: u32 = 2;
 /// The bit of the answer that says that a datagram was longer than the room for it.
 const TRUNCATED: u16 = 1;
 
+/// A message up to this many bytes is held back until the guest does something else than sending.
+const HELD: usize = 16 << 10;
+
 /// What is received at once into several places; no datagram is longer.
 const GATHERED: usize = 64 << 10;
 
@@ -133,6 +136,7 @@ async fn receive(
     answer: Answer,
 ) -> Result<(), Errno> {
     let (mut memory, sockets) = parts(guest)?;
+    sockets.let_go();
     let socket = sockets.get_mut(fd)?;
     let vectors = memory.vectors(aligned(vectors, 4)?, count)?;
     has_room(&mut memory, answer.length, 4)?;
@@ -210,17 +214,27 @@ async fn send(
         sockets.may_connect(to)?;
         sockets.get_mut(fd)?.allowed = Some(to);
     }
+    sockets.let_go_but(fd);
     let socket = sockets.get_mut(fd)?;
     socket.told.writable = false;
     let slices: Result<Vec<IoSlice<'_>>, Errno> =
         vectors.iter().map(|place| Ok(IoSlice::new(memory.bytes(*place)?))).collect();
     let slices = slices?;
     let to = to.map(SockAddr::from);
+    let size = vectors.iter().map(|place| place.length as usize).fold(0, usize::saturating_add);
+    // Who waits for the socket itself has nothing else to do.
+    let holds = socket.is_stream && socket.nonblocking && size <= HELD;
+    let flags = libc::MSG_NOSIGNAL | if holds { libc::MSG_MORE } else { 0 };
     let sent = socket.attempt(Interest::WRITABLE, |raw| match &to {
-        Some(to) => raw.send_to_vectored_with_flags(&slices, to, libc::MSG_NOSIGNAL),
-        None => raw.send_vectored_with_flags(&slices, libc::MSG_NOSIGNAL),
+        Some(to) => raw.send_to_vectored_with_flags(&slices, to, flags),
+        None => raw.send_vectored_with_flags(&slices, flags),
     });
-    let sent = sent.await?;
+    let sent = sent.await;
+    match (holds, &sent) {
+        (true, Ok(_)) => sockets.hold(fd),
+        _ => sockets.let_go(),
+    }
+    let sent = sent?;
     put(&mut memory, length, u32::try_from(sent).unwrap_or(u32::MAX))
 }
 

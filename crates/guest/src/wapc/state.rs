@@ -2,6 +2,7 @@
 
 use super::Room;
 use super::blobs::Wanted;
+use crate::memory::Remembers;
 use crate::outbound::Outbound;
 use crate::store::Origin;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 pub(crate) struct WapcState {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limiter: Limiter,
+    pub(super) memory: Option<wasmtime::Memory>,
     pub(super) outbound: Outbound,
     pub(super) room: Arc<Room>,
     /// What the module is asked: operation and payload.
@@ -29,11 +31,18 @@ pub(crate) struct WapcState {
     pub(super) downloads: Vec<Wanted>,
 }
 
+impl Remembers for WapcState {
+    fn memory(&mut self) -> &mut Option<wasmtime::Memory> {
+        &mut self.memory
+    }
+}
+
 impl WapcState {
     pub(super) fn new(wasi: WasiP1Ctx, limiter: Limiter, outbound: Outbound, room: Arc<Room>) -> WapcState {
         WapcState {
             wasi,
             limiter,
+            memory: None,
             outbound,
             room,
             asked: Default::default(),
