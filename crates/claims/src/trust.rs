@@ -150,7 +150,7 @@ impl TrustStore {
         }
         seen.push(key.clone());
         let vouching =
-            self.tokens.iter().filter(|token| vouches(token, key) && token.claims.is_valid_at(now));
+            self.tokens.iter().filter(|token| vouches(token, key) && token.claims.check_time(now).is_ok());
         vouching.into_iter().find_map(|token| {
             // A signer speaks for the account or the operator that named it, and that must be vouched for.
             let above = match token.subject == *key {

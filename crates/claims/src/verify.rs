@@ -90,13 +90,7 @@ pub fn verify(wasm: &[u8], trust: Option<&TrustStore>, now: SystemTime) -> Resul
 
 /// Verifies again what does not depend on the module: the validity window, and with a trust store the chain.
 pub fn verify_token(token: Token, trust: Option<&TrustStore>, now: SystemTime) -> Result<Verified, Refusal> {
-    let now_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    if let Some(not_before) = token.claims.not_before.filter(|not_before| now_seconds < *not_before) {
-        return Err(Refusal::NotYet { not_before });
-    }
-    if let Some(expires) = token.claims.expires.filter(|expires| now_seconds >= *expires) {
-        return Err(Refusal::Expired { expires });
-    }
+    token.claims.check_time(now)?;
     if !matches!(token.issuer.role(), Role::Account | Role::Operator) {
         return Err(Refusal::Issuer { issuer: token.issuer });
     }
@@ -114,11 +108,14 @@ pub fn verify_token(token: Token, trust: Option<&TrustStore>, now: SystemTime) -
 // === impl Claims ===
 
 impl Claims {
-    /// Whether the time of these claims has come, and is not over.
-    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+    /// Fails before the time of these claims has come, and when it is over.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), Refusal> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.not_before.is_none_or(|not_before| now >= not_before)
-            && self.expires.is_none_or(|expires| now < expires)
+        match (self.not_before, self.expires) {
+            (Some(not_before), _) if now < not_before => Err(Refusal::NotYet { not_before }),
+            (_, Some(expires)) if now >= expires => Err(Refusal::Expired { expires }),
+            _ => Ok(()),
+        }
     }
 }
 

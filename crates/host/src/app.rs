@@ -297,16 +297,12 @@ impl App {
         module.tended.get_or_init(|| {
             let app = Arc::downgrade(self);
             Tended(tokio::spawn(async move {
-                let guest = match app.upgrade() {
-                    Some(app) => match &app.kind {
-                        Kind::Wasm(module) => app.guest(module).await.ok(),
-                        Kind::Native(_) => None,
-                    },
-                    None => None,
-                };
-                if let Some(guest) = guest {
-                    guest.tend().await;
-                }
+                let Some(app) = app.upgrade() else { return };
+                let Some(module) = app.module() else { return };
+                let Ok(guest) = app.guest(module).await else { return };
+                // The guest may be tended for ever, and the app be gone before.
+                drop(app);
+                guest.tend().await;
             }))
         });
     }

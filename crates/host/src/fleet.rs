@@ -404,11 +404,14 @@ impl State {
 impl Slot {
     /// What an app's history begins with.
     fn beginning(&self) -> Entry {
+        let entry = Entry::new("manifest", Action::Manifest, self.base.source.to_string());
+        let age = u64::try_from(self.app.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         Entry {
             number: 1,
+            time: entry.time.saturating_sub(age),
             version: self.app.version,
             digest: digest(&self.app),
-            ..Entry::new("manifest", Action::Manifest, self.base.source.to_string())
+            ..entry
         }
     }
 

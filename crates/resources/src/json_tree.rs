@@ -1,14 +1,11 @@
 //! JSON into the tree (RFC 8259), bounded.
 
 use crate::error::{ResourceError, quote};
-use crate::tree::{Entry, Findings, MAX_DEPTH, Node, Position, Value};
+use crate::tree::{Entry, Findings, MAX_DEPTH, MAX_NODES, Node, Position, Value};
 use std::collections::HashSet;
 use std::iter::Peekable;
 use std::path::Path;
 use std::str::Chars;
-
-/// Most values in one file.
-const MAX_NODES: usize = 200_000;
 
 /// Reads a file of one value. After the first mistake the rest cannot be trusted, so there is one error.
 pub(crate) fn parse(text: &str, file: &Path) -> Result<Node, ResourceError> {

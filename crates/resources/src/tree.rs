@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Deepest nesting of lists and maps in a file.
 pub(crate) const MAX_DEPTH: usize = 64;
 
+/// Most values in one file.
+pub(crate) const MAX_NODES: usize = 200_000;
+
 /// Where something stands in its file; both count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {

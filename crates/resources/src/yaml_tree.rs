@@ -5,13 +5,10 @@
 //! component for `value: 1.50`.
 
 use crate::error::{ResourceError, quote};
-use crate::tree::{Entry, Findings, MAX_DEPTH, Node, Position, Value};
+use crate::tree::{Entry, Findings, MAX_DEPTH, MAX_NODES, Node, Position, Value};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-
-/// Most values in one file.
-const MAX_NODES: usize = 200_000;
 
 /// Most bytes that anchors and aliases of one file may copy.
 const MAX_COPIED_BYTES: usize = 4 * 1024 * 1024;

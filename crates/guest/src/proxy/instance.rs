@@ -297,9 +297,6 @@ impl Instance {
 
     /// Lets the root context finish what it has begun.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
-        if self.data().calls.is_empty() {
-            return Ok(());
-        }
         self.wait(|state| !state.calls.will_end()).await.map(|_| ())
     }
 
