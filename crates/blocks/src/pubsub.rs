@@ -8,9 +8,13 @@ use crate::events::{Handler, Metadata, Running};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest message that any provider is asked to carry, envelope included, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The metadata of a message that say where an answer is expected.
+pub const REPLY_TO: &str = "replyTo";
 
 /// What a message broker can do beyond publish and subscribe; the names are those of Dapr's metadata API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,12 @@ pub trait PubSub: Send + Sync + 'static {
             results.push(self.publish(message).await);
         }
         results
+    }
+
+    /// Publishes one message and waits for the first answer to it, at most so long. Brokers that keep messages cannot.
+    async fn request(&self, message: Outgoing, limit: Duration) -> Result<Message, BlockError> {
+        let _ = (message, limit);
+        Err(BlockError::NotSupported { feature: "requests that wait for an answer; pubsub.nats does" })
     }
 
     /// Begins to receive. Returns once the subscription is in force at the broker; from then on the provider

@@ -208,8 +208,9 @@ impl Events {
             }
             Topics::WasmCloud(handler) => {
                 let handler = handler.load(&mut *store, instance)?;
+                let reply_to = message.reply_to().map(str::to_owned);
                 let body = message.data.into();
-                let message = BrokerMessage { subject: message.topic, body, reply_to: None };
+                let message = BrokerMessage { subject: message.topic, body, reply_to };
                 match handler.call_handle_message(store, &message).await? {
                     Ok(()) => Verdict::Done,
                     Err(reason) => Verdict::Failed(reason),

@@ -12,16 +12,17 @@ pub(crate) mod wasmcloud;
 
 use crate::store::GuestState;
 use dhow_blocks::error::BlockError;
+use dhow_blocks::pubsub::Message;
 use dhow_blocks::scope::{Event, PublishError, Scope};
 use dhow_blocks::trace::TraceContext;
+use std::time::Duration;
 use wasmtime::component::Linker;
 
 /// The component that a guest gets when it names none (the embedded one's name).
 pub(crate) const DEFAULT_PUBSUB: &str = "pubsub";
 
-/// Why nobody can ask and wait for an answer.
-pub(crate) const NO_REPLIES: &str = "request and reply are not supported: the pub/sub block carries messages one way only; \
-                          publish to a topic that the other side subscribes to, or invoke the other app";
+/// How long an answer is waited for by those who do not say.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasi::add_to_linker(linker)?;
@@ -38,6 +39,19 @@ pub(crate) async fn publish(
 ) -> Result<(), PublishError> {
     check_topic(topic)?;
     scope.publish(pubsub, topic, event, trace, "").await
+}
+
+/// Publishes bare bytes under the app's identity and waits for the first answer, for so many milliseconds.
+pub(crate) async fn request(
+    scope: &Scope,
+    pubsub: &str,
+    topic: &str,
+    data: Vec<u8>,
+    milliseconds: Option<u64>,
+) -> Result<Message, PublishError> {
+    check_topic(topic)?;
+    let limit = milliseconds.filter(|limit| *limit > 0).map_or(PATIENCE, Duration::from_millis);
+    scope.request(pubsub, topic, data.into(), limit).await
 }
 
 /// Brokers are only asked about topics that can be.

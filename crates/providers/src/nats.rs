@@ -1,15 +1,18 @@
-//! NATS: pub/sub with JetStream (`pubsub.jetstream`) and a binding of core NATS (`bindings.nats`).
+//! NATS: pub/sub with JetStream (`pubsub.jetstream`), and of core NATS pub/sub (`pubsub.nats`) and a binding (`bindings.nats`).
 //!
 //! | file | subject |
 //! |---|---|
 //! | this one | the connection, from Dapr's metadata fields |
 //! | `jetstream` | publishing, streams, and the component |
 //! | `consumer` | a subscription: a durable pull consumer |
-//! | `binding` | requests, messages and events without storage |
+//! | `core` | messages and requests without storage |
+//! | `pubsub`, `binding` | the components of core NATS |
 
 pub(crate) mod binding;
 mod consumer;
+mod core;
 pub(crate) mod jetstream;
+pub(crate) mod pubsub;
 
 use crate::backoff::Backoff;
 use crate::metadata::ComponentSpec;
@@ -203,6 +206,11 @@ async fn with_pem(component: &ComponentSpec) -> Result<ComponentSpec, OpenError>
         renamed.metadata.push((name.to_owned(), pem));
     }
     Ok(renamed)
+}
+
+/// Whether a text can be a header's value: NATS keeps headers as lines.
+fn is_header(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 1024 && !text.contains(['\r', '\n'])
 }
 
 /// Whether an error of the server is about the subjects of requests' answers.

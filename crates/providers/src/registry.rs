@@ -86,6 +86,8 @@ const PROVIDERS: &[Provider] = &[
     redis::sequencer::PROVIDER,
     #[cfg(feature = "nats")]
     crate::nats::jetstream::PROVIDER,
+    #[cfg(feature = "nats")]
+    crate::nats::pubsub::PROVIDER,
     #[cfg(feature = "mqtt")]
     crate::mqtt::pubsub::PROVIDER,
     #[cfg(feature = "rabbitmq")]

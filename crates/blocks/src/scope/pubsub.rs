@@ -5,10 +5,10 @@ use crate::cloud_event::{self, BULK_TYPE, DEFAULT_TYPE, NewEvent};
 use crate::error::BlockError;
 use crate::events::{Metadata, value};
 use crate::grants::Ask;
-use crate::pubsub::{Feature, MAX_MESSAGE_BYTES, Outgoing, PubSub};
+use crate::pubsub::{Feature, MAX_MESSAGE_BYTES, Message, Outgoing, PubSub};
 use crate::trace::TraceContext;
 use bytes::Bytes;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A message broker as one app sees it.
 #[derive(Clone, Debug)]
@@ -153,6 +153,27 @@ impl Scope {
         let published =
             binding.bound.call_for("publish", topic, message, |message| provider.publish(message)).await;
         published.map_err(|error| PublishError::Provider { error })
+    }
+
+    /// Publishes bare bytes and waits for the first answer to them, at most so long. Who may publish to a topic may ask
+    /// on it.
+    pub async fn request(
+        &self,
+        pubsub: &str,
+        topic: &str,
+        data: Bytes,
+        limit: Duration,
+    ) -> Result<Message, PublishError> {
+        let binding = self.publisher(pubsub, topic)?;
+        let metadata = Metadata::from([("rawPayload".to_owned(), "true".to_owned())]);
+        let event = Event { data, content_type: None, metadata };
+        let message = self.envelope(binding, topic, event, DEFAULT_TYPE, TraceContext::default(), "")?;
+        let provider = &binding.bound.provider;
+        let answer = binding
+            .bound
+            .call_for("request", topic, message, |message| provider.request(message, limit))
+            .await;
+        answer.map_err(|error| PublishError::Provider { error })
     }
 
     /// Publishes several events; the answers are in their order.

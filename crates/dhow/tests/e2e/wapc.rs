@@ -207,7 +207,7 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
         ("wascc:keyvalue/Get/other", json!({"key": "k"}), "no binding \"other\" of keyvalue (audit)"),
         ("wascc:graphdb/Query", json!({}), "is no capability that dhow has"),
         ("nobody/Query", json!({}), "nobody"),
-        ("wascc:messaging/Request", json!({"subject": "s", "body": [], "timeout": 1}), "request and reply"),
+        ("wascc:messaging/Request", json!({"subject": "s", "body": [], "timeout": 1}), "does not support requests"),
         ("wascc:messaging/Publish", json!({"subject": "", "replyTo": "", "body": []}), "topic is empty"),
         ("wascc:http_server/HandleRequest", json!({}), "cannot ask its HTTP server"),
         ("wascc:keyvalue/Push", json!({"key": 5}), "payload is no keyvalue.ListPushRequest"),
@@ -306,7 +306,7 @@ fn modules_of_all_times_take_messages_and_use_one_store() {
     for (name, target, expected) in [
         ("waxosuit.test", "/raw/wascap:keyvalue~Nothing", "has no operation"),
         ("waxosuit.test", "/raw/wascap:graph~Get", "is no capability"),
-        ("waxosuit.test", "/request/s", "request and reply"),
+        ("waxosuit.test", "/request/s", "does not support requests"),
         ("wascap.test", "/unknown", "is not known"),
     ] {
         let text = ask(&host, name, target);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dhow_blocks::cloud_event::{CloudEvent, is_cloud_event, is_json};
 use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::EventOf;
+use dhow_blocks::pubsub::REPLY_TO;
 use http::request::Parts;
 use serde::Deserialize;
 use serde_json::Value;
@@ -130,6 +131,12 @@ impl Message {
     /// An attribute of the envelope that has no field of its own.
     pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The subject that an answer is expected on: the broker says it, or the envelope.
+    pub(crate) fn reply_to(&self) -> Option<&str> {
+        let told = self.metadata.iter().find(|(name, _)| name.eq_ignore_ascii_case(REPLY_TO));
+        told.map(|(_, subject)| subject.as_str()).or_else(|| self.attribute("replyto"))
     }
 
     /// For `dhow:runtime/topic-handler`.

@@ -1,9 +1,10 @@
 //! `wasi:messaging@0.2.0-draft`.
 
-use super::{DEFAULT_PUBSUB, NO_REPLIES, publish};
+use super::{DEFAULT_PUBSUB, publish, request};
 use crate::store::GuestState;
 use dhow_blocks::error::BlockError;
-use dhow_blocks::events::Metadata;
+use dhow_blocks::events::{Metadata, value};
+use dhow_blocks::pubsub::REPLY_TO;
 use dhow_blocks::scope::{Event, PublishError, Scope, ScopeError};
 use dhow_blocks::trace::TraceContext;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
@@ -49,9 +50,13 @@ pub struct Message {
     pub(crate) metadata: Option<Metadata>,
 }
 
-/// Nothing can be requested, so nothing is kept.
+/// How long to wait, and for how many answers.
+#[derive(Debug, Default)]
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
-pub struct RequestOptions;
+pub struct RequestOptions {
+    timeout_ms: Option<u32>,
+    expected: Option<u32>,
+}
 
 /// Counts the bytes of a guest's messages, which are in the host's memory.
 #[derive(Debug, Default)]
@@ -256,33 +261,67 @@ impl producer::Host for Messaging<'_> {
 impl request_reply::Host for Messaging<'_> {
     async fn request(
         &mut self,
-        _: Resource<Client>,
-        _: String,
-        _: Resource<Message>,
+        client: Resource<Client>,
+        topic: String,
+        message: Resource<Message>,
         options: Option<Resource<RequestOptions>>,
     ) -> Result<Vec<Resource<Message>>, Error> {
-        if let Some(options) = options {
-            self.table.delete(options)?;
+        let options = match options {
+            Some(options) => self.table.delete(options)?,
+            None => RequestOptions::default(),
+        };
+        if options.expected.is_some_and(|expected| expected > 1) {
+            let reason = "one answer can be waited for, not several".to_owned();
+            return Err(types::Error::Other(reason).into());
         }
-        Err(types::Error::Other(NO_REPLIES.to_owned()).into())
+        let client = self.table.get(&client)?;
+        if !client.connected {
+            return Err(types::Error::Connection("the client is disconnected".to_owned()).into());
+        }
+        let data = self.table.get(&message)?.data.clone();
+        let limit = options.timeout_ms.map(u64::from);
+        let answer = request(self.scope, &client.pubsub, &topic, data, limit).await?;
+        let answer = Message {
+            topic: Some(answer.topic),
+            content_type: answer.content_type,
+            data: answer.data.into(),
+            metadata: Some(answer.metadata).filter(|metadata| !metadata.is_empty()),
+        };
+        Ok(vec![self.open_message(answer)?])
     }
 
-    async fn reply(&mut self, _: Resource<Message>, message: Resource<Message>) -> Result<(), Error> {
-        self.take(message)?;
-        Err(types::Error::Other(NO_REPLIES.to_owned()).into())
+    async fn reply(&mut self, asked: Resource<Message>, message: Resource<Message>) -> Result<(), Error> {
+        let Message { content_type, data, metadata, .. } = self.take(message)?;
+        let asked = self.table.get(&asked)?.metadata.as_ref();
+        let told = |name| asked.and_then(|metadata| value(metadata, name)).map(str::to_owned);
+        let topic = told(REPLY_TO).or_else(|| told("cloudevent.replyto"));
+        let Some(topic) = topic else {
+            return Err(types::Error::Other("nobody expects an answer to this message".to_owned()).into());
+        };
+        let pubsub = told("pubsubName").unwrap_or_else(|| DEFAULT_PUBSUB.to_owned());
+        let mut metadata = metadata.unwrap_or_default();
+        metadata.insert("rawPayload".to_owned(), "true".to_owned());
+        let event = Event { data: data.into(), content_type, metadata };
+        Ok(publish(self.scope, self.trace, &pubsub, &topic, event).await?)
     }
 }
 
 impl request_reply::HostRequestOptions for Messaging<'_> {
     async fn new(&mut self) -> wasmtime::Result<Resource<RequestOptions>> {
-        Ok(self.table.push(RequestOptions)?)
+        Ok(self.table.push(RequestOptions::default())?)
     }
 
-    async fn set_timeout_ms(&mut self, _: Resource<RequestOptions>, _: u32) -> wasmtime::Result<()> {
+    async fn set_timeout_ms(&mut self, options: Resource<RequestOptions>, limit: u32) -> wasmtime::Result<()> {
+        self.table.get_mut(&options)?.timeout_ms = Some(limit);
         Ok(())
     }
 
-    async fn set_expected_replies(&mut self, _: Resource<RequestOptions>, _: u32) -> wasmtime::Result<()> {
+    async fn set_expected_replies(
+        &mut self,
+        options: Resource<RequestOptions>,
+        count: u32,
+    ) -> wasmtime::Result<()> {
+        self.table.get_mut(&options)?.expected = Some(count);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! `wasmcloud:messaging@0.2.0`. A subject is a topic of the component `pubsub`: the interface names no broker.
 
-use super::{DEFAULT_PUBSUB, NO_REPLIES, publish};
+use super::{DEFAULT_PUBSUB, publish, request};
 use crate::store::GuestState;
+use dhow_blocks::events::{Metadata, value};
+use dhow_blocks::pubsub::REPLY_TO;
 use dhow_blocks::scope::{Event, Scope};
 use dhow_blocks::trace::TraceContext;
 use wasmtime::component::{HasData, Linker};
@@ -34,6 +36,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     consumer::add_to_linker::<_, HasMessaging>(linker, view)
 }
 
+/// Metadata of a message without an envelope.
+fn bare(reply_to: Option<String>) -> Metadata {
+    let raw = ("rawPayload".to_owned(), "true".to_owned());
+    let reply_to = reply_to.map(|reply_to| (REPLY_TO.to_owned(), reply_to));
+    std::iter::once(raw).chain(reply_to).collect()
+}
+
 impl HasData for HasMessaging {
     type Data<'a> = Messaging<'a>;
 }
@@ -43,19 +52,27 @@ impl types::Host for Messaging<'_> {}
 impl consumer::Host for Messaging<'_> {
     async fn request(
         &mut self,
-        _: String,
-        _: Vec<u8>,
-        _: u32,
+        subject: String,
+        body: Vec<u8>,
+        timeout_ms: u32,
     ) -> wasmtime::Result<Result<BrokerMessage, String>> {
-        Ok(Err(NO_REPLIES.to_owned()))
+        let answer = request(self.scope, DEFAULT_PUBSUB, &subject, body, Some(timeout_ms.into())).await;
+        let answer = answer.map(|answer| BrokerMessage {
+            reply_to: value(&answer.metadata, REPLY_TO).map(str::to_owned),
+            subject: answer.topic,
+            body: answer.data.into(),
+        });
+        Ok(answer.map_err(|error| error.to_string()))
     }
 
     async fn publish(&mut self, message: BrokerMessage) -> wasmtime::Result<Result<(), String>> {
-        if message.reply_to.is_some() {
-            return Ok(Err(NO_REPLIES.to_owned()));
-        }
         // The interface says nothing of a body's media type; the envelope holds text as text, and bytes as bytes.
-        let event = Event { data: message.body.into(), ..Event::default() };
+        let metadata = match message.reply_to {
+            None => Metadata::default(),
+            // Whoever answers knows of no envelopes, nor do those who asked.
+            Some(reply_to) => bare(Some(reply_to)),
+        };
+        let event = Event { data: message.body.into(), metadata, ..Event::default() };
         let published = publish(self.scope, self.trace, DEFAULT_PUBSUB, &message.subject, event).await;
         Ok(published.map_err(|error| error.to_string()))
     }

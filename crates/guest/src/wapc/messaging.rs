@@ -7,12 +7,13 @@ use super::Room;
 use super::bindings::{DEFAULT, Target};
 use super::format::{Answer, Format};
 use super::operations::Asked;
-use super::payloads::{BrokerMessage, DeliverMessage, PublishMessage};
+use super::payloads::{BrokerMessage, DeliverMessage, PublishMessage, RequestMessage};
 use crate::events::message::Message;
-use crate::messaging::{DEFAULT_PUBSUB, NO_REPLIES, publish};
+use crate::messaging::{DEFAULT_PUBSUB, publish, request};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use dhow_blocks::cloud_event;
-use dhow_blocks::events::Metadata;
+use dhow_blocks::events::{Metadata, value};
+use dhow_blocks::pubsub;
 use dhow_blocks::scope::{Event, is_true};
 use dhow_blocks::trace::TraceContext;
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub(super) async fn perform(
 ) -> Result<Answer, String> {
     match asked.operation.as_str() {
         "Publish" => {}
-        "Request" => return Err(NO_REPLIES.to_owned()),
+        "Request" => return ask(room, asked, payload).await,
         _ => return Err(asked.unknown(&OPERATIONS)),
     }
     let BrokerMessage { subject, reply_to, body } = match asked.format {
@@ -50,6 +51,9 @@ pub(super) async fn perform(
     let kind = content_type(&body);
     let (data, kind) = if is_raw(&target) {
         metadata.insert("rawPayload".to_owned(), "true".to_owned());
+        if !reply_to.is_empty() {
+            metadata.insert(pubsub::REPLY_TO.to_owned(), reply_to);
+        }
         (body, kind)
     } else if reply_to.is_empty() {
         (body, kind)
@@ -59,6 +63,24 @@ pub(super) async fn perform(
     let event = Event { content_type: Some(kind.to_owned()), data: data.into(), metadata };
     publish(scope, trace, target.component, &subject, event).await.map_err(|error| error.to_string())?;
     Ok(Answer::default())
+}
+
+/// Bytes go as they are: whoever answers requests knows no envelope.
+async fn ask(room: &Room, asked: &Asked, payload: &[u8]) -> Result<Answer, String> {
+    let RequestMessage { subject, body, timeout_ms } = asked.format.read(payload)?;
+    let target = room.bindings.find("messaging", &asked.binding, || Some(DEFAULT_PUBSUB))?;
+    let limit = u64::try_from(timeout_ms).ok();
+    let answer = request(&room.setup.scope, target.component, &subject, body, limit).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    // Interfaces of wasmCloud's time have the answer as a message, those before as its bytes.
+    match asked.namespace.starts_with("wasmcloud:") {
+        true => asked.answer(&BrokerMessage {
+            reply_to: value(&answer.metadata, pubsub::REPLY_TO).unwrap_or_default().to_owned(),
+            subject: answer.topic,
+            body: answer.data.into(),
+        }),
+        false => Ok(Answer { name: "", bytes: answer.data.into() }),
+    }
 }
 
 /// What a module subscribes to, as Dapr's apps answer.
@@ -96,7 +118,7 @@ pub(super) fn subscriptions(room: &Room) -> Value {
 
 /// A message as the module takes it.
 pub(super) fn payload(format: Format, message: Message) -> Result<Vec<u8>, String> {
-    let reply_to = message.attribute(REPLY_TO).unwrap_or_default().to_owned();
+    let reply_to = message.reply_to().unwrap_or_default().to_owned();
     let message = BrokerMessage { subject: message.topic, reply_to, body: message.data.into() };
     match format {
         Format::MessagePack => format.write(&message),

@@ -169,6 +169,16 @@ payloads! {
         #[serde(with = "octets")]
         pub(crate) body: Vec<u8>,
     }
+    "messaging.RequestMessage" RequestMessage {
+        #[prost(string, tag = "1")]
+        pub(crate) subject: String,
+        #[prost(bytes = "vec", tag = "2")]
+        #[serde(with = "octets")]
+        pub(crate) body: Vec<u8>,
+        #[prost(int64, tag = "3")]
+        #[serde(alias = "timeout")]
+        pub(crate) timeout_ms: i64,
+    }
     /// What protobuf has around a message that goes.
     "messaging.PublishMessage" PublishMessage {
         #[prost(message, optional, tag = "2")]

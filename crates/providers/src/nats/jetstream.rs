@@ -5,7 +5,7 @@
 //! without a limit, in files (`memoryStorage`: in memory), with `replicas` copies.
 
 use super::consumer::{self, Start};
-use super::{Connection, REQUEST_TIMEOUT, as_name, late};
+use super::{Connection, REQUEST_TIMEOUT, as_name, is_header, late};
 use crate::deliveries::PARALLEL;
 use crate::metadata::ComponentSpec;
 use crate::registry::{Open, OpenError, Provider};
@@ -360,11 +360,6 @@ fn cloud_event_id(data: &[u8]) -> Option<String> {
     }
     let event: Event = serde_json::from_slice(data).ok()?;
     (!event.specversion.is_empty() && !event.id.is_empty()).then_some(event.id)
-}
-
-/// Whether a text can be a header's value: NATS keeps headers as lines.
-fn is_header(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 1024 && !text.contains(['\r', '\n'])
 }
 
 fn invalid_topic(topic: &str) -> BlockError {

@@ -3,7 +3,7 @@
 //! | capability | becomes |
 //! |---|---|
 //! | `keyvalue`, `eventstreams` | the embedded store; with a `URL` a component `state.redis` |
-//! | `messaging` | the embedded broker; with a `URL` a component `pubsub.jetstream` whose messages have no envelope |
+//! | `messaging` | the embedded broker; with a `URL` a component `pubsub.nats` whose messages have no envelope |
 //! | `blobstore` | with a `ROOT` a component `blob.local`, else `blob.s3` |
 //! | `http_server` | with a `PORT` a port of the actor's own |
 //! | `http_client` | requests to all hosts |
@@ -206,7 +206,7 @@ impl Plan {
                         .into_iter()
                         .filter_map(|(field, name)| Some((field, value(name)?.to_owned())));
                     let url = if url.contains("://") { url.to_owned() } else { format!("nats://{url}") };
-                    add("pubsub.jetstream", [("natsURL", url)].into_iter().chain(optional).collect());
+                    add("pubsub.nats", [("natsURL", url)].into_iter().chain(optional).collect());
                     own.values.entry("RAW".to_owned()).or_insert_with(|| "true".to_owned());
                 }
             }

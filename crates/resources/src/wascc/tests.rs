@@ -82,7 +82,7 @@ fn a_manifest_of_old_becomes_apps_components_and_ports() {
     );
     let kinds: Vec<&str> =
         plan.components.iter().map(|component| component.component_type.as_str()).collect();
-    assert_eq!(kinds, ["state.redis", "pubsub.jetstream", "blob.local"]);
+    assert_eq!(kinds, ["state.redis", "pubsub.nats", "blob.local"]);
 }
 
 #[test]
