@@ -3,6 +3,7 @@
 use crate::state::component;
 use crate::support::{Host, Setting, eventually, guest};
 use serde_json::{Value, json};
+use std::io::{BufRead as _, Write as _};
 
 const ACTORS: &str = r#"
     [apps.actor]
@@ -346,7 +347,7 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
         [apps.actor]
         module = `wapc-actor`
         routes = ["/"]
-        grants = { state = ["redis"], publish = ["nats"], subscribe = ["nats"] }
+        grants = { state = ["redis"], publish = ["nats", "core"], subscribe = ["nats", "core"] }
         [[apps.actor.bindings]]
         capability = "keyvalue"
         component = "redis"
@@ -354,6 +355,11 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
         capability = "messaging"
         component = "nats"
         values = { SUBSCRIPTION = "orders" }
+        [[apps.actor.bindings]]
+        capability = "messaging"
+        name = "core"
+        component = "core"
+        values = { SUBSCRIPTION = "asked", RAW = "true" }
         "#,
     );
     let store = component("redis", "state.redis", &[("redisHost", &redis.address()), ("keyPrefix", "none")]);
@@ -361,6 +367,8 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
     let url = format!("nats://{}", nats.address());
     let broker = component("nats", "pubsub.jetstream", &[("natsURL", &url)]);
     setting.file("resources/nats.yaml", broker.as_bytes());
+    let broker = component("core", "pubsub.nats", &[("natsURL", &url)]);
+    setting.file("resources/core.yaml", broker.as_bytes());
     let host = setting.up(&[]);
     let kv =
         |operation: &str, payload: Value| call(&host, &format!("wasmcloud:keyvalue/{operation}"), &payload);
@@ -391,7 +399,59 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
         let found = kv("Range", json!({"key": "messages", "start": 0, "stop": 0}));
         (found["values"] == json!(["orders hi"])).then_some(())
     });
+    // A program that knows nothing of dhow asks and is asked.
+    let mut client = NatsClient::connect(nats.address());
+    client.say("SUB time 1\r\n");
+    let asked = std::thread::spawn(move || {
+        let (reply_to, question) = client.message();
+        assert_eq!(question, "when?");
+        client.say(&format!("PUB {reply_to} 3\r\nnow\r\nPUB asked answers 2\r\nho\r\n"));
+    });
+    let answer = eventually("an answer", || {
+        let question = json!({"subject": "time", "body": b"when?", "timeout": 5000});
+        let answer = call(&host, "wasmcloud:messaging/Request/core", &question);
+        answer["body"].is_array().then_some(answer)
+    });
+    assert_eq!(answer["body"], json!(b"now"), "{answer}");
+    asked.join().unwrap();
+    eventually("what was published", || {
+        let found = kv("Range", json!({"key": "messages", "start": 0, "stop": 0}));
+        (found["values"] == json!(["asked ho"])).then_some(())
+    });
     host.stop();
+}
+
+/// A client of NATS, as its protocol goes (<https://docs.nats.io/reference/reference-protocols/nats-protocol>).
+struct NatsClient(std::io::BufReader<std::net::TcpStream>);
+
+impl NatsClient {
+    fn connect(address: impl std::net::ToSocketAddrs) -> NatsClient {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        let mut client = NatsClient(std::io::BufReader::new(stream));
+        client.say("CONNECT {\"verbose\":false}\r\nPING\r\n");
+        while client.line() != "PONG" {}
+        client
+    }
+
+    fn say(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.0.read_line(&mut line).unwrap() > 0, "the server went away");
+        line.trim_end().to_owned()
+    }
+
+    /// The next message with a subject for its answer: that, and the text.
+    fn message(&mut self) -> (String, String) {
+        loop {
+            let line = self.line();
+            if let ["MSG", _, _, reply_to, _] = line.split(' ').collect::<Vec<_>>()[..] {
+                return (reply_to.to_owned(), self.line());
+            }
+        }
+    }
 }
 
 #[test]

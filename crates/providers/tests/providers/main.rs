@@ -9,7 +9,7 @@
 //! | [`lock_conformance`] | Every embedded lock store keeps every promise of the lock block |
 //! | [`mqtt`] | `pubsub.mqtt3` and `bindings.mqtt3` against a real broker |
 //! | [`mysql`] | MySQL's components against a real server (MariaDB), which one test starts once: starting takes seconds |
-//! | [`nats`] | `pubsub.jetstream` and `bindings.nats` against a real server |
+//! | [`nats`] | `pubsub.jetstream`, `pubsub.nats` and `bindings.nats` against a real server |
 //! | [`operator_files`] | Secrets and configuration that an operator keeps in files or in the environment |
 //! | [`postgresql`] | PostgreSQL's components against a real server, which one test starts once: starting takes seconds |
 //! | [`pubsub_conformance`] | Every embedded broker keeps every promise of the pub/sub block |

@@ -1,10 +1,11 @@
-//! `pubsub.jetstream` and `bindings.nats` against a real server.
+//! `pubsub.jetstream`, `pubsub.nats` and `bindings.nats` against a real server.
 
 use crate::brokers::{
-    self, Broker, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
+    self, Broker, SOON, next, outgoing, request, shows_events, shows_messages, subscribed, subscription, text,
 };
 use dhow_blocks::error::BlockError;
-use dhow_blocks::pubsub::PubSub;
+use dhow_blocks::events::Metadata;
+use dhow_blocks::pubsub::{Outgoing, PubSub, REPLY_TO};
 use dhow_providers::registry::OpenError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ async fn nats() {
     let mut server = tokio::task::block_in_place(dhow_servers::nats).unwrap();
     let url = format!("nats://{}", server.address());
     let broker = Broker { component_type: "pubsub.jetstream", metadata: vec![("natsURL", url.clone())] };
+    let core = Broker { component_type: "pubsub.nats", metadata: vec![("natsURL", url.clone())] };
     let binding = Broker { component_type: "bindings.nats", metadata: vec![("natsURL", url)] };
 
     brokers::suite(&broker).await;
@@ -24,6 +26,8 @@ async fn nats() {
     a_late_consumer_reads_from_where_it_is_told(&broker).await;
     mistakes_are_named(&broker).await;
     messages_requests_and_events(&binding).await;
+    answers_come_back(&core).await;
+    groups_share_what_they_hear(&core).await;
     brokers::outage(&broker, &mut server, dhow_servers::Process::kill).await;
 }
 
@@ -54,6 +58,53 @@ async fn a_user_who_may_not_ask_for_answers_publishes_without_delay() {
     running.stop().await;
     reader.close().await;
     writer.close().await;
+}
+
+/// One who hears is asked, and answers by publishing to the subject that came with the message.
+async fn answers_come_back(broker: &Broker) {
+    let pubsub = broker.pubsub(&[]).await;
+    let (handler, mut seen) = shows_messages();
+    let running = subscribed(&pubsub, "ask.*", "one", &handler).await;
+    let asking = Arc::clone(&pubsub);
+    let asked = tokio::spawn(async move {
+        let question = Outgoing { content_type: Some("text/plain".to_owned()), ..outgoing("ask.time", "when?") };
+        asking.request(question, SOON).await
+    });
+    let question = next(&mut seen).await;
+    assert_eq!((question.topic.as_str(), &question.data[..]), ("ask.time", &b"when?"[..]));
+    assert_eq!(question.content_type.as_deref(), Some("text/plain"));
+    pubsub.publish(outgoing(&question.metadata[REPLY_TO], "now")).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap().data, "now");
+    // Whom a message without a request is to be answered to.
+    let metadata = Metadata::from([(REPLY_TO.to_owned(), "answers".to_owned())]);
+    pubsub.publish(Outgoing { metadata, ..outgoing("ask.later", 1) }).await.unwrap();
+    assert_eq!(next(&mut seen).await.metadata[REPLY_TO], "answers");
+    for (topic, expected) in [("nobody", "nobody answers requests"), ("ask.silence", "nobody answered")] {
+        let error = pubsub.request(outgoing(topic, 1), Duration::from_millis(300)).await.unwrap_err();
+        assert!(matches!(error, BlockError::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains(expected), "{topic}: {error}");
+    }
+    running.stop().await;
+    pubsub.close().await;
+    let error = pubsub.request(outgoing("ask.time", 1), SOON).await.unwrap_err();
+    assert!(matches!(error, BlockError::Unavailable { .. }), "{error:?}");
+}
+
+async fn groups_share_what_they_hear(broker: &Broker) {
+    let pubsub = broker.pubsub(&[]).await;
+    let (handler, mut seen) = shows_messages();
+    let mut running = Vec::new();
+    for consumer in ["one", "one", "two"] {
+        running.push(subscribed(&pubsub, "shared", consumer, &handler).await);
+    }
+    pubsub.publish(outgoing("shared", "a")).await.unwrap();
+    pubsub.publish(outgoing("other", "b")).await.unwrap();
+    assert_eq!((text(&mut seen).await, text(&mut seen).await), ("a".to_owned(), "a".to_owned()));
+    for running in running {
+        running.stop().await;
+    }
+    assert!(seen.try_recv().is_err(), "each group hears a message once");
+    pubsub.close().await;
 }
 
 async fn wildcards(broker: &Broker) {
