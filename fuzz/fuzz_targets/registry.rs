@@ -68,7 +68,8 @@ async fn ask(line: &[u8], upload: &mut String) {
     }
     let sent: Body = Full::new(Bytes::copy_from_slice(body)).map_err(|never| match never {}).boxed_unsync();
     let Ok(request) = request.body(sent) else { return };
-    let is_blob = method == "GET" && target.contains("/blobs/sha256:") && range.is_empty();
+    let path = request.uri().path();
+    let is_blob = method == "GET" && path.starts_with("/v2/") && path.contains("/blobs/sha256:") && range.is_empty();
     let answer = WORLD.face.answer(request).await;
     assert!(answer.status().as_u16() < 500, "{method} {target}: {}", answer.status());
     if answer.status() == 202

@@ -101,6 +101,13 @@ fn sections(wasm: &[u8]) -> Result<Vec<Part>, SectionError> {
         {
             before = range.end;
         }
+        // The parser takes the end of the file for that of a nested module, too: what is added behind would be in it.
+        if let Some((_, range)) = payload.as_section()
+            && range.end > wasm.len()
+        {
+            let reason = "a section goes beyond the end of the file".to_owned();
+            return Err(SectionError::Damaged { offset: range.start, reason });
+        }
         if let (0, Some((_, range))) = (depth, payload.as_section()) {
             let (name, content) = match &payload {
                 Payload::CustomSection(section) => (Some(section.name().to_owned()), section.data_offset()),
@@ -239,6 +246,10 @@ mod tests {
                 assert!(matches!(error, SectionError::Damaged { .. }), "{length}: {error}");
             }
         }
+        // The parser takes this for whole: the file ends where a section of the module inside does.
+        let mut open = vec![0, b'a', b's', b'm', 13, 0, 1, 0, 1, 0x7f];
+        open.extend(module());
+        assert!(matches!(token(&open), Err(SectionError::Damaged { .. })));
         for seed in 0..2000_u32 {
             let mut bytes = whole.clone();
             let place = (seed.wrapping_mul(2_654_435_761) >> 7) as usize % bytes.len();
