@@ -63,6 +63,27 @@ fn a_module_made_with_the_sdk_answers() {
 }
 
 #[test]
+fn a_module_calls_a_grpc_server() {
+    let outside = Setting::new();
+    let script = "echo $DAPR_GRPC_PORT > port.new; mv port.new port; exec sleep 1000";
+    let mut server = outside.sidecar("shop", None, &["--", "sh", "-c", script]);
+    let port = eventually("the program", || std::fs::read_to_string(outside.path().join("port")).ok());
+    let granted = SDK.replace("grants = {", "grants = { http = [\"127.0.0.1\"],");
+    let host = Setting::with_manifest(&granted).up(&[]);
+    let call = |method: &str| {
+        host.get(&format!("/grpc?127.0.0.1:{}&dapr.proto.runtime.v1.Dapr&{method}", port.trim())).text()
+    };
+    for _ in 0..2 {
+        let answer = call("GetMetadata");
+        assert!(answer.starts_with("grpc 0 ") && answer.contains("shop"), "{answer}");
+        // UNIMPLEMENTED
+        assert!(call("Nothing").starts_with("grpc 12"), "{}", call("Nothing"));
+    }
+    host.stop();
+    server.stop();
+}
+
+#[test]
 fn a_module_without_a_system_answers() {
     let host = Setting::new().serve(&guest("proxy-core"), &[]);
     let answer = host.get("/some/path");

@@ -154,14 +154,14 @@ impl Stream {
             "/call" => return self.call(&query, "elsewhere.example", "/headers"),
             "/runtime" => return self.call("", "localhost:3500", "/v1.0/healthz"),
             "/grpc" => {
-                let call = self.dispatch_grpc_call(
-                    &query,
-                    "a.Service",
-                    "Say",
-                    vec![],
-                    Some(b"hi"),
-                    Duration::from_secs(5),
-                );
+                // UPSTREAM, or UPSTREAM&SERVICE&METHOD with an empty message.
+                let mut parts = query.split('&');
+                let mut part = |otherwise| parts.next().unwrap_or(otherwise).to_owned();
+                let (upstream, service, method) = (part(""), part("a.Service"), part("Say"));
+                let message: &[u8] = if service == "a.Service" { b"hi" } else { b"" };
+                let limit = Duration::from_secs(5);
+                let call =
+                    self.dispatch_grpc_call(&upstream, &service, &method, vec![], Some(message), limit);
                 match call {
                     Ok(_) => return Action::Pause,
                     Err(status) => self.answer(&format!("refused {status:?}")),
