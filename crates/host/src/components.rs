@@ -6,6 +6,7 @@
 
 use crate::metrics::Metrics;
 use crate::resiliency::Resiliency;
+use crate::sandboxed::{self, Sandbox};
 use arc_swap::ArcSwap;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
@@ -46,6 +47,8 @@ pub struct Components {
     configuration: Configuration,
     /// What every app has without any resource, as far as no component takes the name.
     embedded: Vec<(ComponentInfo, Opened)>,
+    /// Runs the components that are modules.
+    sandbox: Sandbox,
     jobs: Option<Arc<dyn Jobs>>,
     /// What is open, by the component as it looks once its templates are filled in.
     open: Mutex<HashMap<ComponentKey, Arc<OnceCell<Opened>>>>,
@@ -105,6 +108,7 @@ impl Components {
             subscriptions: resources.subscriptions,
             http_endpoints: resources.http_endpoints,
             embedded: registry::embedded(data_dir),
+            sandbox: Sandbox::default(),
             jobs: registry::embedded_jobs(data_dir),
             open: Mutex::new(HashMap::new()),
             failures: Mutex::new(BTreeMap::new()),
@@ -254,6 +258,11 @@ impl Components {
         mine.map(|(name, reason)| (name.clone(), reason.clone())).collect()
     }
 
+    /// What runs components that are modules.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     /// The host's jobs.
     pub fn jobs(&self) -> Option<&Arc<dyn Jobs>> {
         self.jobs.as_ref()
@@ -300,6 +309,9 @@ impl Components {
         let context = OpenContext { data_dir: self.data_dir.clone() };
         let limit = component.init_timeout.filter(|limit| !limit.is_zero()).unwrap_or(INIT_TIMEOUT);
         let opened = cell.get_or_try_init(|| async {
+            if sandboxed::is_module(&spec.component_type) {
+                return self.sandbox.open(spec, limit, &self.namespace).await;
+            }
             match tokio::time::timeout(limit, registry::open(spec, context)).await {
                 Ok(opened) => opened.map_err(|error| error.to_string()),
                 Err(_) => Err(format!(
