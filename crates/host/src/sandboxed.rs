@@ -13,6 +13,7 @@ mod options;
 
 use crate::app::Shared;
 use crate::audit::Auditor;
+use crate::metrics::Metrics;
 use crate::module::Module;
 use crate::trust::{Applicant, Permit, Trust};
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use dhow_blocks::scope::{Audit, Providers, Scope};
 use dhow_guest::provider::{self, Place, Provider};
 use dhow_guest::{HttpClient, Output, Setup};
 use dhow_providers::registry::{ComponentSpec, Opened};
-use options::Options;
+pub(crate) use options::Options;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -52,7 +53,7 @@ pub(crate) struct Runtime {
 
 /// A component that is open.
 struct Running {
-    /// What it is called in logs, metrics and policies: no app can be called so.
+    /// See [`id`].
     id: String,
     permit: Permit,
 }
@@ -62,6 +63,11 @@ pub(crate) fn is_module(component_type: &str) -> bool {
     component_type.split_once('.').is_some_and(|(block, kind)| {
         kind.eq_ignore_ascii_case(MODULE) && BLOCKS.iter().any(|known| known.eq_ignore_ascii_case(block))
     })
+}
+
+/// What a component is called in logs, metrics and policies, and before its keys: no app can be called so.
+pub(crate) fn id(component: &str) -> String {
+    format!("component/{component}")
 }
 
 // === impl Sandbox ===
@@ -77,24 +83,18 @@ impl Sandbox {
         let _ = self.access.set(access);
     }
 
-    /// Fetches, verifies, compiles and starts the module. Of that only the start has to end within `limit`: a large
-    /// module takes long to come and to compile.
+    /// What counts what modules do; none before there is a host.
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+        self.runtime.get().map(|runtime| &runtime.shared.metrics)
+    }
+
+    /// Fetches, verifies, compiles and starts the module; `components` are those that it may be granted. Only the start
+    /// has to end within `limit`: a large module takes long to come and to compile.
     pub(crate) async fn open(
         &self,
         spec: ComponentSpec,
-        limit: Duration,
-        namespace: &str,
-    ) -> Result<Opened, String> {
-        let name = spec.name.clone();
-        self.try_open(spec, limit, namespace).await.map_err(|reason| match reason.starts_with("component ") {
-            true => reason,
-            false => format!("component {name:?}: {reason}"),
-        })
-    }
-
-    async fn try_open(
-        &self,
-        spec: ComponentSpec,
+        options: Options,
+        components: Providers,
         limit: Duration,
         namespace: &str,
     ) -> Result<Opened, String> {
@@ -104,10 +104,9 @@ impl Sandbox {
         if !matches!(spec.version.as_str(), "" | "v1") {
             return Err(format!("type {} has no version {:?}; use v1", spec.component_type, spec.version));
         }
-        let options = Options::read(&spec)?;
         let source = options.source.clone().with_access(&self.access.get().cloned().unwrap_or_default());
         let module = Arc::new(Module::read(&source).await.map_err(|error| error.to_string())?);
-        let id: Arc<str> = format!("component/{}", spec.name).into();
+        let id: Arc<str> = id(&spec.name).into();
         let applicant = Applicant {
             app_id: &id,
             module: &module,
@@ -133,7 +132,7 @@ impl Sandbox {
                 None => options.grants,
             },
             audit: Arc::clone(&denials) as _,
-            components: Providers::default(),
+            components,
             config: BTreeMap::new(),
             invoker: Arc::new(Nobody),
             updates: None,

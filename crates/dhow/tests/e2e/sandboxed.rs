@@ -155,7 +155,12 @@ fn what_is_not_granted_is_denied_and_what_cannot_be_opened_says_why() {
         (state, etcd, &[endpoint, ("grants.http", "http://127.0.0.1:1")], &denied),
         (state, etcd, &[endpoint, ("grants.htp", "*")], "did you mean http?"),
         (state, etcd, &[], "endpoint is missing"),
-        ("pubsub.wasm", "wasm-component-streams", &[("address", "127.0.0.1:6379")], "grants.connect"),
+        (
+            "pubsub.wasm",
+            "wasm-component-streams",
+            &[("address", "127.0.0.1:6379"), ("grants.connect", "127.0.0.1:1")],
+            "grants.connect",
+        ),
         ("secretstores.wasm", "wasm-component-vault", &[("file", "/etc/passwd")], "/etc/passwd"),
         (
             state,
@@ -215,7 +220,7 @@ fn a_component_that_misbehaves_fails_its_own_calls() {
         ("trap", "wasm trap"),
         ("exit", "exited with code"),
         ("loop", "did not finish within 500ms"),
-        ("recurse", "call stack exhausted"),
+        ("recurse", "wasm trap"),
         ("memory", "its memory limit"),
         ("large", "larger than a value may be"),
         ("long-error", "long long"),

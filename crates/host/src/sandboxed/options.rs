@@ -20,7 +20,7 @@ const GRANTS: &str = "grants.";
 const LIMITS: &str = "limits.";
 
 /// The kinds of grants that a component can have.
-const KINDS: [&str; 2] = ["http", "connect"];
+const KINDS: [&str; 3] = ["http", "connect", "state"];
 
 /// The limits that a component can have.
 const LIMIT_NAMES: [&str; 3] = ["memory", "timeout", "concurrency"];
@@ -32,10 +32,10 @@ const CONCURRENCY: usize = 16;
 const MAX_CONCURRENCY: usize = 256;
 
 /// What is for the host.
-pub(super) struct Options {
+pub(crate) struct Options {
     pub(super) source: Source,
     pub(super) dirs: Vec<Directory>,
-    pub(super) grants: Grants,
+    pub(crate) grants: Grants,
     pub(super) bounds: Bounds,
     pub(super) concurrency: usize,
     /// What is for the component.
@@ -46,7 +46,7 @@ pub(super) struct Options {
 
 impl Options {
     /// Errors show no value.
-    pub(super) fn read(spec: &ComponentSpec) -> Result<Options, String> {
+    pub(crate) fn read(spec: &ComponentSpec) -> Result<Options, String> {
         let Some(module) = spec.field(&[MODULE]) else {
             return Err(
                 "metadata field module must be the module: a file, an http(s) URL or oci://…".to_owned()
@@ -170,7 +170,7 @@ mod tests {
     fn mistakes_are_told_by_field() {
         for (field, value, said) in [
             ("grants.htp", "*", "did you mean http?"),
-            ("grants.state", "*", "there are http, connect"),
+            ("grants.invoke", "*", "there are http, connect, state"),
             ("grants.http", "a b", "grants.http"),
             ("limits.memry", "1", "did you mean memory?"),
             ("limits.memory", "much", "expected bytes"),
