@@ -9,7 +9,8 @@ use crate::{text, verify};
 use clap::Args;
 use dhow_artifacts::{DEFAULT_LIMIT, Source, read_module};
 use dhow_claims::token::Token;
-use dhow_engine::{Abi, Program, image};
+use dhow_engine::{Inspection, Program, image};
+use dhow_guest::provider::is_provider;
 use needs::Needs;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -48,7 +49,7 @@ pub(crate) fn execute(inspect: &Inspect) -> Result<ExitCode, Error> {
     // A URL is shown without its secrets, and then the user has to fill in the file.
     let module = if matches!(source, Source::Url(_)) { source.to_string() } else { inspect.module.clone() };
     let signed = signed(&wasm);
-    let run = how_to_run(program.inspection.abi, &module, &needs);
+    let run = how_to_run(&program.inspection, &module, &needs);
     let mut out = std::io::stdout().lock();
     if inspect.json {
         writeln!(out, "{:#}", as_json(&source, &program, &needs, &run, signed.as_ref()))?;
@@ -65,7 +66,8 @@ enum Run {
     Cannot(&'static str),
 }
 
-fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
+fn how_to_run(inspection: &Inspection, module: &str, needs: &Needs) -> Run {
+    let abi = inspection.abi;
     let flags: String = needs.grants.iter().map(|need| format!(" {}", need.flag)).collect();
     let line = format!("dhow run {module}{flags}");
     if abi.is_service() {
@@ -73,6 +75,11 @@ fn how_to_run(abi: Abi, module: &str, needs: &Needs) -> Run {
     }
     if abi.is_command() {
         return Run::Command(line);
+    }
+    if is_provider(inspection) {
+        return Run::Cannot(
+            "it provides a block to apps: name it in a component of type state.wasm, secretstores.wasm or pubsub.wasm",
+        );
     }
     Run::Cannot(
         "it exports no entry point that dhow knows: a component needs wasi:http/incoming-handler, wasi:cli/run \

@@ -22,6 +22,7 @@
 //! | `runtime` | `dhow:runtime`: every block as plain calls |
 //! | `proxy` | proxy-wasm modules, as apps and as filters; Layotto's functions |
 //! | `wapc` | waPC modules, and those of Waxosuit and waSCC before |
+//! | [`provider`] | `dhow:provider`: components that provide a block, called by the host |
 //! | `redirects` | HTTP requests of modules, behind redirects |
 //! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
@@ -48,6 +49,7 @@ mod memory;
 mod messaging;
 mod outbound;
 mod output;
+pub mod provider;
 mod proxy;
 mod redirects;
 mod run;

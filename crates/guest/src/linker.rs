@@ -7,7 +7,9 @@ use crate::failure::LoadError;
 use crate::proxy::ProxyState;
 use crate::store::GuestState;
 use crate::wapc::{self, WapcState};
-use crate::{api, config, experimental_http, keyvalue, logging, messaging, proxy, runtime, sockets};
+use crate::{
+    api, config, experimental_http, keyvalue, logging, messaging, provider, proxy, runtime, sockets,
+};
 use dhow_engine::{Abi, Engine, Flavor, Inspection, Kind};
 use std::sync::OnceLock;
 use wasmtime::component;
@@ -200,6 +202,10 @@ fn hint(import: &str) -> &'static str {
 /// Why a module of this ABI cannot be run, if so.
 pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
     let what = match (inspection.abi, inspection.kind) {
+        (Abi::Unknown, Kind::Component) if provider::is_provider(inspection) => {
+            "it is a provider of dhow:provider and no app; give it to a component of type state.wasm, secretstores.wasm \
+             or pubsub.wasm"
+        }
         (Abi::Unknown, Kind::Module) => {
             "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \
              (target wasm32-wasip1) or as a component"

@@ -55,7 +55,8 @@ impl Auditor {
         self.tell(app_id, by, ("invocation", ""), &reason);
     }
 
-    fn tell(
+    /// Counts a denial, and writes it down unless there were too many. The message is for whoever can allow it.
+    pub(crate) fn tell(
         &self,
         app_id: &str,
         by: &'static str,

@@ -6,9 +6,11 @@
 
 use crate::metrics::Metrics;
 use crate::resiliency::Resiliency;
+use crate::sandboxed::{self, Options, Sandbox};
 use arc_swap::ArcSwap;
 use dhow_blocks::binding::Binding;
 use dhow_blocks::events::Metadata;
+use dhow_blocks::grants::Ask;
 use dhow_blocks::jobs::Jobs;
 use dhow_blocks::scope::{
     Bound, ComponentInfo, Outbox, Providers, PubSubBinding, SecretAccess, SecretBinding, SequencerBinding,
@@ -46,6 +48,8 @@ pub struct Components {
     configuration: Configuration,
     /// What every app has without any resource, as far as no component takes the name.
     embedded: Vec<(ComponentInfo, Opened)>,
+    /// Runs the components that are modules.
+    sandbox: Sandbox,
     jobs: Option<Arc<dyn Jobs>>,
     /// What is open, by the component as it looks once its templates are filled in.
     open: Mutex<HashMap<ComponentKey, Arc<OnceCell<Opened>>>>,
@@ -105,6 +109,7 @@ impl Components {
             subscriptions: resources.subscriptions,
             http_endpoints: resources.http_endpoints,
             embedded: registry::embedded(data_dir),
+            sandbox: Sandbox::default(),
             jobs: registry::embedded_jobs(data_dir),
             open: Mutex::new(HashMap::new()),
             failures: Mutex::new(BTreeMap::new()),
@@ -254,6 +259,11 @@ impl Components {
         mine.map(|(name, reason)| (name.clone(), reason.clone())).collect()
     }
 
+    /// What runs components that are modules.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     /// The host's jobs.
     pub fn jobs(&self) -> Option<&Arc<dyn Jobs>> {
         self.jobs.as_ref()
@@ -300,6 +310,14 @@ impl Components {
         let context = OpenContext { data_dir: self.data_dir.clone() };
         let limit = component.init_timeout.filter(|limit| !limit.is_zero()).unwrap_or(INIT_TIMEOUT);
         let opened = cell.get_or_try_init(|| async {
+            if sandboxed::is_module(&spec.component_type) {
+                let opened = self.open_module(spec, limit).await;
+                // Some reasons name it already.
+                return opened.map_err(|reason| match reason.starts_with("component ") {
+                    true => reason,
+                    false => format!("component {:?}: {reason}", component.name),
+                });
+            }
             match tokio::time::timeout(limit, registry::open(spec, context)).await {
                 Ok(opened) => opened.map_err(|error| error.to_string()),
                 Err(_) => Err(format!(
@@ -309,6 +327,33 @@ impl Components {
             }
         });
         Ok((metadata, opened.await?.clone()))
+    }
+
+    /// A component that is a module, with the state stores that it is granted. They are no modules themselves, so that
+    /// there is no circle.
+    async fn open_module(&self, spec: ComponentSpec, limit: Duration) -> Result<Opened, String> {
+        let options = Options::read(&spec)?;
+        let (id, mut stores) = (sandboxed::id(&spec.name), Providers::default());
+        let metrics = self.sandbox.metrics().ok_or("nothing here runs modules; a host opens it")?;
+        let is_granted = |name: &str| options.grants.allows(Ask::State(name));
+        let declared = self.declared();
+        for component in declared.iter().filter(|component| is_granted(&component.name)) {
+            let kind = &component.component_type;
+            if kind.starts_with("state.") && !sandboxed::is_module(kind) && component.is_in_scope(&id) {
+                let (metadata, opened) = Box::pin(self.open(component, &id)).await?;
+                let view = View { components: self, app_id: &id, metrics, metadata: &metadata };
+                let info = info(component, &opened);
+                view.add(&mut stores, info, opened)?;
+            }
+        }
+        for (info, opened) in &self.embedded {
+            let is_state = matches!(opened, Opened::State(_)) && is_granted(&info.name);
+            if is_state && !declared.iter().any(|component| component.name == info.name) {
+                let view = View { components: self, app_id: &id, metrics, metadata: &[] };
+                view.add(&mut stores, info.clone(), opened.clone())?;
+            }
+        }
+        self.sandbox.open(spec, options, stores, limit, &self.namespace).await
     }
 
     /// Values of a component's metadata, with templates filled in and references resolved.

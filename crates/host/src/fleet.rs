@@ -223,6 +223,7 @@ impl Fleet {
         };
         let declared = host.components().declared().to_vec();
         let subscriptions = host.triggers().declared().to_vec();
+        host.components().sandbox().fetch_with(access.clone());
         let fleet = Arc::new_cyclic(|this| Fleet {
             this: Weak::clone(this),
             host: Arc::clone(host),

@@ -7,6 +7,7 @@ use crate::functions::group::Groups;
 use crate::log::LogBook;
 use crate::metrics::{InvocationMeter, Metrics};
 use crate::routes::Routes;
+use crate::sandboxed::Runtime;
 use crate::service::{self, Service};
 use crate::split::Split;
 use crate::tracer::{Tracer, with_environment};
@@ -126,26 +127,33 @@ impl Host {
         let tracer = Arc::new(Tracer::new(tracing, metrics.clone()));
         let access = configuration.access_control.as_ref();
         let access = access.map(|control| Access::new(control, options.components.namespace()));
+        let shared = Arc::new(Shared {
+            tracer: Arc::clone(&tracer),
+            trust: ArcSwap::default(),
+            metrics: metrics.clone(),
+            engine: options.engine,
+            cache: options.cache,
+            compiling: parking_lot::Mutex::new(()),
+            linkers: Linkers::default(),
+            vms: Vms::default(),
+            under_way: UnderWay::default(),
+        });
+        let (logs, client) = (Arc::<LogBook>::default(), Arc::<HttpClient>::default());
+        options.components.sandbox().run_in(Runtime {
+            shared: Arc::clone(&shared),
+            output: Arc::clone(&logs) as Arc<dyn Output>,
+            client: Arc::clone(&client),
+        });
         Ok(Arc::new_cyclic(|this| Host {
-            shared: Arc::new(Shared {
-                tracer: Arc::clone(&tracer),
-                trust: ArcSwap::default(),
-                metrics: metrics.clone(),
-                engine: options.engine,
-                cache: options.cache,
-                compiling: parking_lot::Mutex::new(()),
-                linkers: Linkers::default(),
-                vms: Vms::default(),
-                under_way: UnderWay::default(),
-            }),
+            shared,
             table: ArcSwap::default(),
             triggers: Triggers::new(options.components.subscriptions().to_vec()),
             components: options.components,
             metrics,
             tracer,
             access,
-            logs: Arc::default(),
-            client: Arc::default(),
+            logs,
+            client,
             runtime_api: OnceLock::new(),
             elsewhere: OnceLock::new(),
             updates: OnceLock::new(),

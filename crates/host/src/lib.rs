@@ -13,6 +13,7 @@
 //! | `health` | whether a version can serve |
 //! | [`service`] | programs that listen: started, supervised, drained |
 //! | [`components`] | from resources to open providers |
+//! | `sandboxed` | components that are modules themselves |
 //! | [`resiliency`] | from resources to the policies of targets |
 //! | [`triggers`] | what starts invocations by itself: topics, bindings, jobs |
 //! | [`trust`] | which modules run, and what policies say |
@@ -45,6 +46,7 @@ mod observed;
 pub mod prepare;
 pub mod resiliency;
 pub mod routes;
+mod sandboxed;
 pub mod service;
 pub mod split;
 pub mod tracer;

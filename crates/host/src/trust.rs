@@ -16,7 +16,6 @@ mod policies;
 pub(crate) use permit::Permit;
 pub use policies::{PerInvocation, Policies, PolicyServer};
 
-use crate::app::App;
 use crate::audit::Signer;
 use crate::host::Host;
 use crate::metrics::Metrics;
@@ -134,11 +133,31 @@ impl Trust {
         verified.await.unwrap_or_else(|panicked| Err(NotTrusted::Policy(panicked.to_string()))).map(Some)
     }
 
-    /// Decides again about an app that runs; its module is the same.
-    async fn decide_again(&self, app: &App, metrics: &Metrics) -> Result<Option<u64>, NotTrusted> {
-        let (verified, question) = app.permit.about();
+    /// Decides again about what runs, and has its permit say so. The answer is why it may not any more, if so.
+    pub(crate) async fn renew(
+        &self,
+        id: &str,
+        permit: &Permit,
+        has_module: bool,
+        metrics: &Metrics,
+    ) -> Option<NotTrusted> {
+        let decided = self.decide_again(permit, has_module, metrics).await;
+        let error = decided.map(|until| permit.renew(until)).err()?;
+        metrics.module_refused(id, error.part());
+        permit.revoke(error.to_string());
+        Some(error)
+    }
+
+    /// Decides again about what runs; its module is the same. A program outside has none.
+    async fn decide_again(
+        &self,
+        permit: &Permit,
+        has_module: bool,
+        metrics: &Metrics,
+    ) -> Result<Option<u64>, NotTrusted> {
+        let (verified, question) = permit.about();
         let until = match verified {
-            None if self.require_signed && app.module().is_some() => {
+            None if self.require_signed && has_module => {
                 return Err(NotTrusted::Token { refusal: Refusal::Unsigned, token: String::new() });
             }
             None => None,
@@ -194,13 +213,11 @@ impl Host {
         self.shared().trust.store(Arc::clone(&trust));
         // Each may wait for a policy until its deadline.
         let decided = stream::iter(self.versions()).map(async |app| {
-            let decided = trust.decide_again(&app, self.metrics()).await;
-            let Err(error) = decided.map(|until| app.permit.renew(until)) else { return None };
-            self.metrics().module_refused(&app.app_id, error.part());
-            app.permit.revoke(error.to_string());
+            let error = trust.renew(&app.app_id, &app.permit, app.module().is_some(), self.metrics()).await?;
             Some(format!("app {:?}: {error}", app.app_id))
         });
         let mut refused: Vec<String> = decided.buffer_unordered(AT_ONCE).filter_map(ready).collect().await;
+        refused.extend(self.components().sandbox().trust_in(&trust).await);
         refused.sort();
         refused
     }

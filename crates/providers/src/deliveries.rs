@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 
 /// How many handler calls of one subscription run at once where the component says `parallel`.
-pub(crate) const PARALLEL: usize = 64;
+pub const PARALLEL: usize = 64;
 
 /// A subscription that is stopped waits this long for its handler calls; later ones are abandoned, and the
 /// broker delivers their messages again.
-pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(20);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Calls of one handler. `T` is what a provider needs in order to settle the event: to acknowledge it, or
 /// to give it back.
 ///
 /// Dropping it aborts the calls.
-pub(crate) struct Deliveries<Event, T> {
+pub struct Deliveries<Event, T> {
     handler: Arc<dyn Handler<Event>>,
     limit: usize,
     calls: JoinSet<Outcome>,
@@ -29,33 +29,34 @@ pub(crate) struct Deliveries<Event, T> {
 
 impl<Event: Send + 'static, T> Deliveries<Event, T> {
     /// At most `limit` calls at once.
-    pub(crate) fn new(handler: Arc<dyn Handler<Event>>, limit: usize) -> Deliveries<Event, T> {
+    pub fn new(handler: Arc<dyn Handler<Event>>, limit: usize) -> Deliveries<Event, T> {
         Deliveries { handler, limit, calls: JoinSet::new(), held: HashMap::new() }
     }
 
     /// How many more events may be handed over now.
-    pub(crate) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.limit.saturating_sub(self.held.len())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no event is being handled.
+    pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
     /// The events that are being handled.
-    pub(crate) fn held(&self) -> impl Iterator<Item = &T> {
+    pub fn held(&self) -> impl Iterator<Item = &T> {
         self.held.values()
     }
 
     /// Calls the handler in a task of its own.
-    pub(crate) fn hand_over(&mut self, event: Event, settle: T) {
+    pub fn hand_over(&mut self, event: Event, settle: T) {
         let handler = Arc::clone(&self.handler);
         let call = self.calls.spawn(async move { handler.handle(event).await });
         self.held.insert(call.id(), settle);
     }
 
     /// Waits for the next outcome; `None` if nothing is being handled. Cancelling it loses nothing.
-    pub(crate) async fn next(&mut self) -> Option<(T, Outcome)> {
+    pub async fn next(&mut self) -> Option<(T, Outcome)> {
         let (id, outcome) = match self.calls.join_next_with_id().await? {
             Ok(ended) => ended,
             Err(panic) => {
@@ -67,7 +68,7 @@ impl<Event: Send + 'static, T> Deliveries<Event, T> {
     }
 
     /// Ends all calls; when it returns, none of them runs any more.
-    pub(crate) async fn abandon(&mut self) -> Vec<T> {
+    pub async fn abandon(&mut self) -> Vec<T> {
         self.calls.shutdown().await;
         self.held.drain().map(|(_, settle)| settle).collect()
     }

@@ -33,9 +33,9 @@
 //! | `pool` | connections to a database, each lent to one request at a time |
 //! | `tls` | TLS to a broker or a mail server |
 //! | [`task`] | a task that receives in the background |
-//! | `deliveries` | events on their way through the handler |
-//! | `backoff` | waits between attempts |
-//! | `shutdown` | the end of a provider |
+//! | [`deliveries`] | events on their way through the handler |
+//! | [`backoff`] | waits between attempts |
+//! | [`shutdown`] | the end of a provider |
 //! | [`lazy`] | a store that opens when somebody first uses it |
 //! | [`registry`] | component types and their constructors |
 //! | [`metadata`] | reading a component's metadata as Dapr does |
@@ -48,7 +48,7 @@ pub mod configuration;
 pub mod cryption;
 #[cfg(feature = "sqlite")]
 mod database;
-mod deliveries;
+pub mod deliveries;
 #[cfg(feature = "smtp")]
 pub mod email;
 mod file;
@@ -83,7 +83,7 @@ mod s3;
 pub mod schedule;
 pub mod secrets;
 pub mod sequencer;
-mod shutdown;
+pub mod shutdown;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod sql;
 pub mod state;

@@ -2,7 +2,6 @@
 
 use super::Check;
 use dhow_host::Components;
-use dhow_host::metrics::Metrics;
 use dhow_resources::error::ResourceErrors;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{HostConfig, Manifest, ModuleSource};
@@ -103,18 +102,20 @@ async fn components(resources: Resources, data_dir: &Path, app_ids: &[String]) -
         checks.push(Check::note("resources", found, "this version of dhow does not use it yet"));
     }
     let names: Vec<String> = resources.components.iter().map(|component| component.name.clone()).collect();
-    let components = Components::new(resources, data_dir);
+    let host = match crate::serve::host(Components::new(resources, data_dir), false) {
+        Ok(host) => host,
+        Err(error) => return vec![Check::missing("components", error.to_string(), "free some memory")],
+    };
+    let components = host.components();
     for component in components.unsupported() {
         let found = format!("{}:{}: {}", component.file.display(), component.line, component.component_type);
         let advice = "this version of dhow has no provider for it";
         checks.push(Check::note(format!("component {}", component.name), found, advice));
     }
     let mut failures = Vec::new();
-    if let Ok(metrics) = Metrics::new(&Default::default(), components.namespace()) {
-        for app_id in app_ids {
-            let opened = components.of_app(app_id, &metrics).await;
-            failures.extend(opened.err().map(|error| error.to_string()));
-        }
+    for app_id in app_ids {
+        let opened = components.of_app(app_id, host.metrics()).await;
+        failures.extend(opened.err().map(|error| error.to_string()));
     }
     failures.extend(components.failures().into_values());
     failures.sort();

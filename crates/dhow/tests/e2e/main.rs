@@ -20,6 +20,7 @@
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`live`] | versions: updated, tried, watched, taken back |
 //! | [`components`] | components and bindings that change while the host runs |
+//! | [`sandboxed`] | components that are modules themselves |
 //! | [`bad_files`] | modules, manifests and resources that cannot be used |
 //! | [`bad_guests`], [`bad_clients`] | everything that must not harm anybody else |
 //! | [`watching`] | metrics, health, logs |
@@ -62,6 +63,7 @@ mod proxy_wasm;
 mod reload;
 mod reuse;
 mod runtime;
+mod sandboxed;
 mod sdk;
 mod server_loss;
 mod services;

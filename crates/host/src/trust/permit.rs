@@ -67,7 +67,7 @@ impl Permit {
             && SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() >= until
     }
 
-    fn why_over(&self) -> String {
+    pub(crate) fn why_over(&self) -> String {
         if let Some(reason) = &*self.revoked.load() {
             return format!("its module is not trusted any more: {reason}");
         }
