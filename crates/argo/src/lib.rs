@@ -10,9 +10,14 @@
 //! | [`node`] | what was begun, how it stands, what came out |
 //! | [`controller`] | what happens next: a state machine without I/O |
 //! | [`artifacts`] | files and folders that go from step to step |
+//! | [`step`] | one step: a module, run with its inputs |
+//! | [`plugin`] | steps that Argo's agent asks for |
+//! | [`agent`] | steps that are found in the cluster itself |
+//! | [`kubernetes`] | a client of its API |
 //!
 //! Format: <https://argo-workflows.readthedocs.io/en/latest/fields/>, Argo 3.5 to 4.1.
 
+pub mod agent;
 pub mod artifacts;
 pub mod controller;
 pub mod convert;
@@ -20,6 +25,7 @@ pub mod definition;
 pub mod depends;
 pub mod expression;
 pub mod history;
+pub mod kubernetes;
 pub mod lint;
 pub mod manifest;
 pub mod model;

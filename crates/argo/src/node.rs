@@ -167,3 +167,12 @@ pub fn pod_name(workflow: &str, name: &str, template: &str) -> String {
     let prefix: String = format!("{workflow}-{template}").chars().take(242).collect();
     format!("{prefix}-{}", hash(name))
 }
+
+/// The same of a node whose id is known and whose name is not: both end in the same number.
+pub(crate) fn pod_of(workflow: &str, id: &str, template: &str) -> String {
+    if id == workflow {
+        return id.to_owned();
+    }
+    let prefix: String = format!("{workflow}-{template}").chars().take(242).collect();
+    format!("{prefix}-{}", id.rsplit('-').next().unwrap_or_default())
+}

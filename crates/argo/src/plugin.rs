@@ -8,7 +8,7 @@
 //! (<https://argo-workflows.readthedocs.io/en/latest/executor_plugins/>). The agent gives a call 30 seconds and calls
 //! again when it fails, so work that takes longer is answered with `Running` and asked for again.
 
-mod tasks;
+pub(crate) mod tasks;
 
 use crate::model::Template;
 use crate::step::Executor;
@@ -194,7 +194,7 @@ impl Plugin {
 }
 
 /// A field with nothing in it is none.
-fn leave_out_nothing(value: &mut Value) {
+pub(crate) fn leave_out_nothing(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, value| !value.is_null());

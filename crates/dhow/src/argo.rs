@@ -1,5 +1,6 @@
 //! `dhow argo`: workflows checked, made ready for a cluster, and their steps run beside Argo's agent.
 
+mod agent;
 mod plugin;
 
 use crate::Error;
@@ -22,6 +23,7 @@ enum Command {
     Lint(Lint),
     Convert(Convert),
     Plugin(plugin::Plugin),
+    Agent(Box<agent::Agent>),
 }
 
 /// Check workflows: every finding with file, line and field
@@ -77,6 +79,7 @@ pub(crate) fn execute(argo: Argo) -> Result<ExitCode, Error> {
         Command::Lint(lint) => lint.execute(),
         Command::Convert(convert) => convert.execute(),
         Command::Plugin(plugin) => crate::serve::runtime()?.block_on(plugin.execute()),
+        Command::Agent(agent) => crate::serve::runtime()?.block_on(agent.execute()),
     }
 }
 

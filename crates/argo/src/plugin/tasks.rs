@@ -7,13 +7,13 @@
 
 use crate::controller::{Identity, Start, duration, milliseconds};
 use crate::model::Template;
-use crate::node::{Outcome, Phase, Time, pod_name};
+use crate::node::{Outcome, Phase, Time, pod_name, pod_of};
 use crate::run::now;
 use crate::step::Executor;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const KEPT: Time = 7 * 24 * 3_600_000;
 /// Tasks under way and waiting; more are refused.
 const MAX_TASKS: usize = 10_000;
 
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It is done: the node result.
     Node(Value),
     /// It runs; ask again after this time.
@@ -44,7 +44,7 @@ pub(super) enum Answer {
     Busy(String),
 }
 
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     executor: Arc<Executor>,
     turns: Arc<Semaphore>,
     memory: Arc<Mutex<Memory>>,
@@ -61,7 +61,7 @@ struct Memory(Connection);
 // === impl Tasks ===
 
 impl Tasks {
-    pub(super) fn open(executor: Arc<Executor>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
+    pub(crate) fn open(executor: Arc<Executor>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -81,18 +81,18 @@ impl Tasks {
     }
 
     /// Ends what runs.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.running.lock().values().for_each(|task| task.handle.abort());
     }
 
     /// What becomes of a template; begins it if it is not known.
-    pub(super) async fn ask(&self, workflow: Identity, template: Template, text: &Value) -> Answer {
+    pub(crate) async fn ask(&self, workflow: Identity, template: Template, text: &Value) -> Answer {
         let mut hasher = blake3::Hasher::new();
         for part in [&workflow.uid, &workflow.namespace, &workflow.name, &text.to_string()] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         let key = hasher.finalize().to_hex().to_string();
-        let mut done = match self.find_or_begin(&key, workflow, template) {
+        let mut done = match self.find_or_begin(&key, None, workflow, template) {
             Ok(Found::Done(node)) => return self.tell(&key, node),
             Ok(Found::Running(done)) => done,
             Err(message) => return Answer::Busy(message),
@@ -109,6 +109,46 @@ impl Tasks {
         }
     }
 
+    /// The end of the task with that key, begun if it is not known; `node` is the id of its node. Waits as long as it
+    /// takes; whoever no longer waits says so with [`Tasks::cancel`].
+    pub(crate) async fn finish(
+        &self,
+        key: &str,
+        node: &str,
+        workflow: Identity,
+        template: Template,
+    ) -> Result<Value, String> {
+        let mut done = match self.find_or_begin(key, Some(node), workflow, template)? {
+            Found::Done(node) => return Ok(node),
+            Found::Running(done) => done,
+        };
+        match done.wait_for(Option::is_some).await {
+            Ok(node) => Ok(node.clone().unwrap_or_default()),
+            Err(_) => Err("the step was ended".to_owned()),
+        }
+    }
+
+    /// Ends a task if it runs. When it began is remembered, for its deadline.
+    pub(crate) fn cancel(&self, key: &str) {
+        if let Some(task) = self.running.lock().remove(key) {
+            task.handle.abort();
+        }
+    }
+
+    /// Whoever asked has what came out, or wants it no more.
+    pub(crate) fn forget(&self, key: &str) {
+        if let Err(error) = self.memory.lock().forget(key) {
+            tracing::error!("the memory of steps: {error}");
+        }
+    }
+
+    /// Forgets all tasks but these.
+    pub(crate) fn keep_only(&self, keys: &HashSet<String>) {
+        if let Err(error) = self.memory.lock().keep_only(keys) {
+            tracing::error!("the memory of steps: {error}");
+        }
+    }
+
     /// A failure that was told is forgotten soon.
     fn tell(&self, key: &str, node: Value) -> Answer {
         if node.get("phase").and_then(Value::as_str) != Some(Phase::Succeeded.name())
@@ -119,7 +159,13 @@ impl Tasks {
         Answer::Node(node)
     }
 
-    fn find_or_begin(&self, key: &str, workflow: Identity, template: Template) -> Result<Found, String> {
+    fn find_or_begin(
+        &self,
+        key: &str,
+        node: Option<&str>,
+        workflow: Identity,
+        template: Template,
+    ) -> Result<Found, String> {
         let mut running = self.running.lock();
         if let Some(task) = running.get(key) {
             return Ok(Found::Running(task.done.clone()));
@@ -137,7 +183,7 @@ impl Tasks {
         let (sender, done) = watch::channel(None);
         let task = Task {
             key: key.to_owned(),
-            start: start(key, &workflow, template, began),
+            start: start(key, node, &workflow, template, began),
             executor: Arc::clone(&self.executor),
             turns: Arc::clone(&self.turns),
             memory: Arc::clone(&self.memory),
@@ -185,8 +231,17 @@ impl Task {
     }
 }
 
-fn start(key: &str, workflow: &Identity, template: Template, began: Time) -> Result<Start, String> {
-    let pod = pod_name(&workflow.name, key, &template.name);
+fn start(
+    key: &str,
+    node: Option<&str>,
+    workflow: &Identity,
+    template: Template,
+    began: Time,
+) -> Result<Start, String> {
+    let pod = match node {
+        Some(id) => pod_of(&workflow.name, id, &template.name),
+        None => pod_name(&workflow.name, key, &template.name),
+    };
     let mut deadlines = Vec::new();
     for (field, text) in [
         ("timeout", Some(&template.timeout)),
@@ -196,7 +251,8 @@ fn start(key: &str, workflow: &Identity, template: Template, began: Time) -> Res
         let limit = duration(text).map_err(|error| format!("{field}: {error}"))?;
         deadlines.push(began.saturating_add(milliseconds(limit)));
     }
-    Ok(Start { name: pod.clone(), pod, template, deadline: deadlines.into_iter().min() })
+    let name = node.map_or_else(|| pod.clone(), str::to_owned);
+    Ok(Start { name, pod, template, deadline: deadlines.into_iter().min() })
 }
 
 // === impl Memory ===
@@ -232,5 +288,18 @@ impl Memory {
             self.0.prepare_cached("UPDATE tasks SET forget = MIN(forget, ?2) WHERE key = ?1")?;
         statement.execute(params![key, now().saturating_add(FAILURE)])?;
         Ok(())
+    }
+
+    fn forget(&self, key: &str) -> rusqlite::Result<()> {
+        self.0.prepare_cached("DELETE FROM tasks WHERE key = ?1")?.execute([key])?;
+        Ok(())
+    }
+
+    fn keep_only(&self, keys: &HashSet<String>) -> rusqlite::Result<()> {
+        let known = {
+            let mut statement = self.0.prepare_cached("SELECT key FROM tasks")?;
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?
+        };
+        known.iter().filter(|key| !keys.contains(*key)).try_for_each(|key| self.forget(key))
     }
 }

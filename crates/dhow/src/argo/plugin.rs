@@ -35,12 +35,19 @@ pub(super) struct Plugin {
     /// Answer to whoever reaches the port
     #[arg(long, conflicts_with = "token_file")]
     no_token: bool,
-    /// Folder of artifacts [default: artifacts in the data folder]
-    #[arg(long, value_name = "DIR")]
-    artifacts: Option<PathBuf>,
     /// Folder of what it remembers, of logs and of files of steps under way
     #[arg(long, value_name = "DIR", default_value = ".dhow/plugin", env = "DHOW_DATA_DIR")]
     data_dir: PathBuf,
+    #[command(flatten)]
+    steps: Steps,
+}
+
+/// How steps are run, by the plugin as by the agent.
+#[derive(clap::Args)]
+pub(super) struct Steps {
+    /// Folder of artifacts [default: artifacts in the data folder]
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
     /// A module in the place of an image that templates name (repeatable)
     #[arg(long, value_name = "IMAGE=MODULE")]
     image: Vec<String>,
@@ -57,28 +64,8 @@ pub(super) struct Plugin {
 impl Plugin {
     pub(super) async fn execute(self) -> Result<ExitCode, Error> {
         let token = self.token()?;
-        let failed =
-            |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
-        std::fs::create_dir_all(&self.data_dir).map_err(|error| failed(&self.data_dir, &error))?;
-        let artifacts = self.artifacts.clone().unwrap_or_else(|| self.data_dir.join("artifacts"));
-        let repository =
-            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
-        repository.sweep();
-        let resources = crate::up::read_resources(&self.resources_path, None)?;
-        let host = crate::serve::host(Components::new(resources, &self.data_dir), false)?;
-        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-        let (engine, cache) = host.engine();
-        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
-        let executor = Executor::new(ExecutorOptions {
-            modules,
-            repository: Arc::new(repository),
-            rooms: self.data_dir.join("rooms"),
-            logs: self.data_dir.join("logs"),
-            host: Some(host),
-            runtime_api: Some(api),
-        });
-        let executor = executor.map_err(|error| failed(&self.data_dir, &error))?;
-        let plugin = Server::new(Arc::new(executor), &self.data_dir, self.parallel.into(), token)?;
+        let executor = self.steps.executor(&self.data_dir)?;
+        let plugin = Server::new(executor, &self.data_dir, self.steps.parallel(), token)?;
         let listener = TcpListener::bind(self.addr)
             .await
             .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
@@ -101,5 +88,39 @@ impl Plugin {
             "" => Err(Error::usage(format!("--token-file {file}: it is empty"))),
             token => Ok(Some(token.to_owned())),
         }
+    }
+}
+
+// === impl Steps ===
+
+impl Steps {
+    /// How many run at once.
+    pub(super) fn parallel(&self) -> usize {
+        self.parallel.into()
+    }
+
+    /// What runs them; the folder is made if it is not there.
+    pub(super) fn executor(&self, data_dir: &Path) -> Result<Arc<Executor>, Error> {
+        let failed =
+            |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
+        std::fs::create_dir_all(data_dir).map_err(|error| failed(data_dir, &error))?;
+        let artifacts = self.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts"));
+        let repository =
+            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
+        repository.sweep();
+        let resources = crate::up::read_resources(&self.resources_path, None)?;
+        let host = crate::serve::host(Components::new(resources, data_dir), false)?;
+        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
+        let (engine, cache) = host.engine();
+        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
+        let executor = Executor::new(ExecutorOptions {
+            modules,
+            repository: Arc::new(repository),
+            rooms: data_dir.join("rooms"),
+            logs: data_dir.join("logs"),
+            host: Some(host),
+            runtime_api: Some(api),
+        });
+        Ok(Arc::new(executor.map_err(|error| failed(data_dir, &error))?))
     }
 }
