@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 /// Fixed, so that a failure comes again.
 const SEED: u64 = 0x5eed_0001;
 
-#[test]
-fn a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written() {
+over_storages! {
+    a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written,
+}
+
+fn a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written(mut registry: Registry) {
     let mut state = SEED;
-    let mut registry = Registry::start();
     for round in 0..25_u64 {
         let blob = noise(1000 + round, 3 << 20);
         let (digest, tag) = (digest(&blob), format!("v{round}"));
