@@ -3,8 +3,8 @@
 //! What a turn changes is written in one transaction before anything that it started can end, so a process that is
 //! killed leaves a workflow that can go on: nodes that were under way begin anew, those that ended stay as they are.
 
-use crate::controller::{Identity, Shutdown, Status};
 use crate::artifacts::config::Choice;
+use crate::controller::{Identity, Shutdown, Status};
 use crate::definition::Objects;
 use crate::model::Outputs;
 use crate::node::{Node, Phase, Time};

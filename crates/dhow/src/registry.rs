@@ -5,6 +5,7 @@
 //! | `registry/serve.rs` | `serve`: flags, listening, background work |
 //! | `registry/bucket.rs` | a bucket of S3 as its storage |
 //! | `registry/examine.rs` | what dhow knows about modules that are pushed |
+//! | `registry/token.rs` | `token`: for programs that push or pull without a password |
 //! | `registry/user.rs` | `user`: a file of names and passwords |
 //!
 //! Only one process has a registry's folder open: where that is one that serves, the other commands ask it to do the
@@ -13,6 +14,7 @@
 mod bucket;
 mod examine;
 mod serve;
+mod token;
 mod user;
 
 use crate::error::Error;
@@ -53,6 +55,7 @@ enum Command {
     Gc(Gc),
     Scrub(Scrub),
     Reindex(Reindex),
+    Token(token::Token),
     User(user::User),
 }
 
@@ -112,6 +115,7 @@ pub(crate) fn execute(registry: RegistryCommand) -> Result<ExitCode, Error> {
         Command::Gc(gc) => gc.execute(),
         Command::Scrub(scrub) => scrub.execute(),
         Command::Reindex(reindex) => reindex.execute(),
+        Command::Token(token) => token::execute(&token),
         Command::User(user) => user::execute(&user),
     }
 }
@@ -128,7 +132,7 @@ fn work(registry: &Folder, trust: Option<&Path>, work: Work) -> Result<Outcome, 
     let examiner = Arc::new(Known::new(trust)?);
     client::runtime()?.block_on(async {
         let auth = Auth::open(folder, None, None, Anonymous::Nothing)?;
-        let storage = registry.storage.open()?;
+        let storage = registry.storage.open().await?;
         let storage = storage.as_ref().map(|(name, storage)| (name.as_str(), Arc::clone(storage)));
         match Registry::open_in(storage, Options::new(folder), auth, examiner).await {
             Ok(registry) => Ok(registry.work(work).await),

@@ -46,7 +46,8 @@ pub(crate) struct RepositoryArgs {
 impl RepositoryArgs {
     /// What they say, for a history: paths are absolute, and there are no secrets in it.
     pub(crate) fn choice(&self) -> Result<Choice, Error> {
-        let absolute = |paths: &[PathBuf]| paths.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+        let absolute =
+            |paths: &[PathBuf]| paths.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
         let bucket = self.s3_bucket.as_ref().map(|name| Bucket {
             name: name.clone(),
             endpoint: self.s3_endpoint.clone().unwrap_or_default(),

@@ -62,8 +62,9 @@ impl Account {
             "" => format!("https://s3.{region}.amazonaws.com"),
             endpoint => endpoint.to_owned(),
         };
-        let endpoint = Url::parse(&endpoint)
-            .map_err(|error| format!("the endpoint {endpoint:?} is no URL such as http://host:9000: {error}"))?;
+        let endpoint = Url::parse(&endpoint).map_err(|error| {
+            format!("the endpoint {endpoint:?} is no URL such as http://host:9000: {error}")
+        })?;
         let credentials = match options.keys {
             Some((key, secret, Some(token))) => Credentials::new_with_token(key, secret, token),
             Some((key, secret, None)) => Credentials::new(key, secret),

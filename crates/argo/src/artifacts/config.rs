@@ -143,16 +143,16 @@ impl Config {
 
     fn add(&mut self, object: &Value, file: &Path) -> Result<(), ConfigError> {
         let wrong = |what: String| ConfigError::Wrong { file: file.display().to_string(), what };
-        let text = |pointer: &str| {
-            object.pointer(pointer).map(crate::model::scalar_text).unwrap_or_default()
-        };
+        let text = |pointer: &str| object.pointer(pointer).map(crate::model::scalar_text).unwrap_or_default();
         let name = text("/metadata/name");
         let data = object.get("data").and_then(Value::as_object);
         match text("/kind").as_str() {
             "Secret" => self.secrets.add(&name, object).map_err(wrong),
             "ConfigMap" => {
-                if let Some(chosen) =
-                    object.pointer("/metadata/annotations").and_then(|all| all.get(DEFAULT)).and_then(Value::as_str)
+                if let Some(chosen) = object
+                    .pointer("/metadata/annotations")
+                    .and_then(|all| all.get(DEFAULT))
+                    .and_then(Value::as_str)
                 {
                     self.defaults.insert(name.clone(), chosen.to_owned());
                 }
@@ -183,7 +183,9 @@ impl Config {
                 self.controller = Some(read(value).map_err(wrong)?);
                 Ok(())
             }
-            other => Err(wrong(format!("{other:?} says nothing about artifacts; expected a ConfigMap or a Secret"))),
+            other => Err(wrong(format!(
+                "{other:?} says nothing about artifacts; expected a ConfigMap or a Secret"
+            ))),
         }
     }
 
@@ -277,7 +279,8 @@ impl Secrets {
         for (key, value) in entries("data") {
             let text: String = crate::model::scalar_text(value).split_whitespace().collect();
             let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-            let bytes = bytes.map_err(|_| format!("Secret {name:?}: data.{key} is no base64; stringData may hold text"))?;
+            let bytes = bytes
+                .map_err(|_| format!("Secret {name:?}: data.{key} is no base64; stringData may hold text"))?;
             self.entries.insert((name.to_owned(), key.clone()), bytes);
         }
         for (key, value) in entries("stringData") {

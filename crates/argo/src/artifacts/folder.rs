@@ -110,7 +110,8 @@ fn walk(folder: &Path, prefix: &str, visit: &mut Visit<'_>, depth: usize) -> Res
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().into_string();
-        let name = name.map_err(|name| ArtifactError::Unsupported(format!("the name {name:?} is no UTF-8")))?;
+        let name =
+            name.map_err(|name| ArtifactError::Unsupported(format!("the name {name:?} is no UTF-8")))?;
         let name = format!("{prefix}{name}");
         let kind = entry.file_type()?;
         if kind.is_dir() {

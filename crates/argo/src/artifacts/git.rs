@@ -56,8 +56,10 @@ pub(super) fn load(
     let path = super::archive::relative(path);
     root.create_dir(&path)?;
     let folder = root.open_dir(&path)?;
-    let home = tempfile::Builder::new().prefix(&format!("{}-git-", std::process::id())).tempdir_in(scratch)?;
-    let mut checkout = Checkout { folder: &folder, home: home.path(), options: vec![], hidden: vec![], ssh: None };
+    let home =
+        tempfile::Builder::new().prefix(&format!("{}-git-", std::process::id())).tempdir_in(scratch)?;
+    let mut checkout =
+        Checkout { folder: &folder, home: home.path(), options: vec![], hidden: vec![], ssh: None };
     checkout.authenticate(git, secrets)?;
     let depth = git.depth.filter(|depth| *depth > 0).map(|depth| format!("--depth={depth}"));
     let mut clone = vec!["clone", "--quiet", "--template=", "--origin=origin"];
@@ -130,7 +132,9 @@ impl Checkout<'_> {
 
     fn run(&self, args: &[&str]) -> Result<(), ArtifactError> {
         let mut command = Command::new("git");
-        for option in ["core.hooksPath=/dev/null", "credential.helper=", "gc.auto=0", "advice.detachedHead=false"] {
+        for option in
+            ["core.hooksPath=/dev/null", "credential.helper=", "gc.auto=0", "advice.detachedHead=false"]
+        {
             command.args(["-c", option]);
         }
         for option in &self.options {
@@ -181,7 +185,9 @@ impl Checkout<'_> {
         match status {
             Some(status) if status.success() => Ok(()),
             Some(_) => Err(said_of(args, &said)),
-            None => Err(ArtifactError::Unavailable(format!("`git {}` took longer than {DEADLINE:?}", word(args)))),
+            None => {
+                Err(ArtifactError::Unavailable(format!("`git {}` took longer than {DEADLINE:?}", word(args))))
+            }
         }
     }
 }
@@ -208,11 +214,16 @@ fn word<'a>(args: &[&'a str]) -> &'a str {
 
 /// What the program says, as an error; what the network is to blame for may be tried again.
 fn said_of(args: &[&str], said: &str) -> ArtifactError {
-    let line = said.lines().map(str::trim).filter(|line| !line.is_empty()).find(|line| {
-        line.starts_with("fatal:") || line.starts_with("error:") || line.contains("pathspec")
-    });
+    let line =
+        said.lines().map(str::trim).filter(|line| !line.is_empty()).find(|line| {
+            line.starts_with("fatal:") || line.starts_with("error:") || line.contains("pathspec")
+        });
     let line = line.or_else(|| said.lines().last()).unwrap_or("it says nothing");
-    let what = format!("`git {}`: {}", word(args), line.chars().filter(|c| !c.is_control()).take(300).collect::<String>());
+    let what = format!(
+        "`git {}`: {}",
+        word(args),
+        line.chars().filter(|c| !c.is_control()).take(300).collect::<String>()
+    );
     const NETWORK: [&str; 5] =
         ["Could not resolve host", "Connection refused", "Connection timed out", "early EOF", "hung up"];
     match NETWORK.iter().any(|sign| said.contains(sign)) {

@@ -78,7 +78,9 @@ impl Site {
             let answer = answer.map_err(|error| ArtifactError::Unavailable(format!("the token: {error}")))?;
             let token = serde_json::from_slice::<serde_json::Value>(answer.body()).ok();
             let token = token.and_then(|token| Some(token.get("access_token")?.as_str()?.to_owned()));
-            let none = || ArtifactError::Refused(format!("the token's server answers {} without one", answer.status()));
+            let none = || {
+                ArtifactError::Refused(format!("the token's server answers {} without one", answer.status()))
+            };
             let value = HeaderValue::try_from(format!("Bearer {}", token.ok_or_else(none)?));
             let mut value = value.map_err(|_| ArtifactError::Refused("the token is no header".to_owned()))?;
             value.set_sensitive(true);
@@ -139,7 +141,12 @@ fn token_request(
     }))
 }
 
-fn request(method: Method, url: &Url, headers: HeaderMap, body: Body) -> Result<Request<Body>, ArtifactError> {
+fn request(
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Request<Body>, ArtifactError> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = url
@@ -210,7 +217,8 @@ impl Store for Site {
     }
 
     fn put_folder(&self, _: &str, _: &cap_std::fs::Dir, path: &str) -> Result<(), ArtifactError> {
-        let what = format!("{path:?} is a folder, and a URL takes one file: leave out `archive: {{none: {{}}}}`");
+        let what =
+            format!("{path:?} is a folder, and a URL takes one file: leave out `archive: {{none: {{}}}}`");
         Err(ArtifactError::Unsupported(what))
     }
 

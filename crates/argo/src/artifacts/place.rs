@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// An entry of a Secret.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SecretRef {
+pub(crate) struct SecretRef {
     /// The Secret.
     pub name: String,
     /// Its entry.
@@ -25,7 +25,7 @@ pub struct SecretRef {
 /// Objects in a bucket of S3, or of a server that speaks as S3 does.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct S3 {
+pub(crate) struct S3 {
     /// `HOST:PORT`.
     pub endpoint: String,
     pub(super) bucket: String,
@@ -62,7 +62,7 @@ pub(super) struct Encryption {
 /// Objects of Alibaba Cloud, through their S3 endpoint.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Oss {
+pub(crate) struct Oss {
     pub(super) endpoint: String,
     pub(super) bucket: String,
     pub(super) access_key_secret: Option<SecretRef>,
@@ -251,11 +251,15 @@ impl Place {
 /// What is not there, and what may be taken for it.
 pub(super) fn unsupported(kind: &str) -> ArtifactError {
     let instead = match kind {
-        "gcs" => "; its buckets can be reached as `s3` with `endpoint: storage.googleapis.com` and an HMAC key",
+        "gcs" => {
+            "; its buckets can be reached as `s3` with `endpoint: storage.googleapis.com` and an HMAC key"
+        }
         "azure" => "; a server before it that speaks S3 can be reached as `s3`",
         _ => "",
     };
-    ArtifactError::Unsupported(format!("locations of kind `{kind}` are not part of this version of dhow{instead}"))
+    ArtifactError::Unsupported(format!(
+        "locations of kind `{kind}` are not part of this version of dhow{instead}"
+    ))
 }
 
 impl TryFrom<Oss> for S3 {

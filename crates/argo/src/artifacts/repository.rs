@@ -133,7 +133,8 @@ impl Repository {
         wanted: Option<&RepositoryRef>,
         bounds: Bounds,
     ) -> Result<Repository, ConfigError> {
-        let failed = |error: &dyn std::fmt::Display| ConfigError::Unknown(format!("the artifact repository: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| ConfigError::Unknown(format!("the artifact repository: {error}"));
         let mut repository = Repository::open(folder, bounds).map_err(|error| failed(&error))?;
         let config = Config::read(choice)?;
         let chosen = RepositoryRef::parse(&choice.reference);
@@ -227,7 +228,9 @@ impl Repository {
             Location::Own(kind) => {
                 if let Place::Git(place) = Place::read(kind, &artifact.location)? {
                     no_part(kind, artifact)?;
-                    self.repeated(root, path, || git::load(&place, root, path, &self.scratch, &self.secrets))?;
+                    self.repeated(root, path, || {
+                        git::load(&place, root, path, &self.scratch, &self.secrets)
+                    })?;
                     return unpack::permit(root, path, artifact);
                 }
                 let (store, key) = self.elsewhere(kind, artifact)?;
@@ -260,7 +263,11 @@ impl Repository {
             let mut folder = unpack::Folder::begin(root, path, self.bounds)?;
             let is_there = store.list(&key, &mut |name| {
                 let is_folder = name.ends_with('/');
-                let object = if is_folder { None } else { store.get(&format!("{}/{name}", key.trim_end_matches('/')))? };
+                let object = if is_folder {
+                    None
+                } else {
+                    store.get(&format!("{}/{name}", key.trim_end_matches('/')))?
+                };
                 match object {
                     Some(mut object) => folder.add(name, Some(&mut object)),
                     None if is_folder => folder.add(name, None),

@@ -36,7 +36,9 @@ impl Bucket {
     pub(super) fn open(place: &S3, secrets: &Secrets) -> Result<Bucket, ArtifactError> {
         let wrong = |what: String| ArtifactError::Unsupported(format!("bucket {:?}: {what}", place.bucket));
         if !place.role_arn.is_empty() {
-            return Err(wrong("roleARN is not part of this version of dhow; give it keys of the role".to_owned()));
+            return Err(wrong(
+                "roleARN is not part of this version of dhow; give it keys of the role".to_owned(),
+            ));
         }
         let secret = |wanted: &Option<super::place::SecretRef>| match wanted {
             Some(wanted) if !wanted.name.is_empty() => secrets.text(wanted),

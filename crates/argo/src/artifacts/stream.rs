@@ -70,7 +70,8 @@ where
     let filled = fill(&mut upload).and_then(|()| Ok(upload.end()?));
     // A body without its end fails the request.
     upload.pieces = None;
-    let answer = runtime.block_on(sent).unwrap_or_else(|error| Err(ArtifactError::Unavailable(error.to_string())));
+    let answer =
+        runtime.block_on(sent).unwrap_or_else(|error| Err(ArtifactError::Unavailable(error.to_string())));
     match filled {
         // What the server says is why nothing more could be written.
         Err(_) if upload.is_refused && answer.is_err() => answer,

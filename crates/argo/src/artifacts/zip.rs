@@ -129,7 +129,8 @@ impl Archive<'_> {
             if is_large {
                 extra.u16(1).u16(24).u64(entry.size).u64(entry.packed).u64(entry.offset);
             }
-            let short = |number: u64| if is_large { u32::MAX } else { u32::try_from(number).unwrap_or(u32::MAX) };
+            let short =
+                |number: u64| if is_large { u32::MAX } else { u32::try_from(number).unwrap_or(u32::MAX) };
             let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
             let mut header = Bytes::default();
             header.u32(CENTRAL).u16(MADE_BY).u16(45).u16(entry.flags).u16(entry.method).u16(0).u16(FIRST_DAY);
@@ -250,7 +251,8 @@ fn end(file: &File, length: u64) -> Result<(u64, u64), ArtifactError> {
     let at = (0..=tail.len().saturating_sub(22)).rev().find(|at| {
         let record = tail.get(*at..).unwrap_or_default();
         let comment = number(record, 20, 2).and_then(|comment| usize::try_from(comment).ok());
-        number(record, 0, 4) == Some(END.into()) && comment.is_some_and(|comment| record.len() == 22 + comment)
+        number(record, 0, 4) == Some(END.into())
+            && comment.is_some_and(|comment| record.len() == 22 + comment)
     });
     let none = || ArtifactError::Hostile("it is said to be a zip archive and is none".to_owned());
     let at = at.ok_or_else(none)?;
@@ -350,7 +352,9 @@ fn extract(file: &File, entry: &Entry, folder: &Dir, left: &mut Left) -> Result<
         folder.create_dir_all(parent)?;
     }
     let mut header = [0; 30];
-    At { file, position: entry.offset }.read_exact(&mut header).map_err(|_| damaged("an entry is missing"))?;
+    At { file, position: entry.offset }
+        .read_exact(&mut header)
+        .map_err(|_| damaged("an entry is missing"))?;
     if number(&header, 0, 4) != Some(LOCAL.into()) {
         return Err(damaged("an entry is not where it is said to be"));
     }
@@ -361,7 +365,8 @@ fn extract(file: &File, entry: &Entry, folder: &Dir, left: &mut Left) -> Result<
         STORED => Box::new(content),
         DEFLATE => Box::new(DeflateDecoder::new(content)),
         method => {
-            let what = format!("{name:?} is packed with method {method}; known are stored (0) and deflate (8)");
+            let what =
+                format!("{name:?} is packed with method {method}; known are stored (0) and deflate (8)");
             return Err(ArtifactError::Unsupported(what));
         }
     };
@@ -382,7 +387,9 @@ fn extract(file: &File, entry: &Entry, folder: &Dir, left: &mut Left) -> Result<
             copy(&mut content, folder, &path, mode, left)?;
         }
         _ => {
-            return Err(ArtifactError::Hostile(format!("{name:?} is neither a file nor a folder nor a link")));
+            return Err(ArtifactError::Hostile(format!(
+                "{name:?} is neither a file nor a folder nor a link"
+            )));
         }
     }
     if content.crc.sum() != entry.crc || content.size != entry.size {

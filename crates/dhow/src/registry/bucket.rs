@@ -42,6 +42,9 @@ pub(super) struct StorageArgs {
     /// Where URLs have the bucket's name [default: in the host for Amazon, else in the path]
     #[arg(long, value_name = "STYLE", value_parser = ["path", "virtual-hosted"])]
     s3_addressing_style: Option<String>,
+    /// Make the bucket if it is not there
+    #[arg(long)]
+    s3_create_bucket: bool,
 }
 
 /// Entries as objects below a prefix.
@@ -55,7 +58,7 @@ struct Bucket {
 
 impl StorageArgs {
     /// The storage and its name; none for the folder.
-    pub(super) fn open(&self) -> Result<Option<(String, Arc<dyn Storage>)>, Error> {
+    pub(super) async fn open(&self) -> Result<Option<(String, Arc<dyn Storage>)>, Error> {
         let Some(url) = &self.storage else { return Ok(None) };
         let wrong = |what: &str| Error::usage(format!("--storage {url}: {what}"));
         let place = url.strip_prefix("s3://").ok_or_else(|| wrong("expected s3://BUCKET/PREFIX"))?;
@@ -75,6 +78,9 @@ impl StorageArgs {
             ..AccountOptions::default()
         });
         let client = account.and_then(|account| S3::new(account, bucket)).map_err(|error| wrong(&error))?;
+        if self.s3_create_bucket {
+            client.create_bucket().await.map_err(|error| wrong(&error.to_string()))?;
+        }
         let name = format!("s3://{bucket}/{prefix}");
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Ok(Some((name, Arc::new(Bucket { client, prefix }))))
@@ -171,24 +177,19 @@ impl Storage for Bucket {
 
     async fn stat(&self, key: &str) -> Result<Option<Stat>, StorageError> {
         let info = found(key, self.client.head(&self.name(key)).await)?;
-        Ok(info.map(|info| Stat {
-            size: info.size,
-            modified: info.modified.unwrap_or(SystemTime::UNIX_EPOCH),
-        }))
+        Ok(info
+            .map(|info| Stat { size: info.size, modified: info.modified.unwrap_or(SystemTime::UNIX_EPOCH) }))
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Entry>, StorageError> {
         let prefix = format!("{}{folder}/", self.prefix);
-        let mut list = List {
-            prefix: prefix.clone(),
-            delimiter: "/".to_owned(),
-            limit: MAX_PAGE,
-            ..List::default()
-        };
+        let mut list =
+            List { prefix: prefix.clone(), delimiter: "/".to_owned(), limit: MAX_PAGE, ..List::default() };
         let mut entries = Vec::new();
         loop {
             let page = self.client.list(&list).await.map_err(|error| failed(folder, &error))?;
-            let name = |key: &str| key.strip_prefix(&prefix).map(|name| name.trim_end_matches('/').to_owned());
+            let name =
+                |key: &str| key.strip_prefix(&prefix).map(|name| name.trim_end_matches('/').to_owned());
             let files = page.objects.iter().map(|object| (&object.key, false));
             for (key, is_folder) in files.chain(page.prefixes.iter().map(|key| (key, true))) {
                 if let Some(name) = name(key).filter(|name| !name.is_empty()) {

@@ -169,7 +169,7 @@ impl Serve {
         let folder = &self.folder.data_dir;
         let auth = Auth::open(folder, self.users.as_deref(), self.permissions.as_deref(), anonymous)?;
         let examiner = Arc::new(Known::new(self.trust.as_deref())?);
-        let storage = self.folder.storage.open()?;
+        let storage = self.folder.storage.open().await?;
         let opened = storage.as_ref().map(|(name, storage)| (name.as_str(), Arc::clone(storage)));
         let registry = Registry::open_in(opened, options, auth, examiner).await?;
         let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());

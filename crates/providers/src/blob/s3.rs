@@ -19,7 +19,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use rusty_s3::Bucket;
-use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateBucket, CreateMultipartUpload, ListObjectsV2, S3Action};
+use rusty_s3::actions::{
+    CompleteMultipartUploadResponse, CreateBucket, CreateMultipartUpload, ListObjectsV2, S3Action,
+};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
