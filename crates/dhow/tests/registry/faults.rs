@@ -317,7 +317,7 @@ fn a_stop_lets_an_upload_finish() {
     stream.write(&blob[1 << 20..]).unwrap();
     let answer = stream.response("PUT").unwrap();
     assert_eq!(answer.status, 201, "{}", answer.text());
-    let Registry { mut host, setting } = registry;
+    let Registry { mut host, setting, .. } = registry;
     assert_eq!(host.wait().code(), Some(0));
     let host = setting.registry(&[]);
     let again = Client { addr: host.addr, authorization: None };

@@ -1,8 +1,9 @@
 //! Artifacts in buckets: written by dhow and read with boto3, written with Python's own archives and read by steps.
 
+use crate::agent::Plugin;
 use crate::{Desk, node};
 use dhow_servers::{MOTO_KEYS, Process, moto, moto_to_be, python_with_boto3};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
 /// What is in a bucket, as boto3 and Python's archives see it: for each key what it holds.
@@ -148,10 +149,10 @@ fn a_bucket_has_what_argo_would_put_there() {
         artifact["s3"]["key"].as_str().unwrap().to_owned()
     };
     assert!(key("packed").starts_with("runs/20") && key("packed").ends_with("/packed.tgz"), "{found}");
-    assert_eq!(found[key("packed")], serde_json::json!({"file.txt": "hello"}));
+    assert_eq!(found[key("packed")], json!({"file.txt": "hello"}));
     assert_eq!(found[key("plain")], "hello");
     assert!(key("plain").ends_with("/file.txt"), "{found}");
-    assert_eq!(found[key("zipped")], serde_json::json!({"out/file.txt": "hello"}));
+    assert_eq!(found[key("zipped")], json!({"out/file.txt": "hello"}));
     assert_eq!(found["own/flow/file.txt"], "hello");
     assert!(key("main-logs").ends_with("/main.log"), "{found}");
     assert_eq!(found.as_object().unwrap().keys().filter(|key| key.ends_with("/main.log")).count(), 6);
@@ -287,6 +288,33 @@ fn a_workflow_chooses_its_repository() {
     }
     let ended = desk.dhow(&["workflow", "run", "wrong.yaml", "--artifact-repository", "all.yaml"]);
     assert!(ended.code == Some(2) && ended.err.contains("did you mean \"special\"?"), "{ended:?}");
+}
+
+#[test]
+fn steps_beside_argos_agent_use_the_controllers_repository() {
+    let (desk, server) = (Desk::new(), moto().unwrap());
+    // When a workflow was made is not in what the agent sends.
+    let text = repository(&server, "").replace("{{workflow.creationTimestamp.Y}}/", "");
+    std::fs::write(desk.path("repository.yaml"), text).unwrap();
+    let plugin = Plugin::with(&desk, &["--artifact-repository", "repository.yaml"]);
+    let step = |args: &[&str], inputs: Value, outputs: Value| {
+        json!({
+            "name": "step", "inputs": {"artifacts": inputs}, "outputs": {"artifacts": outputs},
+            "plugin": {"wasm": {"image": "./tool.wasm", "args": args}},
+        })
+    };
+    let written = [json!({"name": "f", "path": "/out/f"})];
+    let (reply, _) = plugin.run(&step(&["write", "/out/f", "hello"], json!([]), json!(written)));
+    let artifacts = &reply["node"]["outputs"]["artifacts"];
+    let key = artifacts[0]["s3"]["key"].as_str().unwrap();
+    assert!(key.starts_with("runs/wf/") && key.ends_with("/f.tgz"), "{reply}");
+    assert_eq!(artifacts[1]["name"], "main-logs", "{reply}");
+    assert_eq!(look(&server, "artifacts")[key], json!({"f": "hello"}));
+    // The controller hands it to the next step as it was told.
+    let mut input = artifacts[0].clone();
+    input["path"] = json!("/in/f");
+    let (reply, _) = plugin.run(&step(&["cat", "/in/f"], json!([input]), json!([])));
+    assert_eq!(reply["node"]["outputs"]["result"], "hello", "{reply}");
 }
 
 /// Bytes of the artifact that passes, and of memory that it may take on its way.
