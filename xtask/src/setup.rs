@@ -37,12 +37,13 @@ const DEBIAN_PACKAGES: [&str; 5] = ["clang", "lld", "llvm", "wasi-libc", "libcla
 /// Servers that tests start, and other people's programs that they work with, each with a program by which it is known
 /// and the Debian package that has it.
 /// PostgreSQL's programs are not in PATH: Debian keeps them by version.
-const SERVERS: [(&str, &str); 17] = [
+const SERVERS: [(&str, &str); 18] = [
     ("aiosmtpd", "python3-aiosmtpd"),
     ("buildah", "buildah"),
     ("containerd", "containerd"),
     ("docker-registry", "docker-registry"),
     ("etcd", "etcd-server"),
+    ("git", "git"),
     ("mariadbd", "mariadb-server"),
     ("mosquitto", "mosquitto"),
     ("nats-server", "nats-server"),
@@ -58,7 +59,7 @@ const SERVERS: [(&str, &str); 17] = [
 ];
 
 /// Dapr's SDKs, unmodified, as the tests run them against dhow.
-/// Google's compiler makes the stubs of Layotto's API.
+/// Google's compiler makes the stubs of Layotto's API; moto and its client are for everything that uses buckets.
 pub const DAPR_PYTHON: [&str; 4] =
     ["dapr[flask,grpc]==1.19.0", "flask==3.1.1", "grpcio-tools==1.85.1", "moto[s3,server]==5.1.9"];
 pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];

@@ -2,17 +2,32 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `archive` | a file or folder into what is stored |
+//! | `archive`, `zip` | a file or folder into what is stored |
 //! | `unpack` | what is stored into a file or folder, however hostile |
-//! | `repository` | the folder that all of it is kept in |
+//! | [`repository`] | artifacts by their keys, and those that are elsewhere |
+//! | [`config`] | where they are kept, out of Argo's own files |
+//! | `place` | locations, as a workflow or a configuration says them |
+//! | `store` | the seam to what keeps them, which is one of the following |
+//! | `folder`, `s3`, `http` | a folder of this machine, buckets, web servers |
+//! | `git` | repositories of Git, from which artifacts only come |
+//! | `stream` | bytes between threads that block and the network |
 //!
 //! Field names and rules: Argo's `Artifact` and its executor's save and load.
 
 pub(crate) mod archive;
+pub mod config;
+mod folder;
+mod git;
+mod http;
+pub(crate) mod place;
 pub mod repository;
+mod s3;
+mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unpack;
+mod zip;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -103,40 +118,23 @@ pub enum Location {
     Key(String),
     /// In the workflow itself.
     Raw(String),
-    /// Somewhere that this repository is not; its kind, and why.
-    Elsewhere(String),
+    /// Somewhere else; its kind.
+    Own(&'static str),
 }
-
-/// The kinds of location whose key alone names a place in the repository.
-const KEYED: [(&str, &str); 5] =
-    [("s3", "key"), ("gcs", "key"), ("oss", "key"), ("azure", "blob"), ("hdfs", "path")];
 
 // === impl Artifact ===
 
 impl Artifact {
     /// Where it is.
     pub fn location(&self) -> Location {
-        for (kind, place) in &self.location {
-            if kind == "raw" {
-                let data = place.get("data").map(crate::model::scalar_text);
-                return Location::Raw(data.unwrap_or_default());
-            }
-            let Some((_, field)) = KEYED.iter().find(|(known, _)| known == kind) else {
-                if ["http", "git", "artifactory", "plugin"].contains(&kind.as_str()) {
-                    return Location::Elsewhere(format!("a location of kind `{kind}`"));
-                }
-                continue;
-            };
-            let outside = ["bucket", "endpoint", "container", "addresses"];
-            if let Some(field) = outside.iter().find(|field| place.get(**field).is_some()) {
-                return Location::Elsewhere(format!("a `{kind}` location with a `{field}` of its own"));
-            }
-            return match place.get(*field).map(crate::model::scalar_text) {
-                Some(key) if !key.is_empty() => Location::Key(key),
-                _ => Location::None,
-            };
+        if let Some(raw) = self.location.get("raw") {
+            return Location::Raw(raw.get("data").map(crate::model::scalar_text).unwrap_or_default());
         }
-        Location::None
+        match place::found(&self.location) {
+            Some(Ok(kind)) => Location::Own(kind),
+            Some(Err(key)) => Location::Key(key),
+            None => Location::None,
+        }
     }
 
     /// Says that it is under this key of the repository, as Argo's status does.
@@ -144,6 +142,14 @@ impl Artifact {
         let mut place = Map::new();
         place.insert("key".to_owned(), key.into());
         self.location = BTreeMap::from([("s3".to_owned(), Value::Object(place))]);
+    }
+
+    /// The log of a step under that key, as Argo calls it.
+    pub(crate) fn log(key: &str) -> Artifact {
+        let archive = Some(Archive { none: Some(Value::Object(Map::new())), ..Archive::default() });
+        let mut log = Artifact { name: "main-logs".to_owned(), archive, ..Artifact::default() };
+        log.set_key(key);
+        log
     }
 
     /// How it is to be saved.

@@ -25,6 +25,7 @@ mod tests;
 mod values;
 
 pub(crate) use call::{duration, milliseconds};
+pub(crate) use values::identity_scope;
 pub use values::timestamp;
 
 use crate::definition::Definition;

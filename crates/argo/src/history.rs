@@ -3,6 +3,7 @@
 //! What a turn changes is written in one transaction before anything that it started can end, so a process that is
 //! killed leaves a workflow that can go on: nodes that were under way begin anew, those that ended stay as they are.
 
+use crate::artifacts::config::Choice;
 use crate::controller::{Identity, Shutdown, Status};
 use crate::definition::Objects;
 use crate::model::Outputs;
@@ -45,8 +46,10 @@ pub struct Settings {
     pub base: PathBuf,
     /// Images and what stands for them.
     pub images: BTreeMap<String, String>,
-    /// Folder of artifacts.
+    /// Folder of artifacts, unless they are elsewhere.
     pub artifacts: PathBuf,
+    /// Where else they are, if somebody says so.
+    pub repository: Choice,
     /// Steps that run at once.
     pub parallel: usize,
 }

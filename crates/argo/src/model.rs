@@ -59,6 +59,10 @@ pub struct Spec {
     pub suspend: bool,
     /// Retries of templates that say nothing themselves.
     pub retry_strategy: Option<RetryStrategy>,
+    /// Whether logs of steps are kept as artifacts.
+    pub archive_logs: Option<bool>,
+    /// The repository of its artifacts.
+    pub artifact_repository_ref: Option<crate::artifacts::config::RepositoryRef>,
     /// Where `{{workflow.serviceAccountName}}` comes from.
     pub service_account_name: String,
     /// `{{workflow.priority}}`.
@@ -226,6 +230,9 @@ pub struct Template {
     /// A step that runs until its siblings are done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daemon: Option<bool>,
+    /// Where its artifacts and its log are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_location: Option<Value>,
 }
 
 /// One step, or one task of a DAG.
@@ -423,6 +430,11 @@ pub enum Work {
 // === impl Template ===
 
 impl Template {
+    /// Whether it says that its log is an artifact, or is none.
+    pub fn archives_logs(&self) -> Option<bool> {
+        self.archive_location.as_ref()?.get("archiveLogs")?.as_bool()
+    }
+
     /// What it does; none if it says nothing, or two things.
     pub fn work(&self) -> Option<Work> {
         let plugin = self.plugin.as_ref().map(|plugin| match plugin.get("wasm") {

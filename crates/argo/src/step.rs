@@ -17,8 +17,8 @@ pub mod modules;
 pub mod options;
 mod room;
 
+use crate::artifacts::Artifact;
 use crate::artifacts::repository::Repository;
-use crate::artifacts::{Artifact, Location};
 use crate::controller::{Identity, Start};
 use crate::model::{Outputs, Parameter};
 use crate::node::{Outcome, Phase, Time};
@@ -126,6 +126,23 @@ impl Executor {
         }
     }
 
+    /// Keeps the log of a step that ran among its artifacts, if somebody wants it there.
+    async fn keep_log(&self, start: &Start, prefix: &str, outcome: &mut Outcome) {
+        if !start.template.archives_logs().unwrap_or_else(|| self.repository.archives_logs()) {
+            return;
+        }
+        let (repository, log, key) =
+            (Arc::clone(&self.repository), self.log_file(&start.pod), format!("{prefix}/main.log"));
+        let kept = blocking(move || {
+            repository.put_file(&log, &key).map_err(|error| error.to_string())?;
+            Ok(Artifact::log(&key))
+        });
+        match kept.await {
+            Ok(artifact) => outcome.outputs.artifacts.push(artifact),
+            Err(error) => tracing::warn!("the log of {} cannot be kept as an artifact: {error}", start.pod),
+        }
+    }
+
     async fn try_run(&self, workflow: &Identity, start: &Start, now: Time) -> Result<Outcome, String> {
         let template = &start.template;
         let options = Options::read(&template.wasm_options()).map_err(|error| error.to_string())?;
@@ -151,6 +168,7 @@ impl Executor {
         let guest =
             Guest::load(self.modules.engine(), &self.linkers, &image.image, &image.program.inspection, setup);
         let guest = guest.map_err(|error| format!("module {}: {error}", options.image))?;
+        let prefix = self.repository.prefix(workflow, &start.pod, &template.inputs)?;
         let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
         let Some(ended) = ended else {
             return Err(format!(
@@ -159,6 +177,22 @@ impl Executor {
             ));
         };
         output.flush();
+        let mut outcome = self.outcome(start, room, &prefix, ended, output).await;
+        if let Ok(outcome) = &mut outcome {
+            self.keep_log(start, &prefix, outcome).await;
+        }
+        outcome
+    }
+
+    /// What becomes of a step whose module has ended.
+    async fn outcome(
+        &self,
+        start: &Start,
+        room: Arc<Room>,
+        prefix: &str,
+        ended: Result<i32, Failure>,
+        output: Arc<Captured>,
+    ) -> Result<Outcome, String> {
         let code = match ended {
             Ok(code) => code,
             Err(Failure::Deadline(_)) => {
@@ -170,8 +204,7 @@ impl Executor {
                 return Ok(Outcome { outputs: exit_code(-1), ..Outcome::failed(message) });
             }
         };
-        let (repository, start) = (Arc::clone(&self.repository), start.clone());
-        let prefix = format!("{}/{}", workflow.name, start.pod);
+        let (repository, start, prefix) = (Arc::clone(&self.repository), start.clone(), prefix.to_owned());
         blocking(move || leave(&repository, &room, &start, &prefix, code, &output)).await
     }
 
@@ -322,23 +355,10 @@ fn leave(
             );
             return Ok(Outcome { phase: Phase::Error, message, outputs });
         }
-        let mut stored: Artifact = declared.clone();
-        let key = match declared.location() {
-            Location::Key(key) => key,
-            Location::None => format!("{prefix}/{}", declared.file_name()),
-            Location::Raw(_) => {
-                return Err(format!("artifact '{}': nothing can be saved as `raw`", declared.name));
-            }
-            Location::Elsewhere(what) => {
-                return Err(format!(
-                    "artifact '{}': {what} is not part of `dhow workflow run`",
-                    declared.name
-                ));
-            }
-        };
-        let saved = repository.save(room.root(), &path, declared, &key);
-        saved.map_err(|error| format!("artifact '{}' cannot be saved: {error}", declared.name))?;
-        stored.set_key(&key);
+        let key = format!("{prefix}/{}", declared.file_name());
+        let stored = repository
+            .save_output(room.root(), &path, declared, &key)
+            .map_err(|error| format!("artifact '{}' cannot be saved: {error}", declared.name))?;
         outputs.artifacts.push(stored);
     }
     Ok(Outcome {

@@ -52,7 +52,7 @@ mod refusal;
 pub mod scrub;
 pub mod search;
 pub mod server;
-mod storage;
+pub mod storage;
 mod uploads;
 
 pub use blobs::Damage;
@@ -133,6 +133,16 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// Its entries are elsewhere.
+    #[error("the registry in {folder} keeps its content in {known}, not in {wanted}; name that with --storage", folder = folder.display())]
+    Elsewhere {
+        /// Its folder.
+        folder: PathBuf,
+        /// Where it keeps them.
+        known: String,
+        /// Where it was looked for.
+        wanted: String,
+    },
     /// An entry cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -164,10 +174,23 @@ impl Registry {
         auth: Auth,
         examiner: Arc<dyn Examiner>,
     ) -> Result<Arc<Registry>, OpenError> {
+        Registry::open_in(None, options, auth, examiner).await
+    }
+
+    /// The same with entries in a storage that is elsewhere. The folder still has the lock, and uploads under way. It
+    /// remembers which storage that is: `name` says it, such as `s3://bucket/prefix`.
+    pub async fn open_in(
+        elsewhere: Option<(&str, Arc<dyn Storage>)>,
+        options: Options,
+        auth: Auth,
+        examiner: Arc<dyn Examiner>,
+    ) -> Result<Arc<Registry>, OpenError> {
         let folder = options.folder.clone();
+        let (name, elsewhere) = elsewhere.map(|(name, storage)| (name.to_owned(), storage)).unzip();
         let max_uploads = options.max_uploads;
         let opened = tokio::task::spawn_blocking(move || {
             let lock = lock_folder(&folder)?;
+            same_storage(&folder, name.as_deref())?;
             let failed = |source| OpenError::Folder { folder: folder.clone(), source };
             let storage = Folder::open(&folder).map_err(failed)?;
             let uploads = Uploads::open(&folder.join("uploads"), max_uploads).map_err(failed)?;
@@ -176,7 +199,7 @@ impl Registry {
         let failed =
             |error| OpenError::Folder { folder: options.folder.clone(), source: io::Error::other(error) };
         let (lock, storage, uploads) = opened.await.map_err(failed)??;
-        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let storage: Arc<dyn Storage> = elsewhere.unwrap_or_else(|| Arc::new(storage));
         let registry = Registry {
             blobs: Arc::new(Blobs::open(Arc::clone(&storage)).await?),
             options,
@@ -217,6 +240,28 @@ impl Registry {
         repository.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or_default();
         self.turns[index].lock().await
+    }
+}
+
+/// Remembers where a registry keeps its content, and refuses another place: nothing would be found there.
+fn same_storage(folder: &Path, name: Option<&str>) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
+    const HERE: &str = "the folder";
+    let (path, wanted) = (folder.join("storage"), name.unwrap_or(HERE));
+    let known = match std::fs::read_to_string(&path) {
+        Ok(known) => known.trim().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_old = folder.join(layout::BLOBS).is_dir();
+            if is_old { HERE.to_owned() } else { wanted.to_owned() }
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if known != wanted {
+        return Err(OpenError::Elsewhere { folder: folder.to_owned(), known, wanted: wanted.to_owned() });
+    }
+    match name {
+        Some(name) => std::fs::write(path, format!("{name}\n")).map_err(failed),
+        None => Ok(()),
     }
 }
 

@@ -55,6 +55,7 @@ mod pull;
 mod push;
 mod registries;
 mod registry;
+mod repository;
 mod run;
 mod search;
 mod serve;

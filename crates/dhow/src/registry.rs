@@ -3,14 +3,18 @@
 //! | file | subject |
 //! |---|---|
 //! | `registry/serve.rs` | `serve`: flags, listening, background work |
+//! | `registry/bucket.rs` | a bucket of S3 as its storage |
 //! | `registry/examine.rs` | what dhow knows about modules that are pushed |
+//! | `registry/token.rs` | `token`: for programs that push or pull without a password |
 //! | `registry/user.rs` | `user`: a file of names and passwords |
 //!
 //! Only one process has a registry's folder open: where that is one that serves, the other commands ask it to do the
 //! work.
 
+mod bucket;
 mod examine;
 mod serve;
+mod token;
 mod user;
 
 use crate::error::Error;
@@ -51,6 +55,7 @@ enum Command {
     Gc(Gc),
     Scrub(Scrub),
     Reindex(Reindex),
+    Token(token::Token),
     User(user::User),
 }
 
@@ -60,6 +65,8 @@ struct Folder {
     /// Folder of the registry
     #[arg(long, value_name = "DIR", default_value = ".dhow/registry")]
     data_dir: PathBuf,
+    #[command(flatten)]
+    storage: bucket::StorageArgs,
 }
 
 /// Remove content that no manifest refers to; safe beside pushes
@@ -108,12 +115,14 @@ pub(crate) fn execute(registry: RegistryCommand) -> Result<ExitCode, Error> {
         Command::Gc(gc) => gc.execute(),
         Command::Scrub(scrub) => scrub.execute(),
         Command::Reindex(reindex) => reindex.execute(),
+        Command::Token(token) => token::execute(&token),
         Command::User(user) => user::execute(&user),
     }
 }
 
 /// Does work on a registry's folder, or has the process do it that has it open.
-fn work(folder: &Path, trust: Option<&Path>, work: Work) -> Result<Outcome, Error> {
+fn work(registry: &Folder, trust: Option<&Path>, work: Work) -> Result<Outcome, Error> {
+    let folder = registry.data_dir.as_path();
     if !folder.join("registry.lock").is_file() {
         return Err(Error::new(format!(
             "{} is no folder of a registry; name it with --data-dir",
@@ -123,7 +132,9 @@ fn work(folder: &Path, trust: Option<&Path>, work: Work) -> Result<Outcome, Erro
     let examiner = Arc::new(Known::new(trust)?);
     client::runtime()?.block_on(async {
         let auth = Auth::open(folder, None, None, Anonymous::Nothing)?;
-        match Registry::open(Options::new(folder), auth, examiner).await {
+        let storage = registry.storage.open().await?;
+        let storage = storage.as_ref().map(|(name, storage)| (name.as_str(), Arc::clone(storage)));
+        match Registry::open_in(storage, Options::new(folder), auth, examiner).await {
             Ok(registry) => Ok(registry.work(work).await),
             Err(OpenError::InUse { .. }) => control::ask(folder, work).await.map_err(|error| {
                 Error::new(format!(
@@ -149,7 +160,7 @@ fn failed(outcome: Outcome) -> Error {
 impl Gc {
     fn execute(&self) -> Result<ExitCode, Error> {
         let options = CollectOptions { grace: self.grace, untagged: self.untagged, dry_run: self.dry_run };
-        let outcome = work(&self.folder.data_dir, None, Work::Collect(options))?;
+        let outcome = work(&self.folder, None, Work::Collect(options))?;
         let Outcome::Collected(collected) = outcome else { return Err(failed(outcome)) };
         let mut out = std::io::stdout().lock();
         if self.json {
@@ -174,7 +185,7 @@ fn said(collected: &Collected, dry_run: bool) -> String {
 
 impl Scrub {
     fn execute(&self) -> Result<ExitCode, Error> {
-        let outcome = work(&self.folder.data_dir, None, Work::Scrub)?;
+        let outcome = work(&self.folder, None, Work::Scrub)?;
         let Outcome::Scrubbed(scrubbed) = outcome else { return Err(failed(outcome)) };
         let mut out = std::io::stdout().lock();
         if self.json {
@@ -194,7 +205,7 @@ impl Scrub {
 
 impl Reindex {
     fn execute(&self) -> Result<ExitCode, Error> {
-        let outcome = work(&self.folder.data_dir, self.trust.as_deref(), Work::Reindex)?;
+        let outcome = work(&self.folder, self.trust.as_deref(), Work::Reindex)?;
         let Outcome::Reindexed(count) = outcome else { return Err(failed(outcome)) };
         writeln!(std::io::stdout().lock(), "{count} modules examined")?;
         Ok(ExitCode::SUCCESS)

@@ -3,6 +3,8 @@
 use crate::error::Error;
 use crate::{client, text};
 use clap::Args;
+use dhow_artifacts::access::Places;
+use dhow_artifacts::credentials::{self, Credentials};
 use dhow_artifacts::registry::client::{Server, search};
 use dhow_artifacts::registry::search::{Found, FoundModule};
 use serde_json::json;
@@ -42,7 +44,7 @@ pub(crate) struct Search {
     /// Which page of the answer
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     page: usize,
-    /// Name to log in with; its password is in DHOW_REGISTRY_PASSWORD
+    /// Name to log in with; its password is in DHOW_REGISTRY_PASSWORD [default: as `dhow login` said]
     #[arg(long, value_name = "NAME", env = "DHOW_REGISTRY_USER", hide_env_values = true)]
     user: Option<String>,
     /// Certificates (PEM) to trust instead of the system's
@@ -67,13 +69,17 @@ pub(crate) fn execute(command: &Search) -> Result<ExitCode, Error> {
         true => command.registry.clone(),
         false => format!("https://{}", command.registry),
     };
-    let password = std::env::var("DHOW_REGISTRY_PASSWORD").unwrap_or_default();
+    let runtime = client::runtime()?;
+    let login = match &command.user {
+        Some(user) => Some((user.clone(), std::env::var("DHOW_REGISTRY_PASSWORD").unwrap_or_default())),
+        None => runtime.block_on(known_login(&url))?,
+    };
     let server = Server {
         url: &url,
-        credentials: command.user.as_deref().map(|user| (user, password.as_str())),
+        credentials: login.as_ref().map(|(user, password)| (user.as_str(), password.as_str())),
         ca: command.ca.as_deref(),
     };
-    let found = client::runtime()?.block_on(search(&server, &parameters))?;
+    let found = runtime.block_on(search(&server, &parameters))?;
     let mut out = std::io::stdout().lock();
     if command.json {
         writeln!(out, "{:#}", json!(found))?;
@@ -81,6 +87,17 @@ pub(crate) fn execute(command: &Search) -> Result<ExitCode, Error> {
         out.write_all(as_text(&found).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What Docker's and Podman's files know of the registry, as for pushes and pulls.
+async fn known_login(url: &str) -> Result<Option<(String, String)>, Error> {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let files = Places::of_user().credentials;
+    Ok(match credentials::find(&files, host, "").await? {
+        Some(Credentials::Password { user, password }) => Some((user, password.expose().to_owned())),
+        // Not for searches: a registry of dhow knows names and passwords.
+        Some(Credentials::IdentityToken(_)) | None => None,
+    })
 }
 
 fn as_text(found: &Found) -> String {

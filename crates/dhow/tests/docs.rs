@@ -46,13 +46,17 @@ const USUAL: [(&str, &str); 6] = [
 ];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
-const BACKENDS: [(u16, Start); 5] = [
+const BACKENDS: [(u16, Start); 6] = [
     (1883, dhow_servers::mosquitto),
     (4222, dhow_servers::nats),
     (5000, dhow_servers::docker_registry),
     (5672, dhow_servers::rabbitmq),
     (6379, dhow_servers::redis),
+    (BUCKETS, dhow_servers::moto),
 ];
+
+/// The usual port of MinIO, which a page may speak of beside a registry of dhow's own at 5000.
+const BUCKETS: u16 = 9000;
 
 type Start = fn() -> Result<dhow_servers::Process, dhow_servers::StartError>;
 
@@ -185,7 +189,9 @@ impl Page {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("home")).unwrap();
         let needed = BACKENDS.iter().filter(|(port, _)| {
-            text.contains("no-run needs a server of its own") && text.contains(&format!("127.0.0.1:{port}"))
+            let what = if *port == BUCKETS { "buckets" } else { "a server" };
+            text.contains(&format!("no-run needs {what} of its own"))
+                && text.contains(&format!("127.0.0.1:{port}"))
         });
         let backends = needed.map(|(port, start)| (*port, start().unwrap())).collect();
         let page = Page {

@@ -32,18 +32,18 @@ const IDLE_CONNECTIONS: usize = 32;
 
 /// How to trust a server, and how to be trusted.
 #[derive(Default)]
-pub(crate) struct Tls {
+pub struct Tls {
     /// Certificates of the authorities to trust instead of the system's, PEM.
-    pub(crate) authorities: Option<Vec<u8>>,
+    pub authorities: Option<Vec<u8>>,
     /// Own certificates and their key, PEM.
-    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// Trust everybody.
-    pub(crate) insecure: bool,
+    pub insecure: bool,
 }
 
 /// A client with its pool of connections.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpClient {
+pub struct HttpClient {
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     /// Fails when a certificate or key cannot be read. The error shows neither.
-    pub(crate) fn new(tls: &Tls) -> Result<HttpClient, String> {
+    pub fn new(tls: &Tls) -> Result<HttpClient, String> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -67,14 +67,14 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the answer's head. The error does not show the URL, which may be secret.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BlockError> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BlockError> {
         let host = request.uri().authority().map(|authority| authority.host().to_owned()).unwrap_or_default();
         let answer = self.client.request(request).await;
         answer.map_err(|error| BlockError::unavailable(format!("{host}: {}", chain(&error))))
     }
 
     /// Sends a request and reads the answer, of which the body may have so many bytes.
-    pub(crate) async fn exchange(
+    pub async fn exchange(
         &self,
         request: Request<Body>,
         limit: u64,

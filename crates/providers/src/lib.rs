@@ -17,7 +17,7 @@
 //! | [`configuration`] | configuration stores: a file that is watched |
 //! | `jobs` | work that is due later, in SQLite |
 //! | `file` | a small file that is read again when it changes |
-//! | `http_client` | the client of the providers that speak HTTP |
+//! | [`http_client`] | the client of the providers that speak HTTP |
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
 //! | [`lock`] | locks: in memory, SQLite |
@@ -53,7 +53,7 @@ pub mod deliveries;
 pub mod email;
 mod file;
 #[cfg(feature = "http")]
-mod http_client;
+pub mod http_client;
 #[cfg(feature = "sqlite")]
 pub mod jobs;
 pub mod lazy;
@@ -79,7 +79,7 @@ mod redis;
 pub mod registry;
 pub mod resolve;
 #[cfg(feature = "s3")]
-mod s3;
+pub mod s3;
 pub mod schedule;
 pub mod secrets;
 pub mod sequencer;

@@ -23,8 +23,23 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 /// Lists and messages are shorter.
 pub(crate) const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
+/// Where a server is and who uses it, for those who have no component to say so.
+#[derive(Clone, Default)]
+pub struct AccountOptions {
+    /// `http://HOST:PORT` or `https://…`; empty: Amazon's in that region.
+    pub endpoint: String,
+    /// Empty: `us-east-1`.
+    pub region: String,
+    /// Whether the bucket stands in the path of URLs, else in their host.
+    pub path_style: bool,
+    /// Access key, secret key and, for a session, its token; none: the variables of the environment.
+    pub keys: Option<(String, String, Option<String>)>,
+    /// Certificates of the authorities to trust instead of the system's, PEM.
+    pub authorities: Option<Vec<u8>>,
+}
+
 /// An account at a server.
-pub(crate) struct Account {
+pub struct Account {
     pub(crate) client: HttpClient,
     pub(crate) credentials: Credentials,
     endpoint: Url,
@@ -40,6 +55,28 @@ fn is_secure(component: &ComponentSpec) -> bool {
 // === impl Account ===
 
 impl Account {
+    /// An account without a component. The error says what is wrong, and no secret.
+    pub fn open(options: AccountOptions) -> Result<Account, String> {
+        let region = if options.region.is_empty() { "us-east-1".to_owned() } else { options.region };
+        let endpoint = match options.endpoint.as_str() {
+            "" => format!("https://s3.{region}.amazonaws.com"),
+            endpoint => endpoint.to_owned(),
+        };
+        let endpoint = Url::parse(&endpoint).map_err(|error| {
+            format!("the endpoint {endpoint:?} is no URL such as http://host:9000: {error}")
+        })?;
+        let credentials = match options.keys {
+            Some((key, secret, Some(token))) => Credentials::new_with_token(key, secret, token),
+            Some((key, secret, None)) => Credentials::new(key, secret),
+            None => Credentials::from_env().ok_or(
+                "no credentials: name their Secrets, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )?,
+        };
+        let client = HttpClient::new(&Tls { authorities: options.authorities, ..Tls::default() })?;
+        let style = if options.path_style { UrlStyle::Path } else { UrlStyle::VirtualHost };
+        Ok(Account { client, credentials, endpoint, region, style })
+    }
+
     /// Reads a component's metadata. `path_style` says how URLs name the bucket where the component does not.
     pub(crate) fn read(component: &ComponentSpec, path_style: bool) -> Result<Account, OpenError> {
         let failed = |reason: String| OpenError::Backend { component: component.name.clone(), reason };

@@ -14,6 +14,7 @@
 //! | `etcd` | etcd |
 //! | `mariadb` | MariaDB |
 //! | `mosquitto` | Mosquitto, an MQTT broker |
+//! | `moto` | moto, a server of S3, and boto3 beside it |
 //! | `nats` | NATS with JetStream |
 //! | `postgres` | PostgreSQL |
 //! | `rabbitmq` | RabbitMQ |
@@ -26,6 +27,7 @@ mod docker_registry;
 mod etcd;
 mod mariadb;
 mod mosquitto;
+mod moto;
 mod nats;
 mod postgres;
 mod process;
@@ -39,6 +41,7 @@ pub use docker_registry::{REGISTRY_USER, docker_registry, docker_registry_with_u
 pub use etcd::etcd;
 pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};
+pub use moto::{MOTO_KEYS, moto, moto_to_be, python_with_boto3};
 pub use nats::{nats, nats_with_narrow_user, nats_with_tls};
 pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};

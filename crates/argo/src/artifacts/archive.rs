@@ -4,7 +4,7 @@
 //! left behind is not trusted: nothing outside its own root is ever read, whatever links it made.
 
 use super::repository::ArtifactError;
-use cap_std::fs::{Dir, FileType, MetadataExt};
+use cap_std::fs::{Dir, Metadata, MetadataExt};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// Deepest folder in a folder.
-const MAX_DEPTH: usize = 256;
+pub(super) const MAX_DEPTH: usize = 256;
 
 /// A path of a step as one inside its root.
 pub(crate) fn relative(path: &str) -> String {
@@ -23,30 +23,33 @@ pub(crate) fn relative(path: &str) -> String {
 /// Writes a file and flushes it to the disk.
 pub(super) fn flushed(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), ArtifactError>,
+) -> Result<(), ArtifactError> {
     let mut writer = BufWriter::with_capacity(64 << 10, File::create(path)?);
     write(&mut writer)?;
     let file = writer.into_inner().map_err(|error| error.into_error())?;
-    file.sync_all()
+    Ok(file.sync_all()?)
 }
 
-/// Stores a gzipped tar archive.
-pub(super) fn tar(root: &Dir, path: &str, level: Option<u32>, to: &Path) -> Result<(), ArtifactError> {
+/// Writes a gzipped tar archive.
+pub(super) fn tar(
+    root: &Dir,
+    path: &str,
+    level: Option<u32>,
+    to: &mut dyn Write,
+) -> Result<(), ArtifactError> {
     let path = relative(path);
-    let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+    let name = base_name(&path);
     let level = level.map_or_else(Compression::default, Compression::new);
-    let mut failed = None;
-    flushed(to, |file| {
-        let mut builder = tar::Builder::new(GzEncoder::new(file, level));
-        if let Err(error) = append(&mut builder, root, &path, &name, 0) {
-            failed = Some(error);
-            return Ok(());
-        }
-        builder.into_inner()?.finish()?;
-        Ok(())
-    })?;
-    failed.map_or(Ok(()), Err)
+    let mut builder = tar::Builder::new(GzEncoder::new(to, level));
+    append(&mut builder, root, &path, &name, 0)?;
+    builder.into_inner()?.finish()?;
+    Ok(())
+}
+
+/// The last part of a path, which is the top entry of its archive.
+pub(super) fn base_name(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
 }
 
 fn append<W: Write>(
@@ -85,12 +88,31 @@ fn append<W: Write>(
         // A file that changes under the hand is cut or filled up: nothing runs any more that could write to it.
         builder.append_data(&mut header, name, io::Read::take(file, meta.len()))?;
     } else {
-        return Err(ArtifactError::Hostile(not_a_file(path, kind)));
+        return Err(ArtifactError::Hostile(not_a_file(path)));
     }
     Ok(())
 }
 
-fn not_a_file(path: &str, _: FileType) -> String {
+/// What is known of an entry of a folder; a link is followed to a file inside the root. A link to a folder may be to
+/// one that it stands in itself.
+pub(super) fn followed(root: &Dir, path: &str) -> Result<Metadata, ArtifactError> {
+    let meta = root.symlink_metadata(path)?;
+    let meta = match meta.is_symlink() {
+        false => return is_plain(path, meta),
+        true => root.metadata(path)?,
+    };
+    if meta.is_dir() {
+        let what = format!("the link {path:?} is to a folder: only tar archives keep links");
+        return Err(ArtifactError::Unsupported(what));
+    }
+    is_plain(path, meta)
+}
+
+fn is_plain(path: &str, meta: Metadata) -> Result<Metadata, ArtifactError> {
+    if meta.is_dir() || meta.is_file() { Ok(meta) } else { Err(ArtifactError::Hostile(not_a_file(path))) }
+}
+
+fn not_a_file(path: &str) -> String {
     format!("{path:?} is neither a file nor a folder nor a link")
 }
 
@@ -122,7 +144,37 @@ pub(super) fn stays_inside(target: &str, depth: usize) -> bool {
     })
 }
 
-/// Stores a file as it is, or a folder as one object for each file.
+/// Visits the files in a folder, by their names relative to it; links are followed, inside the root.
+pub(super) fn each_file(
+    root: &Dir,
+    path: &str,
+    visit: &mut dyn FnMut(&str) -> Result<(), ArtifactError>,
+) -> Result<(), ArtifactError> {
+    each_file_below(root, path, "", visit, 0)
+}
+
+fn each_file_below(
+    root: &Dir,
+    folder: &str,
+    prefix: &str,
+    visit: &mut dyn FnMut(&str) -> Result<(), ArtifactError>,
+    depth: usize,
+) -> Result<(), ArtifactError> {
+    if depth > MAX_DEPTH {
+        return Err(ArtifactError::Hostile(format!("{folder:?} is nested deeper than {MAX_DEPTH} folders")));
+    }
+    for name in names(root, folder)? {
+        let (path, name) = (format!("{folder}/{name}"), format!("{prefix}{name}"));
+        if followed(root, &path)?.is_dir() {
+            each_file_below(root, &path, &format!("{name}/"), visit, depth + 1)?;
+        } else {
+            visit(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stores a folder as one file for each file.
 pub(super) fn plain(root: &Dir, path: &str, to: &Path) -> Result<(), ArtifactError> {
     copy(root, &relative(path), to, 0)
 }
@@ -131,17 +183,18 @@ fn copy(root: &Dir, path: &str, to: &Path, depth: usize) -> Result<(), ArtifactE
     if depth > MAX_DEPTH {
         return Err(ArtifactError::Hostile(format!("{path:?} is nested deeper than {MAX_DEPTH} folders")));
     }
-    let meta = root.metadata(path)?;
+    let meta = if depth == 0 { root.metadata(path)? } else { followed(root, path)? };
     if meta.is_dir() {
         std::fs::create_dir(to)?;
         for name in names(root, path)? {
             copy(root, &format!("{path}/{name}"), &to.join(&name), depth + 1)?;
         }
-    } else if meta.is_file() {
-        let mut file = root.open(path)?;
-        flushed(to, |to| io::copy(&mut file, to).map(drop))?;
     } else {
-        return Err(ArtifactError::Hostile(not_a_file(path, meta.file_type())));
+        let mut file = root.open(path)?;
+        flushed(to, |to| {
+            io::copy(&mut file, to)?;
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -1,13 +1,33 @@
-//! The folder that a workflow's artifacts are kept in.
+//! Artifacts by their keys, in whatever keeps them; and those that a workflow has elsewhere.
 //!
-//! What is stored is there whole or not at all: it is written beside its place, flushed to the disk and renamed. A step
-//! that is run again after a crash replaces what it stored the first time.
+//! Attempts that fail for the network's sake are repeated as Argo's executor repeats them: five, with a second between
+//! the first two and 1.6 times as long each time after that.
 
-use super::{Artifact, Location, Packing, archive, unpack};
-use std::fs;
-use std::io;
+use super::config::{Choice, Config, ConfigError, Described, RepositoryRef, Secrets};
+use super::folder::Folder;
+use super::http::Site;
+use super::place::Place;
+use super::s3::Bucket;
+use super::store::Store;
+use super::{Artifact, Location, Packing, archive, git, unpack, zip};
+use crate::controller::Identity;
+use crate::model::Inputs;
+use crate::substitute::Scope;
+use cap_std::fs::Dir;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) use super::folder::sweep;
+
+/// Argo's pattern of keys.
+const KEY_FORMAT: &str = "{{workflow.name}}/{{pod.name}}";
+
+/// Attempts at most.
+const ATTEMPTS: u32 = 5;
+
+/// Between the first two.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// How much one artifact may be once it is unpacked.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +45,14 @@ impl Default for Bounds {
 }
 
 /// Artifacts by their keys.
-#[derive(Debug)]
 pub struct Repository {
-    folder: PathBuf,
+    store: Box<dyn Store>,
+    key_format: String,
+    archive_logs: bool,
+    secrets: Secrets,
+    /// Files of its own, on this machine.
+    scratch: PathBuf,
     bounds: Bounds,
-    count: AtomicU64,
 }
 
 /// Why an artifact cannot be stored or had.
@@ -44,12 +67,45 @@ pub enum ArtifactError {
     /// The archive does what no archive of ours does.
     #[error("{0}")]
     Hostile(String),
-    /// It is packed in a way that is not known here.
+    /// It is packed, or kept, in a way that is not known here.
     #[error("{0}")]
     Unsupported(String),
+    /// Whoever keeps it says no.
+    #[error("{0}")]
+    Refused(String),
+    /// Whoever keeps it cannot be reached; another attempt may succeed.
+    #[error("{0}")]
+    Unavailable(String),
     /// The system refuses.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+// === impl ArtifactError ===
+
+impl ArtifactError {
+    fn is_passing(&self) -> bool {
+        match self {
+            ArtifactError::Unavailable(_) => true,
+            // The network's; see `stream`.
+            ArtifactError::Io(error) => error.kind() == io::ErrorKind::ConnectionAborted,
+            _ => false,
+        }
+    }
+}
+
+/// Does something as often as it takes.
+fn repeated(mut attempt: impl FnMut() -> Result<(), ArtifactError>) -> Result<(), ArtifactError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.is_passing() => tracing::info!("an artifact is tried again: {error}"),
+            other => return other,
+        }
+        std::thread::sleep(wait.mul_f64(1.0 + fastrand::f64() / 2.0));
+        wait = wait.mul_f64(1.6);
+    }
+    attempt()
 }
 
 // === impl Repository ===
@@ -57,70 +113,142 @@ pub enum ArtifactError {
 impl Repository {
     /// Uses a folder, making it if it is not there.
     pub fn open(folder: &Path, bounds: Bounds) -> io::Result<Repository> {
-        fs::create_dir_all(folder.join(TEMPORARY))?;
-        Ok(Repository { folder: folder.to_owned(), bounds, count: AtomicU64::new(0) })
+        let store = Folder::open(folder)?;
+        let scratch = store.temporaries();
+        Ok(Repository {
+            store: Box::new(store),
+            key_format: KEY_FORMAT.to_owned(),
+            archive_logs: false,
+            secrets: Secrets::default(),
+            scratch,
+            bounds,
+        })
     }
 
-    /// Where the repository is.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    fn place(&self, key: &str) -> Result<PathBuf, ArtifactError> {
-        let key = key.trim_end_matches('/');
-        let is_bad =
-            |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\0', '\\']);
-        if key.len() > 1024 || key.split('/').any(is_bad) || key.starts_with(TEMPORARY) {
-            return Err(ArtifactError::Key(key.to_owned()));
+    /// Uses what Argo's files or a command line say, or else the folder, in which temporary files are in any case.
+    /// `wanted` is the workflow's own reference. Where it is a bucket, a runtime has to be entered.
+    pub fn configured(
+        folder: &Path,
+        choice: &Choice,
+        wanted: Option<&RepositoryRef>,
+        bounds: Bounds,
+    ) -> Result<Repository, ConfigError> {
+        let failed =
+            |error: &dyn std::fmt::Display| ConfigError::Unknown(format!("the artifact repository: {error}"));
+        let mut repository = Repository::open(folder, bounds).map_err(|error| failed(&error))?;
+        let config = Config::read(choice)?;
+        let chosen = RepositoryRef::parse(&choice.reference);
+        let wanted = if choice.reference.is_empty() { wanted } else { Some(&chosen) };
+        let described = match &choice.bucket {
+            Some(bucket) => Some(Described::from(bucket)),
+            None => config.choose(wanted)?,
+        };
+        repository.secrets = config.secrets;
+        let described = described.unwrap_or_default();
+        repository.archive_logs = choice.archive_logs.unwrap_or(described.archive_logs);
+        let bucket = match (described.s3, described.oss) {
+            (Some(s3), _) => Some(s3),
+            (None, Some(oss)) => Some(oss.try_into().map_err(|error: ArtifactError| failed(&error))?),
+            (None, None) => None,
+        };
+        if let Some(bucket) = bucket {
+            repository.key_format = match (bucket.key_format.as_str(), bucket.key_prefix.as_str()) {
+                ("", "") => KEY_FORMAT.to_owned(),
+                ("", prefix) => format!("{prefix}/{KEY_FORMAT}"),
+                (format, _) => format.to_owned(),
+            };
+            let opened = Bucket::open(&bucket, &repository.secrets).map_err(|error| failed(&error))?;
+            repository.store = Box::new(opened);
         }
-        Ok(self.folder.join(key))
+        Ok(repository)
     }
 
-    /// A name in the folder of what is not complete yet.
-    fn temporary(&self) -> PathBuf {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(TEMPORARY).join(format!("{}-{count}", std::process::id()))
+    /// Whether logs of steps are kept where nobody says otherwise.
+    pub fn archives_logs(&self) -> bool {
+        self.archive_logs
     }
 
-    /// Stores what a step left at `path` inside `root`. Blocks.
-    pub fn save(
+    /// What the keys of a step's artifacts begin with.
+    pub fn prefix(&self, workflow: &Identity, pod: &str, inputs: &Inputs) -> Result<String, String> {
+        let mut scope = Scope::default();
+        crate::controller::identity_scope(workflow, &mut scope);
+        scope.set("pod.name", pod);
+        for parameter in &inputs.parameters {
+            let value = parameter.value.clone().unwrap_or_default();
+            scope.set(format!("inputs.parameters.{}", parameter.name), value);
+        }
+        let text = scope.text(&self.key_format);
+        text.map_err(|error| format!("keyFormat {:?} of the artifact repository: {error}", self.key_format))
+    }
+
+    /// Stores what a step left at `path` inside `root`, where the artifact says, else under `key`; and says where.
+    /// Blocks.
+    pub fn save_output(
         &self,
-        root: &cap_std::fs::Dir,
+        root: &Dir,
         path: &str,
         artifact: &Artifact,
         key: &str,
-    ) -> Result<(), ArtifactError> {
-        let place = self.place(key)?;
-        let temporary = self.temporary();
-        let written = match artifact.packing() {
-            Packing::Tar(level) => archive::tar(root, path, level, &temporary),
-            Packing::None => archive::plain(root, path, &temporary),
-            Packing::Zip => {
-                Err(ArtifactError::Unsupported("zip is not part of this version of dhow".to_owned()))
+    ) -> Result<Artifact, ArtifactError> {
+        let mut stored = artifact.clone();
+        match artifact.location() {
+            Location::Raw(_) => {
+                return Err(ArtifactError::Unsupported("nothing can be saved as `raw`".to_owned()));
             }
-        };
-        let renamed = written.and_then(|()| {
-            if let Some(parent) = place.parent() {
-                fs::create_dir_all(parent)?;
+            Location::Own(kind) => {
+                let (store, key) = self.elsewhere(kind, artifact)?;
+                pack(&*store, root, path, artifact, &key)?;
             }
-            if fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_dir()) {
-                // A folder cannot be replaced by renaming; this one is of a step that is run again.
-                fs::remove_dir_all(&place)?;
+            Location::Key(own) => {
+                self.save(root, path, artifact, &own)?;
+                stored.set_key(&own);
             }
-            fs::rename(&temporary, &place)?;
-            Ok(())
-        });
-        if renamed.is_err() {
-            remove(&temporary);
+            Location::None => {
+                self.save(root, path, artifact, key)?;
+                stored.set_key(key);
+            }
         }
-        renamed
+        Ok(stored)
+    }
+
+    /// Stores what a step left at `path` inside `root`. Blocks.
+    pub fn save(&self, root: &Dir, path: &str, artifact: &Artifact, key: &str) -> Result<(), ArtifactError> {
+        pack(&*self.store, root, path, artifact, key)
+    }
+
+    /// Puts an artifact at `path` inside `root`, whose parent folder is there, wherever it is. Blocks.
+    pub fn bring(&self, root: &Dir, path: &str, artifact: &Artifact) -> Result<(), ArtifactError> {
+        match artifact.location() {
+            Location::None => Err(ArtifactError::Missing(artifact.name.clone())),
+            Location::Key(key) => self.load(&key, root, path, artifact),
+            Location::Raw(data) => {
+                root.write(archive::relative(path), data)?;
+                unpack::permit(root, path, artifact)
+            }
+            Location::Own(kind) => {
+                if let Place::Git(place) = Place::read(kind, &artifact.location)? {
+                    no_part(kind, artifact)?;
+                    self.repeated(root, path, || {
+                        git::load(&place, root, path, &self.scratch, &self.secrets)
+                    })?;
+                    return unpack::permit(root, path, artifact);
+                }
+                let (store, key) = self.elsewhere(kind, artifact)?;
+                self.take(&*store, &key, root, path, artifact)
+            }
+        }
     }
 
     /// Puts what is stored under `key` at `path` inside `root`, whose parent folder is there. Blocks.
-    pub fn load(
+    pub fn load(&self, key: &str, root: &Dir, path: &str, artifact: &Artifact) -> Result<(), ArtifactError> {
+        self.take(&*self.store, key, root, path, artifact)
+    }
+
+    fn take(
         &self,
+        store: &dyn Store,
         key: &str,
-        root: &cap_std::fs::Dir,
+        root: &Dir,
         path: &str,
         artifact: &Artifact,
     ) -> Result<(), ArtifactError> {
@@ -128,76 +256,115 @@ impl Repository {
             "" => key.to_owned(),
             part => format!("{}/{part}", key.trim_end_matches('/')),
         };
-        let place = self.place(&key)?;
-        let Ok(meta) = fs::metadata(&place) else { return Err(ArtifactError::Missing(key)) };
-        if meta.is_dir() {
-            let from = cap_std::fs::Dir::open_ambient_dir(&place, cap_std::ambient_authority())?;
-            return unpack::folder(&from, root, path, self.bounds);
+        self.repeated(root, path, || {
+            if let Some(object) = store.get(&key)? {
+                return unpack::object(object, root, path, artifact, self.bounds, &self.scratch);
+            }
+            let mut folder = unpack::Folder::begin(root, path, self.bounds)?;
+            let is_there = store.list(&key, &mut |name| {
+                let is_folder = name.ends_with('/');
+                let object = if is_folder {
+                    None
+                } else {
+                    store.get(&format!("{}/{name}", key.trim_end_matches('/')))?
+                };
+                match object {
+                    Some(mut object) => folder.add(name, Some(&mut object)),
+                    None if is_folder => folder.add(name, None),
+                    // It was deleted since.
+                    None => Ok(()),
+                }
+            })?;
+            if is_there { Ok(()) } else { Err(ArtifactError::Missing(key.clone())) }
+        })?;
+        unpack::permit(root, path, artifact)
+    }
+
+    /// Repeats attempts to put something at `path`; of a failed one nothing is left.
+    fn repeated(
+        &self,
+        root: &Dir,
+        path: &str,
+        mut attempt: impl FnMut() -> Result<(), ArtifactError>,
+    ) -> Result<(), ArtifactError> {
+        repeated(|| attempt().inspect_err(|_| unpack::clear(root, path)))
+    }
+
+    /// What keeps an artifact that is not in the repository, and its key there.
+    fn elsewhere(&self, kind: &str, artifact: &Artifact) -> Result<(Box<dyn Store>, String), ArtifactError> {
+        match Place::read(kind, &artifact.location)? {
+            Place::S3(place) => Ok((Box::new(Bucket::open(&place, &self.secrets)?), place.key.clone())),
+            Place::Http(place) => {
+                no_part(kind, artifact)?;
+                Ok((Box::new(Site::open(&place, &self.secrets)?), String::new()))
+            }
+            Place::Git(_) => {
+                Err(ArtifactError::Unsupported("nothing can be saved as `git`, as in Argo".to_owned()))
+            }
         }
-        unpack::file(fs::File::open(&place)?, root, path, artifact, self.bounds)
     }
 
     /// Stores a file or folder of this machine, as it is. Blocks.
     pub fn keep(&self, folder: &Path, name: &str, key: &str) -> Result<(), ArtifactError> {
-        let root = cap_std::fs::Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
+        let root = Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
         let archive = Some(super::Archive { none: Some(serde_json::json!({})), ..Default::default() });
         self.save(&root, name, &Artifact { archive, ..Artifact::default() }, key)
     }
 
     /// Puts an artifact into a folder of this machine, under the last part of its path; what was there goes. Blocks.
     pub fn fetch(&self, artifact: &Artifact, folder: &Path) -> Result<PathBuf, ArtifactError> {
-        let Location::Key(key) = artifact.location() else {
-            return Err(ArtifactError::Missing(artifact.name.clone()));
-        };
-        let root = cap_std::fs::Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
+        let root = Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
         let name = artifact.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let name = if name.is_empty() { &artifact.name } else { name };
-        if root.remove_file(name).is_err() {
-            let _ = root.remove_dir_all(name);
-        }
-        self.load(&key, &root, name, artifact)?;
+        unpack::clear(&root, name);
+        self.bring(&root, name, artifact)?;
         Ok(folder.join(name))
     }
 
     /// Stores bytes. Blocks.
     pub fn put(&self, bytes: &[u8], key: &str) -> Result<(), ArtifactError> {
-        let place = self.place(key)?;
-        let temporary = self.temporary();
-        let written = archive::flushed(&temporary, |file| io::Write::write_all(file, bytes)).and_then(|()| {
-            if let Some(parent) = place.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            fs::rename(&temporary, &place)
-        });
-        if written.is_err() {
-            remove(&temporary);
-        }
-        Ok(written?)
+        repeated(|| self.store.put(key, &mut |to: &mut dyn Write| Ok(to.write_all(bytes)?)))
+    }
+
+    /// Stores a file of this machine, as it is. Blocks.
+    pub fn put_file(&self, file: &Path, key: &str) -> Result<(), ArtifactError> {
+        let mut fill = |to: &mut dyn Write| {
+            io::copy(&mut std::fs::File::open(file)?, to)?;
+            Ok(())
+        };
+        repeated(|| self.store.put(key, &mut fill))
     }
 
     /// Takes away what a process left that was killed while it wrote.
     pub fn sweep(&self) {
-        sweep(&self.folder.join(TEMPORARY));
+        sweep(&self.scratch);
     }
 }
 
-/// Takes away files and folders whose names begin with the id of a process that is gone.
-pub(crate) fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let owner =
-            entry.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-        let is_alive = owner.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        if !is_alive {
-            remove(&entry.path());
-        }
+fn no_part(kind: &str, artifact: &Artifact) -> Result<(), ArtifactError> {
+    if artifact.sub_path.is_empty() {
+        return Ok(());
     }
+    Err(ArtifactError::Unsupported(format!("`subPath` is for locations with a key, and `{kind}` has none")))
 }
 
-const TEMPORARY: &str = ".incomplete";
-
-fn remove(path: &Path) {
-    if fs::remove_dir_all(path).is_err() {
-        let _ = fs::remove_file(path);
-    }
+/// Packs and stores.
+fn pack(
+    store: &dyn Store,
+    root: &Dir,
+    path: &str,
+    artifact: &Artifact,
+    key: &str,
+) -> Result<(), ArtifactError> {
+    let path = archive::relative(path);
+    let is_folder = root.metadata(&path)?.is_dir();
+    repeated(|| match artifact.packing() {
+        Packing::Tar(level) => store.put(key, &mut |to: &mut dyn Write| archive::tar(root, &path, level, to)),
+        Packing::Zip => store.put(key, &mut |to: &mut dyn Write| zip::pack(root, &path, to)),
+        Packing::None if is_folder => store.put_folder(key, root, &path),
+        Packing::None => store.put(key, &mut |to: &mut dyn Write| {
+            io::copy(&mut root.open(&path)?, to)?;
+            Ok(())
+        }),
+    })
 }

@@ -248,3 +248,124 @@ fn a_steps_links_and_keys_lead_nowhere() {
     }
     assert!(!place.path("artifacts/k").exists());
 }
+
+fn zip() -> Option<Archive> {
+    Some(Archive { zip: Some(json!({})), ..Archive::default() })
+}
+
+/// A zip archive of one file of that name, which is as long as `out.x`.
+fn zipped(name: &str, content: &[u8]) -> Vec<u8> {
+    const ORIGINAL: &str = "out.x";
+    assert_eq!(name.len(), ORIGINAL.len());
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join(ORIGINAL), content).unwrap();
+    let root = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).unwrap();
+    let mut bytes = Vec::new();
+    super::zip::pack(&root, ORIGINAL, &mut bytes).unwrap();
+    let places: Vec<usize> = bytes
+        .windows(ORIGINAL.len())
+        .enumerate()
+        .filter(|(_, part)| *part == ORIGINAL.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(places.len(), 2, "once before the content, once in the directory");
+    for at in places {
+        bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn zip_archives_are_as_careful_as_others() {
+    let here = place(Bounds::default());
+    let root = here.path("root");
+    fs::create_dir_all(root.join("out/inner")).unwrap();
+    fs::write(root.join("out/a.txt"), "a".repeat(100_000)).unwrap();
+    fs::write(root.join("out/inner/empty"), "").unwrap();
+    fs::set_permissions(root.join("out/a.txt"), fs::Permissions::from_mode(0o751)).unwrap();
+    let artifact = Artifact { archive: zip(), ..Artifact::default() };
+    here.repository.save(&here.root(), "/out", &artifact, "k").unwrap();
+    here.repository.load("k", &here.root(), "/in", &artifact).unwrap();
+    assert_eq!(tree(&root.join("in")), tree(&root.join("out")));
+    assert_eq!(fs::metadata(root.join("in/a.txt")).unwrap().permissions().mode() & 0o777, 0o751);
+    // Nobody guesses that it is one.
+    here.repository.load("k", &here.root(), "/file", &Artifact::default()).unwrap();
+    assert!(root.join("file").is_file());
+
+    let good = zipped("fine1", b"fine");
+    let changed = |at: usize, by: u8| {
+        let mut bytes = good.clone();
+        bytes[at] ^= by;
+        bytes
+    };
+    let directory = good.windows(4).position(|part| part == [0x50, 0x4b, 1, 2]).unwrap();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("..", zipped("../ev", b"x")),
+        ("absolute", zipped("/tmp1", b"x")),
+        ("a bomb", zipped("bomb1", &vec![0; 1 << 20])),
+        ("no zip", b"PK\x03\x04 and no more".to_vec()),
+        ("cut", good[..good.len() - 30].to_vec()),
+        ("another checksum", changed(directory + 16, 1)),
+        ("encrypted", changed(directory + 8, 1)),
+        ("another method", changed(directory + 10, 1)),
+        ("another place", changed(directory + 42, 1)),
+        ("a device", changed(directory + 41, 0o140)),
+        ("more packed than there is", changed(directory + 22, 1)),
+        ("nothing", Vec::new()),
+    ];
+    for (what, bytes) in cases {
+        let there = place(Bounds { bytes: 10_000, entries: 20 });
+        there.repository.put(&bytes, "k").unwrap();
+        let error = there.repository.load("k", &there.root(), "/x", &artifact);
+        assert!(error.is_err(), "{what}");
+        assert_eq!(tree(&there.path("root")), [], "{what}: nothing is left");
+    }
+    let there = place(Bounds { bytes: 10_000, entries: 20 });
+    there.repository.put(&good, "k").unwrap();
+    there.repository.load("k", &there.root(), "/x", &artifact).unwrap();
+    assert_eq!(fs::read_to_string(there.path("root/x")).unwrap(), "fine");
+}
+
+#[test]
+fn links_to_folders_are_not_followed_for_ever() {
+    let place = place(Bounds::default());
+    let root = place.path("root");
+    fs::create_dir(root.join("out")).unwrap();
+    fs::write(root.join("out/file"), "file").unwrap();
+    std::os::unix::fs::symlink("file", root.join("out/link")).unwrap();
+    for archive in [plain(), zip()] {
+        let artifact = Artifact { archive, ..Artifact::default() };
+        place.repository.save(&place.root(), "/out", &artifact, "k").unwrap();
+        place.repository.load("k", &place.root(), "/in", &artifact).unwrap();
+        assert_eq!(fs::read_to_string(root.join("in/link")).unwrap(), "file");
+        fs::remove_dir_all(root.join("in")).unwrap();
+    }
+    std::os::unix::fs::symlink(".", root.join("out/round")).unwrap();
+    for archive in [plain(), zip()] {
+        let artifact = Artifact { archive, ..Artifact::default() };
+        let error = place.repository.save(&place.root(), "/out", &artifact, "k").unwrap_err();
+        assert!(matches!(error, ArtifactError::Unsupported(_)), "{error}");
+    }
+}
+
+#[test]
+fn what_makes_a_location_is_argos_rule() {
+    use super::Location::{Key, None, Own, Raw};
+    let cases = [
+        (json!({}), None),
+        (json!({"s3": {"key": "a"}}), Key("a".to_owned())),
+        (json!({"s3": {"bucket": "b", "key": "a"}}), Key("a".to_owned())),
+        (json!({"s3": {"endpoint": "e", "bucket": "b", "key": "a"}}), Own("s3")),
+        (json!({"gcs": {"bucket": "b", "key": "a"}}), Own("gcs")),
+        (json!({"gcs": {"key": "a"}}), Key("a".to_owned())),
+        (json!({"azure": {"blob": "a"}}), Key("a".to_owned())),
+        (json!({"raw": {"data": "text"}}), Raw("text".to_owned())),
+        (json!({"http": {"url": "http://h"}}), Own("http")),
+        (json!({"git": {"repo": "https://h/r"}}), Own("git")),
+        (json!({"http": {}}), None),
+    ];
+    for (location, expected) in cases {
+        let artifact: Artifact = serde_json::from_value(location.clone()).unwrap();
+        assert_eq!(artifact.location(), expected, "{location}");
+    }
+}

@@ -7,16 +7,20 @@
 use super::Artifact;
 use super::archive::{names, relative, stays_inside};
 use super::repository::{ArtifactError, Bounds};
+use super::zip;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
 use flate2::read::MultiGzDecoder;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 
 /// Longest name in an archive, in bytes.
 const MAX_NAME: u64 = 64 << 10;
 
+/// As much of the beginning as shows what it is.
+const BEGIN: u64 = 64 << 10;
+
 /// What is left of the bounds.
-struct Left {
+pub(super) struct Left {
     bytes: u64,
     entries: u64,
     bounds: Bounds,
@@ -29,93 +33,133 @@ struct Extended {
     link: Option<String>,
 }
 
-/// Unpacks or copies a stored file.
-pub(super) fn file(
-    mut from: File,
+/// Unpacks or copies an object. `scratch` is a folder for files of its own: zip archives are read from their end.
+pub(super) fn object(
+    mut from: impl Read,
     root: &Dir,
     path: &str,
     artifact: &Artifact,
     bounds: Bounds,
+    scratch: &Path,
 ) -> Result<(), ArtifactError> {
     let path = relative(path);
     let archive = artifact.archive.clone().unwrap_or_default();
-    if archive.zip.is_some() {
-        return Err(ArtifactError::Unsupported("zip is not part of this version of dhow".to_owned()));
+    let mut left = Left::new(bounds);
+    let mut begin = Vec::new();
+    if archive.none.is_none() && archive.zip.is_none() {
+        (&mut from).take(BEGIN).read_to_end(&mut begin)?;
     }
-    let mut left = Left { bytes: bounds.bytes, entries: bounds.entries, bounds };
-    let is_plain = archive.none.is_some();
-    let mut begin = [0; 2];
-    let is_gzip = !is_plain && from.read_exact(&mut begin).is_ok() && begin == [0x1f, 0x8b];
-    from.seek(SeekFrom::Start(0))?;
-    let is_tar = if is_gzip {
-        looks_like_tar(MultiGzDecoder::new(BufReader::new(&mut from)))
-    } else {
-        archive.tar.is_some() && looks_like_tar(&mut from)
+    let is_gzip = begin.starts_with(&[0x1f, 0x8b]);
+    let is_tar = match is_gzip {
+        true => looks_like_tar(MultiGzDecoder::new(begin.as_slice())),
+        false => archive.tar.is_some() && looks_like_tar(begin.as_slice()),
     };
-    from.seek(SeekFrom::Start(0))?;
     if archive.tar.is_some() && !is_tar {
         return Err(ArtifactError::Hostile("it is said to be a tar archive and is none".to_owned()));
     }
-    if !is_tar {
-        copy(from, root, &path, 0o644, &mut left)?;
+    let whole = BufReader::with_capacity(64 << 10, io::Cursor::new(begin).chain(from));
+    if archive.zip.is_some() {
+        let mut file = tempfile::tempfile_in(scratch)?;
+        let length = io::copy(&mut whole.take(bounds.bytes.saturating_add(1)), &mut file)?;
+        if length > bounds.bytes {
+            return Err(left.too_many_bytes());
+        }
+        into_place(root, &path, |folder| zip::unpack(&file, length, folder, &mut left))?;
+    } else if is_gzip && is_tar {
+        into_place(root, &path, |folder| tar(MultiGzDecoder::new(whole), folder, &mut left))?;
+    } else if is_tar {
+        into_place(root, &path, |folder| tar(whole, folder, &mut left))?;
     } else {
-        let reader = BufReader::with_capacity(64 << 10, from);
-        let temporary = format!("{path}.unpacked");
-        root.create_dir(&temporary)?;
-        let folder = root.open_dir(&temporary)?;
-        if is_gzip {
-            tar(MultiGzDecoder::new(reader), &folder, &mut left)?
-        } else {
-            tar(reader, &folder, &mut left)?
-        }
-        drop(folder);
-        match names(root, &temporary)?.as_slice() {
-            [only] => {
-                root.rename(format!("{temporary}/{only}"), root, &path)?;
-                root.remove_dir(&temporary)?;
-            }
-            _ => root.rename(&temporary, root, &path)?,
-        }
-    }
-    if let Some(mode) = artifact.mode {
-        set_mode(root, &path, mode & 0o777, artifact.recurse_mode == Some(true), 0)?;
+        copy(whole, root, &path, 0o644, &mut left)?;
     }
     Ok(())
 }
 
-/// Copies a stored folder.
-pub(super) fn folder(from: &Dir, root: &Dir, path: &str, bounds: Bounds) -> Result<(), ArtifactError> {
-    let mut left = Left { bytes: bounds.bytes, entries: bounds.entries, bounds };
-    copy_folder(from, ".", root, &relative(path), &mut left, 0)
-}
-
-fn copy_folder(
-    from: &Dir,
-    of: &str,
+/// Unpacks beside the path: a single top entry takes its name, several become a folder.
+fn into_place(
     root: &Dir,
     path: &str,
-    left: &mut Left,
-    depth: usize,
+    unpack: impl FnOnce(&Dir) -> Result<(), ArtifactError>,
 ) -> Result<(), ArtifactError> {
-    left.entry(depth)?;
-    root.create_dir(path)?;
-    for name in names(from, of)? {
-        let (of, path) = (format!("{of}/{name}"), format!("{path}/{name}"));
-        if from.metadata(&of)?.is_dir() {
-            copy_folder(from, &of, root, &path, left, depth + 1)?;
-        } else {
-            copy(from.open(&of)?, root, &path, 0o644, left)?;
+    let temporary = unpacked(path);
+    root.create_dir(&temporary)?;
+    unpack(&root.open_dir(&temporary)?)?;
+    match names(root, &temporary)?.as_slice() {
+        [only] => {
+            root.rename(format!("{temporary}/{only}"), root, path)?;
+            root.remove_dir(&temporary)?;
         }
+        _ => root.rename(&temporary, root, path)?,
     }
     Ok(())
 }
 
-fn copy(from: impl Read, root: &Dir, path: &str, mode: u32, left: &mut Left) -> Result<(), ArtifactError> {
+fn unpacked(path: &str) -> String {
+    format!("{path}.unpacked")
+}
+
+/// Takes away what an attempt left that broke off.
+pub(super) fn clear(root: &Dir, path: &str) {
+    let path = relative(path);
+    for path in [unpacked(&path), path] {
+        if root.remove_file(&path).is_err() {
+            let _ = root.remove_dir_all(&path);
+        }
+    }
+}
+
+/// A folder whose files are objects.
+pub(super) struct Folder<'a> {
+    root: &'a Dir,
+    path: String,
+    left: Left,
+}
+
+// === impl Folder ===
+
+impl Folder<'_> {
+    pub(super) fn begin<'a>(root: &'a Dir, path: &str, bounds: Bounds) -> Result<Folder<'a>, ArtifactError> {
+        let path = relative(path);
+        root.create_dir(&path)?;
+        Ok(Folder { root, path, left: Left::new(bounds) })
+    }
+
+    /// Puts an object, or with a slash at the end of its name an empty folder, into it.
+    pub(super) fn add(&mut self, name: &str, from: Option<&mut dyn Read>) -> Result<(), ArtifactError> {
+        let path = inside(name)?;
+        self.left.entry(path.matches('/').count())?;
+        let path = format!("{}/{path}", self.path);
+        match (from, path.rsplit_once('/')) {
+            (None, _) => self.root.create_dir_all(&path)?,
+            (Some(from), parent) => {
+                if let Some((parent, _)) = parent {
+                    self.root.create_dir_all(parent)?;
+                }
+                copy(from, self.root, &path, 0o644, &mut self.left)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn copy(
+    from: impl Read,
+    root: &Dir,
+    path: &str,
+    mode: u32,
+    left: &mut Left,
+) -> Result<(), ArtifactError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     let mut to = root.open_with(path, &options)?;
     let copied = io::copy(&mut from.take(left.bytes.saturating_add(1)), &mut to)?;
     left.bytes(copied)
+}
+
+/// Gives an artifact the permissions that it is said to have.
+pub(super) fn permit(root: &Dir, path: &str, artifact: &Artifact) -> Result<(), ArtifactError> {
+    let Some(mode) = artifact.mode else { return Ok(()) };
+    set_mode(root, &relative(path), mode & 0o777, artifact.recurse_mode == Some(true), 0)
 }
 
 /// The first block of a tar archive says so; a stream that cannot be read says nothing.
@@ -199,7 +243,7 @@ fn tar(reader: impl Read, folder: &Dir, left: &mut Left) -> Result<(), ArtifactE
 }
 
 /// A name of an archive as a path below its folder.
-fn inside(name: &str) -> Result<String, ArtifactError> {
+pub(super) fn inside(name: &str) -> Result<String, ArtifactError> {
     if name.starts_with('/') || name.contains('\0') || name.split('/').any(|part| part == "..") {
         return Err(ArtifactError::Hostile(format!(
             "illegal file path {name:?}: it leads out of the archive"
@@ -277,15 +321,20 @@ fn set_mode(
 // === impl Left ===
 
 impl Left {
+    fn new(bounds: Bounds) -> Left {
+        Left { bytes: bounds.bytes, entries: bounds.entries, bounds }
+    }
+
     fn bytes(&mut self, count: u64) -> Result<(), ArtifactError> {
-        let limit = self.bounds.bytes;
-        let too_many =
-            || ArtifactError::Hostile(format!("it has more than {limit} bytes when it is unpacked"));
-        self.bytes = self.bytes.checked_sub(count).ok_or_else(too_many)?;
+        self.bytes = self.bytes.checked_sub(count).ok_or_else(|| self.too_many_bytes())?;
         Ok(())
     }
 
-    fn entry(&mut self, depth: usize) -> Result<(), ArtifactError> {
+    fn too_many_bytes(&self) -> ArtifactError {
+        ArtifactError::Hostile(format!("it has more than {} bytes when it is unpacked", self.bounds.bytes))
+    }
+
+    pub(super) fn entry(&mut self, depth: usize) -> Result<(), ArtifactError> {
         let limit = self.bounds.entries;
         let too_many = || ArtifactError::Hostile(format!("it has more than {limit} files and folders"));
         self.entries = self.entries.checked_sub(1).ok_or_else(too_many)?;

@@ -1,6 +1,6 @@
 //! Inputs, outputs, and what names mean.
 
-use super::Controller;
+use super::{Controller, Identity};
 use crate::artifacts::{Artifact, Location};
 use crate::model::{Arguments, Inputs, Outputs, Parameter, Step, Template};
 use crate::node::{Node, Phase, Time};
@@ -16,37 +16,50 @@ pub fn timestamp(time: Time) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// `{{workflow.…}}` that say who a workflow is.
+pub(crate) fn identity_scope(identity: &Identity, scope: &mut Scope) {
+    let named = [("name", &identity.name), ("namespace", &identity.namespace), ("uid", &identity.uid)];
+    for (name, value) in named {
+        scope.set(format!("workflow.{name}"), value.clone());
+    }
+    // Argo's agent does not say when a workflow was made.
+    if identity.created == 0 {
+        return;
+    }
+    let created = jiff::Timestamp::from_millisecond(identity.created).unwrap_or_default();
+    for (name, value) in [
+        ("creationTimestamp", timestamp(identity.created)),
+        ("creationTimestamp.RFC3339", timestamp(identity.created)),
+        ("creationTimestamp.s", (identity.created / 1000).to_string()),
+    ] {
+        scope.set(format!("workflow.{name}"), value);
+    }
+    for letter in TIME_LETTERS.chars() {
+        let text = created.strftime(&format!("%{letter}")).to_string();
+        scope.set(format!("workflow.creationTimestamp.{letter}"), text);
+    }
+}
+
 impl Controller {
     /// `{{workflow.…}}`.
     pub(super) fn global_scope(&self) -> Scope {
         let mut scope = Scope::default();
         let spec = &self.definition.workflow.spec;
         let metadata = &self.definition.workflow.metadata;
-        let identity = &self.identity;
-        let created = jiff::Timestamp::from_millisecond(identity.created).unwrap_or_default();
+        identity_scope(&self.identity, &mut scope);
         let began = self.status.started_at.unwrap_or(self.now);
         #[allow(clippy::cast_precision_loss, reason = "seconds of a run")]
         let seconds = (self.now - began).max(0) as f64 / 1000.0;
         for (name, value) in [
-            ("name", identity.name.clone()),
-            ("namespace", identity.namespace.clone()),
-            ("uid", identity.uid.clone()),
             ("mainEntrypoint", spec.entrypoint.clone()),
             ("serviceAccountName", spec.service_account_name.clone()),
             ("priority", spec.priority.unwrap_or(0).to_string()),
-            ("creationTimestamp", timestamp(identity.created)),
-            ("creationTimestamp.RFC3339", timestamp(identity.created)),
-            ("creationTimestamp.s", (identity.created / 1000).to_string()),
             ("duration", format!("{seconds:.6}")),
             ("status", self.status.phase.name().to_owned()),
             ("labels.json", json_of(metadata.labels.iter())),
             ("annotations.json", json_of(metadata.annotations.iter())),
         ] {
             scope.set(format!("workflow.{name}"), value);
-        }
-        for letter in TIME_LETTERS.chars() {
-            let text = created.strftime(&format!("%{letter}")).to_string();
-            scope.set(format!("workflow.creationTimestamp.{letter}"), text);
         }
         for (key, value) in &metadata.labels {
             scope.set(format!("workflow.labels.{key}"), value.clone());

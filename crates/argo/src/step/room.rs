@@ -133,18 +133,13 @@ impl Room {
             return Err(format!("artifact '{name}': {:?} is no path for it", artifact.path));
         }
         self.make_parent(&path)?;
-        match artifact.location() {
-            Location::None if artifact.optional => Ok(()),
-            Location::None => Err(format!("required artifact '{name}' not supplied")),
-            Location::Raw(data) => self.write(&path, data.as_bytes()),
-            Location::Elsewhere(what) => Err(format!(
-                "artifact '{name}': {what} is not part of `dhow workflow run`; the keys of its own repository are"
-            )),
-            Location::Key(key) => match repository.load(&key, &self.root, &path, artifact) {
-                Err(ArtifactError::Missing(_)) if artifact.optional => Ok(()),
-                Err(error) => Err(format!("artifact '{name}': {error}")),
-                Ok(()) => Ok(()),
-            },
+        match repository.bring(&self.root, &path, artifact) {
+            Ok(()) => Ok(()),
+            Err(ArtifactError::Missing(_)) if artifact.optional => Ok(()),
+            Err(_) if artifact.location() == Location::None => {
+                Err(format!("required artifact '{name}' not supplied"))
+            }
+            Err(error) => Err(format!("artifact '{name}': {error}")),
         }
     }
 }

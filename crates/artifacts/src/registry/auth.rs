@@ -83,6 +83,30 @@ pub(super) struct Identity {
     scope: Option<Vec<Access>>,
 }
 
+/// A token of the registry in this folder, for a user and scopes such as `repository:orders:pull,push`, good for so long.
+/// What the user may not do any more by then, the token may not either. The error says which scope is none.
+pub fn mint(
+    folder: &Path,
+    user: &str,
+    scopes: &[String],
+    life: std::time::Duration,
+) -> Result<String, String> {
+    let mut access = Vec::new();
+    for scope in scopes {
+        let parsed = Access::parse(scope).filter(|access| !access.actions.is_empty());
+        let parsed = parsed.filter(|access| access.name.parse::<Repository>().is_ok());
+        access.push(parsed.ok_or_else(|| {
+            format!("{scope:?} is no scope; expected repository:NAME:ACTIONS with pull, push or delete")
+        })?);
+    }
+    let path = folder.join("token.key");
+    if !path.is_file() {
+        return Err(format!("{} is no folder of a registry; name it with --data-dir", folder.display()));
+    }
+    let key = Key::open(&path).map_err(|error| error.to_string())?;
+    Ok(key.issue_for(Some(user), access, SystemTime::now(), life))
+}
+
 // === impl Auth ===
 
 impl Auth {

@@ -1,7 +1,8 @@
 //! Where a registry keeps its entries: a folder or a bucket, behind one trait.
 //!
 //! Keys are words with `/` between them (see [`super::layout`]). An entry appears whole or not at all, and is durable
-//! when the call that made it has returned: that is all that the registry builds on.
+//! when the call that made it has returned: that is all that the registry builds on. What is here keeps them in a folder;
+//! whoever opens a registry may pass something else ([`super::Registry::open_in`]).
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,14 +15,14 @@ use std::time::SystemTime;
 pub(super) mod folder;
 
 /// A stream of an entry's bytes.
-pub(super) type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+pub type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Bytes that are read or written in one go.
 pub(super) const CHUNK: usize = 1 << 20;
 
 /// Keeps entries.
 #[async_trait]
-pub(super) trait Storage: Send + Sync + 'static {
+pub trait Storage: Send + Sync + 'static {
     /// A small entry, whole. One that is larger than `limit` bytes is an error.
     async fn read(&self, key: &str, limit: u64) -> Result<Option<Bytes>, StorageError>;
 
@@ -46,18 +47,20 @@ pub(super) trait Storage: Send + Sync + 'static {
 
 /// What is known about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub struct Stat {
     /// Bytes.
-    pub(super) size: u64,
+    pub size: u64,
     /// When it was written.
-    pub(super) modified: SystemTime,
+    pub modified: SystemTime,
 }
 
 /// Something in a folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) is_folder: bool,
+pub struct Entry {
+    /// Its name in the folder.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
 }
 
 /// The storage does not do what it should. Clients learn no more than that there is trouble; the log says which.
@@ -73,7 +76,8 @@ pub struct StorageError {
 // === impl StorageError ===
 
 impl StorageError {
-    pub(super) fn new(key: &str, source: io::Error) -> StorageError {
+    /// What the system says about an entry.
+    pub fn new(key: &str, source: io::Error) -> StorageError {
         StorageError { key: key.to_owned(), source }
     }
 }

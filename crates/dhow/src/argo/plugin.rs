@@ -2,8 +2,8 @@
 
 use super::pairs;
 use crate::Error;
+use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
-use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::plugin::Plugin as Server;
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
@@ -24,7 +24,10 @@ EXAMPLES
   dhow argo plugin                          in the agent's pod: the token is where the agent leaves it
   dhow argo plugin --addr 127.0.0.1:17777 --token-file token.txt
 
-Artifacts are kept in a folder, which every agent of a workflow has to share (a volume).")]
+  dhow argo plugin --artifact-repository /etc/dhow/repository.yaml --artifact-secrets /etc/dhow/secrets
+
+Artifacts are kept in the repository that the files describe, which is to be the controller's; without any, in a folder,
+which every agent of a workflow has to share (a volume).")]
 pub(super) struct Plugin {
     /// Where the agent finds it; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:17777")]
@@ -48,6 +51,8 @@ pub(super) struct Steps {
     /// Folder of artifacts [default: artifacts in the data folder]
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
     /// A module in the place of an image that templates name (repeatable)
     #[arg(long, value_name = "IMAGE=MODULE")]
     image: Vec<String>,
@@ -105,8 +110,7 @@ impl Steps {
             |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
         std::fs::create_dir_all(data_dir).map_err(|error| failed(data_dir, &error))?;
         let artifacts = self.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts"));
-        let repository =
-            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
+        let repository = crate::repository::open(&artifacts, &self.repository.choice()?, None)?;
         repository.sweep();
         let resources = crate::up::read_resources(&self.resources_path, None)?;
         let host = crate::serve::host(Components::new(resources, data_dir), false)?;

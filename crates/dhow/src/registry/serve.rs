@@ -35,6 +35,7 @@ EXAMPLES
   dhow registry serve --data-dir /srv/registry --addr 0.0.0.0:443 --users users --permissions rules.toml \\
       --tls-cert cert.pem --tls-key key.pem
   dhow registry serve --users users --anonymous pull     log in to push, not to pull
+  dhow registry serve --storage s3://modules/registry --s3-endpoint http://127.0.0.1:9000
   dhow registry serve --signed refuse --trust trust.txt  only modules that somebody trusted has signed")]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -168,7 +169,9 @@ impl Serve {
         let folder = &self.folder.data_dir;
         let auth = Auth::open(folder, self.users.as_deref(), self.permissions.as_deref(), anonymous)?;
         let examiner = Arc::new(Known::new(self.trust.as_deref())?);
-        let registry = Registry::open(options, auth, examiner).await?;
+        let storage = self.folder.storage.open().await?;
+        let opened = storage.as_ref().map(|(name, storage)| (name.as_str(), Arc::clone(storage)));
+        let registry = Registry::open_in(opened, options, auth, examiner).await?;
         let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
         let listener = Listener::tcp(self.addr, tls)?;
         let address = listener.address().unwrap_or(self.addr);
@@ -186,7 +189,8 @@ impl Serve {
             tokio::spawn(work(registry, self.gc_every, self.gc_grace, self.scrub_every, self.scrub_pace));
         let signals = Signals::listen()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        say(format!("registry on {scheme}://{address} in {} (Ctrl-C stops)", folder.display()));
+        let place = storage.map_or_else(|| folder.display().to_string(), |(name, _)| name);
+        say(format!("registry on {scheme}://{address} in {place} (Ctrl-C stops)"));
         until_stopped(signals, &stop, tasks).await;
         work.abort();
         Ok(())

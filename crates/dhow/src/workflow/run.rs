@@ -4,9 +4,11 @@ use super::Data;
 use super::live::Live;
 use crate::Error;
 use crate::argo::pairs;
+use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use dhow_argo::artifacts::Artifact;
-use dhow_argo::artifacts::repository::{Bounds, Repository};
+use dhow_argo::artifacts::config::RepositoryRef;
+use dhow_argo::artifacts::repository::Repository;
 use dhow_argo::controller::{Controller, Identity};
 use dhow_argo::definition::{Objects, merge_named};
 use dhow_argo::history::{Request, Settings};
@@ -30,6 +32,7 @@ const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 EXAMPLES
   dhow workflow run hello.yaml
   dhow workflow run report.yaml -p month=5 --artifact data=data.csv --output results
+  dhow workflow run report.yaml --artifact-repository workflow-controller-configmap.yaml,secrets.yaml
   dhow workflow run report.yaml --image ghcr.io/me/report:1=./report.wasm
                                    a module that was not pushed yet, in the place of an image
 
@@ -66,6 +69,8 @@ pub(super) struct Run {
     /// Folders with Dapr resource files, for steps that may use building blocks; default: resources/ if it is there
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
     #[command(flatten)]
     data: Data,
 }
@@ -115,14 +120,18 @@ impl Run {
             (image, absolute.map_or(module, |path| path.to_string_lossy().into_owned()))
         });
         let artifacts = self.artifacts.clone().unwrap_or_else(|| home.artifacts());
+        let mut choice = self.repository.choice()?;
+        let own_logs = objects.workflow.pointer("/spec/archiveLogs").and_then(Value::as_bool);
+        choice.archive_logs = choice.archive_logs.or(own_logs);
         let settings = Settings {
+            repository: choice,
             base,
             images: images.collect(),
             artifacts: std::path::absolute(artifacts).map_err(|error| usage(&error))?,
             parallel: self.parallel.map_or_else(usual_parallel, usize::from),
         };
-        let repository = repository(&settings)?;
-        self.fill_in(&mut objects, &identity, &repository)?;
+        let repository = repository(&settings, &objects)?;
+        tokio::task::block_in_place(|| self.fill_in(&mut objects, &identity, &repository))?;
         let executor = executor(
             &home,
             &identity.name,
@@ -232,7 +241,7 @@ impl Resume {
             Err(error) => return Err(error.into()),
         };
         let settings = record.settings.clone();
-        let repository = repository(&settings)?;
+        let repository = repository(&settings, &record.objects)?;
         repository.sweep();
         let executor = executor(&home, &self.name, &settings, &repository, &self.data.data_dir, &[])?;
         // What was asked for while nobody was there.
@@ -251,10 +260,11 @@ fn usual_parallel() -> usize {
     std::thread::available_parallelism().map_or(8, |cores| cores.get() * 4)
 }
 
-fn repository(settings: &Settings) -> Result<Arc<Repository>, Error> {
-    let opened = Repository::open(&settings.artifacts, Bounds::default());
-    let failed = |error| Error::new(format!("artifacts in {}: {error}", settings.artifacts.display()));
-    opened.map(Arc::new).map_err(failed)
+fn repository(settings: &Settings, objects: &Objects) -> Result<Arc<Repository>, Error> {
+    let wanted = objects.workflow.pointer("/spec/artifactRepositoryRef").cloned();
+    let wanted = wanted.map(serde_json::from_value::<RepositoryRef>).transpose();
+    let wanted = wanted.map_err(|error| Error::usage(format!("spec.artifactRepositoryRef: {error}")))?;
+    crate::repository::open(&settings.artifacts, &settings.repository, wanted.as_ref()).map(Arc::new)
 }
 
 fn executor(
@@ -301,7 +311,7 @@ async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) ->
             let message = &run.controller().status().message;
             let why = if message.is_empty() { String::new() } else { format!(": {message}") };
             crate::say(format_args!("Workflow {name} {}{why}", phase.name().to_lowercase()));
-            tell_outputs(run.controller(), repository, output)?;
+            tokio::task::block_in_place(|| tell_outputs(run.controller(), repository, output))?;
             Ok(if phase == Phase::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }

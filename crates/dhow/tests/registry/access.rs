@@ -267,3 +267,52 @@ fn a_wrong_password_costs_time_and_no_more() {
     assert_eq!(Client { addr, authorization: Some(&alice) }.get("/v2/").status, 200);
     let _: Value = Client { addr, authorization: Some(&alice) }.get("/v2/_catalog").json();
 }
+
+#[test]
+fn the_owner_mints_tokens_that_are_good_for_what_they_say() {
+    let setting = with_users(&["alice", "root"]);
+    setting.file("rules.toml", RULES.as_bytes());
+    let host = setting.registry(&["--users", "users", "--permissions", "rules.toml"]);
+    let root = basic("root");
+    for repository in ["apps/shop", "apps/other"] {
+        at(host.addr, Some(&root)).push(repository, "v1", "text/plain", b"one");
+    }
+    let mint = |args: &[&str]| {
+        setting.run(&[&["registry", "token", "--data-dir", "registry", "--user", "alice"], args].concat())
+    };
+    let minted = mint(&["--scope", "repository:apps/shop:pull,delete", "--life", "1h"]);
+    assert_eq!(minted.code, Some(0), "{}", minted.err);
+    let token = format!("Bearer {}", minted.out.trim());
+    let client = at(host.addr, Some(&token));
+    let status = |method, target| client.send(method, target, &[], b"").status;
+    assert_eq!(status("GET", "/v2/apps/shop/manifests/v1"), 200);
+    // Not what it is for, although its user may.
+    assert_eq!(status("GET", "/v2/apps/other/manifests/v1"), 401);
+    assert_eq!(status("POST", "/v2/apps/shop/blobs/uploads/"), 401);
+    // Not what its user may not, although it says so.
+    assert_eq!(status("DELETE", "/v2/apps/shop/manifests/v1"), 403);
+    for (args, said) in [
+        (&["--scope", "apps/shop:pull"][..], "is no scope"),
+        (&["--scope", "repository:apps/shop:fly"], "is no scope"),
+        (&["--scope", "repository:apps/shop:pull", "--life", "10000h"], "--life"),
+    ] {
+        let refused = mint(args);
+        assert!(refused.code == Some(2) && refused.err.contains(said), "{args:?}: {}", refused.err);
+    }
+    host.stop();
+}
+
+#[test]
+fn searches_log_in_as_pushes_do() {
+    let setting = with_users(&["alice"]);
+    let host = setting.registry(&["--users", "users"]);
+    let url = format!("http://{}", host.addr);
+    let refused = setting.run(&["search", "--registry", &url]);
+    assert!(refused.code == Some(1) && refused.err.contains("401"), "{}", refused.err);
+    let known = basic("alice").replace("Basic ", "");
+    let text = format!(r#"{{"auths": {{"{}": {{"auth": "{known}"}}}}}}"#, host.addr);
+    setting.file(".docker/config.json", text.as_bytes());
+    let found = setting.run(&["search", "--registry", &url]);
+    assert_eq!((found.code, found.out.as_str()), (Some(0), "nothing found\n"), "{}", found.err);
+    host.stop();
+}

@@ -3,19 +3,41 @@
 use crate::support::http::{self, Response};
 use crate::support::{Host, Setting};
 use dhow_artifacts::digest::Digest;
+use dhow_servers::Process;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
+/// Makes the bucket `registry`, with Amazon's own client.
+const MAKE_BUCKET: &str = "import boto3, sys\n\
+    boto3.client('s3', endpoint_url=sys.argv[1], region_name='us-east-1', aws_access_key_id='a', \
+    aws_secret_access_key='b').create_bucket(Bucket='registry')";
+
+/// Runs each test with a registry in a folder, and with one in a bucket.
+macro_rules! over_storages {
+    ($($name:ident),* $(,)?) => {
+        mod in_folder {
+            $(#[test] fn $name() { super::$name(crate::client::Registry::start()) })*
+        }
+        mod in_bucket {
+            $(#[test] fn $name() { super::$name(crate::client::Registry::in_bucket()) })*
+        }
+    };
+}
+pub(crate) use over_storages;
+
 /// A registry, in a folder of its own.
 pub(crate) struct Registry {
     pub(crate) setting: Setting,
     pub(crate) host: Host,
+    /// What has its content, if that is not its folder.
+    bucket: Option<Process>,
 }
 
 /// One who asks it.
@@ -77,7 +99,25 @@ impl Registry {
     pub(crate) fn with(flags: &[&str]) -> Registry {
         let setting = Setting::new();
         let host = setting.registry(flags);
-        Registry { setting, host }
+        Registry { setting, host, bucket: None }
+    }
+
+    /// The same with its content in a bucket.
+    pub(crate) fn in_bucket() -> Registry {
+        let server = dhow_servers::moto().unwrap();
+        let made = Command::new(dhow_servers::python_with_boto3().unwrap())
+            .args(["-c", MAKE_BUCKET, &format!("http://{}", server.address())])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let (key, secret) = dhow_servers::MOTO_KEYS;
+        let setting = Setting::new()
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", secret)
+            .env("DHOW_REGISTRY_STORAGE", "s3://registry/some/where")
+            .env("DHOW_REGISTRY_S3_ENDPOINT", &format!("http://{}", server.address()));
+        let host = setting.registry(&[]);
+        Registry { setting, host, bucket: Some(server) }
     }
 
     pub(crate) fn client(&self) -> Client<'static> {
@@ -92,10 +132,10 @@ impl Registry {
 
     /// Ends it as a loss of power does, and starts it again.
     pub(crate) fn kill_and_start(self, flags: &[&str]) -> Registry {
-        let Registry { setting, host } = self;
+        let Registry { setting, host, bucket } = self;
         host.kill();
         let host = setting.registry(flags);
-        Registry { setting, host }
+        Registry { setting, host, bucket }
     }
 }
 

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 /// Fixed, so that a failure comes again.
 const SEED: u64 = 0x5eed_0001;
 
-#[test]
-fn a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written() {
+over_storages! {
+    a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written,
+}
+
+fn a_kill_at_any_moment_of_an_upload_leaves_nothing_half_written(mut registry: Registry) {
     let mut state = SEED;
-    let mut registry = Registry::start();
     for round in 0..25_u64 {
         let blob = noise(1000 + round, 3 << 20);
         let (digest, tag) = (digest(&blob), format!("v{round}"));
@@ -315,7 +317,7 @@ fn a_stop_lets_an_upload_finish() {
     stream.write(&blob[1 << 20..]).unwrap();
     let answer = stream.response("PUT").unwrap();
     assert_eq!(answer.status, 201, "{}", answer.text());
-    let Registry { mut host, setting } = registry;
+    let Registry { mut host, setting, .. } = registry;
     assert_eq!(host.wait().code(), Some(0));
     let host = setting.registry(&[]);
     let again = Client { addr: host.addr, authorization: None };

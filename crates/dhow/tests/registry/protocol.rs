@@ -5,9 +5,18 @@ use crate::client::*;
 use dhow_artifacts::digest::Algorithm;
 use serde_json::{Value, json};
 
-#[test]
-fn a_blob_arrives_in_every_way_that_the_specification_has() {
-    let registry = Registry::start();
+over_storages! {
+    a_blob_arrives_in_every_way_that_the_specification_has,
+    sha512_and_nothing_are_content_too,
+    parts_of_a_blob_are_given_out,
+    manifests_are_named_by_tags_and_digests,
+    a_manifest_may_refer_only_to_what_is_there,
+    what_refers_to_a_manifest_is_found,
+    lists_come_in_pages,
+    what_cannot_be_is_refused_with_the_codes_of_the_specification,
+}
+
+fn a_blob_arrives_in_every_way_that_the_specification_has(registry: Registry) {
     let client = registry.client();
     assert_eq!(client.get("/v2/").status, 200);
     let blob = noise(1, 3 << 20);
@@ -64,9 +73,7 @@ fn a_blob_arrives_in_every_way_that_the_specification_has() {
     registry.host.stop();
 }
 
-#[test]
-fn sha512_and_nothing_are_content_too() {
-    let registry = Registry::start();
+fn sha512_and_nothing_are_content_too(registry: Registry) {
     let client = registry.client();
     let blob = noise(2, 100_000);
     let mut hasher = Algorithm::Sha512.hasher();
@@ -81,9 +88,7 @@ fn sha512_and_nothing_are_content_too() {
     assert_eq!((answer.status, answer.body.len()), (200, 0));
 }
 
-#[test]
-fn parts_of_a_blob_are_given_out() {
-    let registry = Registry::start();
+fn parts_of_a_blob_are_given_out(registry: Registry) {
     let client = registry.client();
     // Larger than what is hashed before its first byte is sent.
     let blob = noise(3, 9 << 20);
@@ -116,9 +121,7 @@ fn parts_of_a_blob_are_given_out() {
     assert_eq!((whole.status, whole.body.len()), (200, 9 << 20));
 }
 
-#[test]
-fn manifests_are_named_by_tags_and_digests() {
-    let registry = Registry::start();
+fn manifests_are_named_by_tags_and_digests(registry: Registry) {
     let client = registry.client();
     client.push("a", "v1", "text/plain", b"one");
     let first = manifest("text/plain", b"one");
@@ -163,9 +166,7 @@ fn manifests_are_named_by_tags_and_digests() {
     }
 }
 
-#[test]
-fn a_manifest_may_refer_only_to_what_is_there() {
-    let registry = Registry::start();
+fn a_manifest_may_refer_only_to_what_is_there(registry: Registry) {
     let client = registry.client();
     let missing = manifest("text/plain", b"one");
     let answer = client.put_manifest("a", "v1", &missing);
@@ -205,9 +206,7 @@ fn a_manifest_may_refer_only_to_what_is_there() {
     assert_eq!(client.get("/v2/a/manifests/all").header("content-type"), Some(INDEX));
 }
 
-#[test]
-fn what_refers_to_a_manifest_is_found() {
-    let registry = Registry::start();
+fn what_refers_to_a_manifest_is_found(registry: Registry) {
     let client = registry.client();
     let subject = client.push("a", "v1", "text/plain", b"one");
     let referrers = |query: &str| client.get(&format!("/v2/a/referrers/{subject}{query}"));
@@ -246,9 +245,7 @@ fn what_refers_to_a_manifest_is_found() {
     assert_eq!(client.get("/v2/a/referrers/sha256:0").status, 400);
 }
 
-#[test]
-fn lists_come_in_pages() {
-    let registry = Registry::start();
+fn lists_come_in_pages(registry: Registry) {
     let client = registry.client();
     let mut expected = Vec::new();
     for number in 0..5 {
@@ -288,9 +285,7 @@ fn lists_come_in_pages() {
     assert_eq!((answer.status, code(&answer).as_str()), (404, "NAME_UNKNOWN"));
 }
 
-#[test]
-fn what_cannot_be_is_refused_with_the_codes_of_the_specification() {
-    let registry = Registry::start();
+fn what_cannot_be_is_refused_with_the_codes_of_the_specification(registry: Registry) {
     let client = registry.client();
     let zeros = format!("sha256:{}", "0".repeat(64));
     let upload = client.begin("a");

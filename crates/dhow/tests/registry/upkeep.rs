@@ -13,9 +13,12 @@ fn as_json(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
-#[test]
-fn what_nobody_refers_to_goes_and_everything_else_stays() {
-    let registry = Registry::start();
+over_storages! {
+    what_nobody_refers_to_goes_and_everything_else_stays,
+    an_index_and_what_refers_to_it_keep_their_manifests,
+}
+
+fn what_nobody_refers_to_goes_and_everything_else_stays(registry: Registry) {
     let client = registry.client();
     let kept = client.push("a", "v1", "text/plain", b"kept");
     let replaced = client.push("a", "v2", "text/plain", b"replaced");
@@ -45,7 +48,7 @@ fn what_nobody_refers_to_goes_and_everything_else_stays() {
     assert_eq!(client.get("/v2/a/manifests/v1").status, 200);
 
     // The same without a process that has it open.
-    let Registry { setting, host } = registry;
+    let Registry { setting, host, .. } = registry;
     Client { addr: host.addr, authorization: None }.push_blob("a", b"another orphan");
     host.stop();
     let ended = setting.run(&["registry", "gc", "--grace", "0s", "--data-dir", "registry"]);
@@ -54,9 +57,7 @@ fn what_nobody_refers_to_goes_and_everything_else_stays() {
     assert!(ended.code == Some(1) && ended.err.contains("no folder of a registry"), "{ended:?}");
 }
 
-#[test]
-fn an_index_and_what_refers_to_it_keep_their_manifests() {
-    let registry = Registry::start();
+fn an_index_and_what_refers_to_it_keep_their_manifests(registry: Registry) {
     let client = registry.client();
     let child = client.push("a", "child", "text/plain", b"one");
     let size = manifest("text/plain", b"one").len();

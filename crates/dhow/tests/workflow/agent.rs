@@ -10,15 +10,20 @@ use std::time::{Duration, Instant};
 
 const TOKEN: &str = "a token of thirty-two characters";
 
-struct Plugin {
+pub(crate) struct Plugin {
     process: Child,
     address: String,
 }
 
 impl Plugin {
     fn start(desk: &Desk) -> Plugin {
+        Plugin::with(desk, &[])
+    }
+
+    pub(crate) fn with(desk: &Desk, flags: &[&str]) -> Plugin {
         std::fs::write(desk.path("token"), TOKEN).unwrap();
-        let mut process = desk.start(&["argo", "plugin", "--addr", "127.0.0.1:0", "--token-file", "token"]);
+        let plugin = ["argo", "plugin", "--addr", "127.0.0.1:0", "--token-file", "token"];
+        let mut process = desk.start(&[&plugin[..], flags].concat());
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let line =
             lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("on http://"))).unwrap().unwrap();
@@ -48,7 +53,7 @@ impl Plugin {
     }
 
     /// Asks as the agent does until the node is done; how often it was asked.
-    fn run(&self, template: &Value) -> (Value, usize) {
+    pub(crate) fn run(&self, template: &Value) -> (Value, usize) {
         let since = Instant::now();
         for count in 1.. {
             let (status, body) = self.call(&request(template), Some(TOKEN));

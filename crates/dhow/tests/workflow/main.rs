@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod agent;
+mod buckets;
+mod elsewhere;
 mod foreign;
 mod interrupted;
 mod steps;

@@ -19,7 +19,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use rusty_s3::Bucket;
-use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2, S3Action};
+use rusty_s3::actions::{
+    CompleteMultipartUploadResponse, CreateBucket, CreateMultipartUpload, ListObjectsV2, S3Action,
+};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
@@ -75,7 +77,7 @@ const STALL: Duration = Duration::from_secs(60);
 const LAST: char = '\u{10ffff}';
 
 /// Objects in buckets.
-struct S3 {
+pub struct S3 {
     account: Account,
     /// The bucket of names that have none.
     bucket: Option<String>,
@@ -144,6 +146,23 @@ fn header<'a>(
 // === impl S3 ===
 
 impl S3 {
+    /// Objects of one bucket of an account; the error says why it has no URL.
+    pub fn new(account: Account, bucket: &str) -> Result<S3, String> {
+        account.bucket(bucket)?;
+        Ok(S3 { account, bucket: Some(bucket.to_owned()), storage_class: None })
+    }
+
+    /// Makes the bucket, unless it is there.
+    pub async fn create_bucket(&self) -> Result<(), BlobError> {
+        let bucket = self.bucket("")?;
+        let url = CreateBucket::new(&bucket, &self.account.credentials).sign(SIGNATURE);
+        match self.ask(http::Method::PUT, &url, HeaderMap::new(), Body::Empty, bucket.name()).await {
+            // 409: somebody has it. Whether that is this account shows when it is written to.
+            Ok(_) | Err(BlobError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The bucket of an object, and its key there.
     fn place<'a>(&self, name: &'a Name) -> Result<(Bucket, &'a str), BlobError> {
         let key = name.key.as_str();

@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
@@ -70,7 +70,18 @@ impl Key {
     }
 
     pub(super) fn issue(&self, user: Option<&str>, access: Vec<Access>, now: SystemTime) -> String {
-        let exp = seconds(now) + TOKEN_LIFE.as_secs();
+        self.issue_for(user, access, now, TOKEN_LIFE)
+    }
+
+    /// A token that is good for so long.
+    pub(super) fn issue_for(
+        &self,
+        user: Option<&str>,
+        access: Vec<Access>,
+        now: SystemTime,
+        life: Duration,
+    ) -> String {
+        let exp = seconds(now).saturating_add(life.as_secs());
         let token = Token { exp, user: user.map(str::to_owned), access };
         let claims = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default());
         let signed = format!("{HEADER}.{claims}");

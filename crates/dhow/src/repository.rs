@@ -1,0 +1,77 @@
+//! Flags that say where the artifacts of workflows are kept, for all commands that run steps.
+
+use crate::Error;
+use dhow_argo::artifacts::config::{Bucket, Choice, RepositoryRef};
+use dhow_argo::artifacts::repository::{Bounds, Repository};
+use std::path::{Path, PathBuf};
+
+/// Where artifacts are kept, other than in a folder.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Artifact repository")]
+pub(crate) struct RepositoryArgs {
+    /// File of Argo's YAML: the controller's ConfigMap, `artifact-repositories`, Secrets (repeatable)
+    #[arg(long, value_name = "FILE", env = "DHOW_ARTIFACT_REPOSITORY", value_delimiter = ',')]
+    artifact_repository: Vec<PathBuf>,
+    /// Folder with a folder for each Secret, as Kubernetes mounts them (repeatable)
+    #[arg(long, value_name = "DIR", env = "DHOW_ARTIFACT_SECRETS", value_delimiter = ',')]
+    artifact_secrets: Vec<PathBuf>,
+    /// Which repository of the files [default: the workflow's artifactRepositoryRef, else Argo's default]
+    #[arg(long, value_name = "[CONFIGMAP/]KEY")]
+    artifact_repository_ref: Option<String>,
+    /// Bucket; its keys are in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN
+    #[arg(long, value_name = "BUCKET", conflicts_with_all = ["artifact_repository", "artifact_repository_ref"])]
+    s3_bucket: Option<String>,
+    /// Server of the bucket [default: Amazon's]
+    #[arg(long, value_name = "URL", requires = "s3_bucket")]
+    s3_endpoint: Option<String>,
+    /// Region of the bucket [default: us-east-1]
+    #[arg(long, value_name = "REGION", requires = "s3_bucket")]
+    s3_region: Option<String>,
+    /// Where URLs have the bucket's name [default: in the host for Amazon, else in the path]
+    #[arg(long, value_name = "STYLE", requires = "s3_bucket", value_parser = ["path", "virtual-hosted"])]
+    s3_addressing_style: Option<String>,
+    /// Pattern of keys [default: {{workflow.name}}/{{pod.name}}]
+    #[arg(long, value_name = "PATTERN", requires = "s3_bucket")]
+    s3_key_format: Option<String>,
+    /// Make the bucket if it is not there
+    #[arg(long, requires = "s3_bucket")]
+    s3_create_bucket: bool,
+    /// Keep the logs of steps as artifacts (`main-logs`) [default: what the repository says]
+    #[arg(long)]
+    archive_logs: bool,
+}
+
+// === impl RepositoryArgs ===
+
+impl RepositoryArgs {
+    /// What they say, for a history: paths are absolute, and there are no secrets in it.
+    pub(crate) fn choice(&self) -> Result<Choice, Error> {
+        let absolute =
+            |paths: &[PathBuf]| paths.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+        let bucket = self.s3_bucket.as_ref().map(|name| Bucket {
+            name: name.clone(),
+            endpoint: self.s3_endpoint.clone().unwrap_or_default(),
+            region: self.s3_region.clone().unwrap_or_default(),
+            addressing_style: self.s3_addressing_style.clone().unwrap_or_default(),
+            key_format: self.s3_key_format.clone().unwrap_or_default(),
+            create: self.s3_create_bucket,
+        });
+        Ok(Choice {
+            files: absolute(&self.artifact_repository)?,
+            secrets: absolute(&self.artifact_secrets)?,
+            reference: self.artifact_repository_ref.clone().unwrap_or_default(),
+            bucket,
+            archive_logs: self.archive_logs.then_some(true),
+        })
+    }
+}
+
+/// Opens the repository of a choice, or of a folder. Within a runtime.
+pub(crate) fn open(
+    folder: &Path,
+    choice: &Choice,
+    wanted: Option<&RepositoryRef>,
+) -> Result<Repository, Error> {
+    Repository::configured(folder, choice, wanted, Bounds::default())
+        .map_err(|error| Error::usage(error.to_string()))
+}
