@@ -2,11 +2,16 @@
 
 use super::pairs;
 use crate::Error;
+use crate::trust::TrustArgs;
+use crate::workflow::queue::WorkersArgs;
 use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::plugin::Plugin as Server;
+use dhow_argo::runner::StepRunner;
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
+use dhow_argo::workers::{Remote, RemoteOptions};
 use dhow_host::Components;
+use dhow_resources::manifest::TrustConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +28,8 @@ const TOKEN: &str = "/var/run/argo/token";
 EXAMPLES
   dhow argo plugin                          in the agent's pod: the token is where the agent leaves it
   dhow argo plugin --addr 127.0.0.1:17777 --token-file token.txt
+  dhow argo plugin --workers nats://queue.argo:4222 --parallel 1000
+                                            steps run where `dhow workflow worker` does
 
 Artifacts are kept in a folder, which every agent of a workflow has to share (a volume).")]
 pub(super) struct Plugin {
@@ -50,6 +57,10 @@ pub(super) struct Plugin {
     /// Folders with Dapr resource files, for steps that may use building blocks
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
+    #[command(flatten)]
+    workers: WorkersArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 // === impl Plugin ===
@@ -60,25 +71,11 @@ impl Plugin {
         let failed =
             |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
         std::fs::create_dir_all(&self.data_dir).map_err(|error| failed(&self.data_dir, &error))?;
-        let artifacts = self.artifacts.clone().unwrap_or_else(|| self.data_dir.join("artifacts"));
-        let repository =
-            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
-        repository.sweep();
-        let resources = crate::up::read_resources(&self.resources_path, None)?;
-        let host = crate::serve::host(Components::new(resources, &self.data_dir), false)?;
-        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-        let (engine, cache) = host.engine();
-        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
-        let executor = Executor::new(ExecutorOptions {
-            modules,
-            repository: Arc::new(repository),
-            rooms: self.data_dir.join("rooms"),
-            logs: self.data_dir.join("logs"),
-            host: Some(host),
-            runtime_api: Some(api),
-        });
-        let executor = executor.map_err(|error| failed(&self.data_dir, &error))?;
-        let plugin = Server::new(Arc::new(executor), &self.data_dir, self.parallel.into(), token)?;
+        let runner = match &self.workers.workers {
+            Some(url) => self.remote(url).await?,
+            None => self.local().await?,
+        };
+        let plugin = Server::new(runner, &self.data_dir, self.parallel.into(), token)?;
         let listener = TcpListener::bind(self.addr)
             .await
             .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
@@ -93,6 +90,46 @@ impl Plugin {
             })
             .await;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Steps run in this process.
+    async fn local(&self) -> Result<Arc<dyn StepRunner>, Error> {
+        let failed =
+            |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
+        let artifacts = self.artifacts.clone().unwrap_or_else(|| self.data_dir.join("artifacts"));
+        let repository =
+            Repository::open(&artifacts, Bounds::default()).map_err(|error| failed(&artifacts, &error))?;
+        repository.sweep();
+        let resources = crate::up::read_resources(&self.resources_path, None)?;
+        let host = crate::serve::host(Components::new(resources, &self.data_dir), false)?;
+        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
+        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
+        let (engine, cache) = host.engine();
+        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
+        let executor = Executor::new(ExecutorOptions {
+            modules,
+            repository: Arc::new(repository),
+            rooms: self.data_dir.join("rooms"),
+            logs: self.data_dir.join("logs"),
+            host: Some(host),
+            runtime_api: Some(api),
+        });
+        Ok(Arc::new(executor.map_err(|error| failed(&self.data_dir, &error))?))
+    }
+
+    /// Steps run where workers do.
+    async fn remote(&self, url: &str) -> Result<Arc<dyn StepRunner>, Error> {
+        self.workers.leave_trust_to_workers(&self.trust)?;
+        let connection = self.workers.queue.open(url, "dhow argo plugin").await?;
+        let options = RemoteOptions {
+            base: PathBuf::from("."),
+            images: pairs("--image", &self.image)?,
+            artifacts: self.artifacts.is_none().then(|| self.data_dir.join("artifacts")),
+            logs: self.data_dir.join("logs"),
+        };
+        let remote = Remote::new(Arc::new(connection), options);
+        let failed = |error| Error::new(format!("{}: {error}", self.data_dir.display()));
+        Ok(Arc::new(remote.map_err(failed)?))
     }
 
     fn token(&self) -> Result<Option<String>, Error> {

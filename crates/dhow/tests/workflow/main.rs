@@ -6,6 +6,7 @@ mod agent;
 mod foreign;
 mod interrupted;
 mod steps;
+mod workers;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
