@@ -1,7 +1,7 @@
 //! One step that was taken from the queue: held, run, its end kept, and only then let go.
 
 use super::connection::{Connection, First};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, let_go};
 use super::message::{Artifacts, Ending, Job, VERSION, attempt_id};
 use super::submit::{file_name, set_image};
 use crate::controller::Start;
@@ -72,6 +72,16 @@ impl Desk {
         went
     }
 
+    /// Lets go what no step has asked for in a long time. Blocks.
+    pub(super) fn sweep(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.sweep();
+        }
+        for folder in ["modules", "logs"] {
+            let_go(&self.folder.join(folder));
+        }
+    }
+
     async fn try_attempt(
         self: &Arc<Desk>,
         id: &str,
@@ -99,14 +109,17 @@ impl Desk {
         if deliveries == 1 && !self.is_ready(&job) {
             // Whoever has the module takes the step in the meantime; if nobody does, it comes again.
             tell(message, AckKind::Nak(Some(ELSEWHERE))).await;
-            let _ = self.executor.modules().get(&self.image(&job).await.unwrap_or_default()).await;
+            if let Ok(image) = self.image(&job).await {
+                let _ = self.executor.modules().get(&image).await;
+            }
             return Went::GivenBack;
         }
         tracing::info!(step = job.step, workflow = job.workflow.name, deliveries, "begins");
         let (desk, work_id, work) = (Arc::clone(self), id.to_owned(), Arc::clone(&job));
         let mut work = tokio::spawn(async move { desk.work(&work_id, &work).await });
         let _ends = Ends(work.abort_handle());
-        let mut beat = tokio::time::interval(self.lease / 3);
+        let period = self.lease / 3;
+        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

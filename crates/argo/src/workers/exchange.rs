@@ -21,7 +21,7 @@ const CONTENTS: &str = "content";
 const OUTPUTS: &str = "leaving";
 
 /// Folder of what is not complete yet; the repository's own.
-const SCRATCH: &str = ".incomplete";
+pub(super) const SCRATCH: &str = ".incomplete";
 
 /// A content that no step asked for in this time is let go.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -130,15 +130,20 @@ impl Exchange {
     /// Lets go what no step has asked for in a long time. Blocks.
     pub(super) fn sweep(&self) {
         for name in [CONTENTS, OUTPUTS] {
-            let Ok(entries) = std::fs::read_dir(self.folder.join(name)) else { continue };
-            for entry in entries.flatten() {
-                let used = entry.metadata().and_then(|meta| meta.modified());
-                let idle = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
-                let path = entry.path();
-                if idle.is_some_and(|idle| idle > KEPT) && std::fs::remove_dir_all(&path).is_err() {
-                    let _ = std::fs::remove_file(&path);
-                }
-            }
+            let_go(&self.folder.join(name));
+        }
+    }
+}
+
+/// Lets go what nobody has touched in a folder in a long time. Blocks.
+pub(super) fn let_go(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let used = entry.metadata().and_then(|meta| meta.modified());
+        let idle = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
+        let path = entry.path();
+        if idle.is_some_and(|idle| idle > KEPT) && std::fs::remove_dir_all(&path).is_err() {
+            let _ = std::fs::remove_file(&path);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Remote {
     pub fn new(connection: Arc<Connection>, options: RemoteOptions) -> std::io::Result<Remote> {
         std::fs::create_dir_all(&options.logs)?;
         if let Some(folder) = &options.artifacts {
-            std::fs::create_dir_all(folder)?;
+            std::fs::create_dir_all(folder.join(exchange::SCRATCH))?;
         }
         Ok(Remote { connection, options, modules: tokio::sync::Mutex::default() })
     }

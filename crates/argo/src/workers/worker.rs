@@ -139,7 +139,7 @@ impl Worker {
                 Some(_) = attempts.tasks.join_next() => {}
                 _ = sweep.tick() => {
                     let desk = Arc::clone(&self.desk);
-                    tokio::task::spawn_blocking(move || desk.exchange.as_ref().map(Exchange::sweep));
+                    tokio::task::spawn_blocking(move || desk.sweep());
                 }
                 // What was asked of the former server is forgotten.
                 Ok(()) = connects.changed() => source = Source::Idle,

@@ -5,6 +5,7 @@
 mod agent;
 mod foreign;
 mod interrupted;
+mod signed;
 mod steps;
 mod workers;
 
