@@ -27,7 +27,7 @@ use crate::kubernetes::lease::{Candidate, Timing};
 use crate::kubernetes::watch::Event;
 use crate::kubernetes::{Cluster, KubernetesError, escaped};
 use crate::plugin::tasks::Tasks;
-use crate::step::Executor;
+use crate::runner::StepRunner;
 use http_template::HttpTemplates;
 use pause::Pause;
 use std::path::Path;
@@ -140,12 +140,12 @@ impl Agent {
     /// An agent that remembers in `folder`, which is there, what it did and could not write yet.
     pub fn new(
         cluster: Arc<Cluster>,
-        executor: Arc<Executor>,
+        runner: Arc<dyn StepRunner>,
         folder: &Path,
         options: AgentOptions,
     ) -> Result<Agent, AgentError> {
         let failed = |error| AgentError::Memory { folder: folder.display().to_string(), error };
-        let tasks = Tasks::open(executor, &folder.join("agent.db"), options.parallel).map_err(failed)?;
+        let tasks = Tasks::open(runner, &folder.join("agent.db"), options.parallel).map_err(failed)?;
         let shared = Shared {
             tasks,
             http: HttpTemplates::new(Arc::clone(&cluster)).map_err(AgentError::Tls)?,

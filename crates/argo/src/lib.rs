@@ -10,10 +10,12 @@
 //! | [`node`] | what was begun, how it stands, what came out |
 //! | [`controller`] | what happens next: a state machine without I/O |
 //! | [`artifacts`] | files and folders that go from step to step |
-//! | [`step`] | one step: a module, run with its inputs |
 //! | [`plugin`] | steps that Argo's agent asks for |
 //! | [`agent`] | steps that are found in the cluster itself |
 //! | [`kubernetes`] | a client of its API |
+//! | [`step`] | one step, run in this process |
+//! | [`runner`] | where steps run |
+//! | [`workers`] | steps run by other machines, through NATS |
 //!
 //! Format: <https://argo-workflows.readthedocs.io/en/latest/fields/>, Argo 3.5 to 4.1.
 
@@ -32,6 +34,8 @@ pub mod model;
 pub mod node;
 pub mod plugin;
 pub mod run;
+pub mod runner;
 pub mod step;
 pub mod substitute;
 pub mod tree;
+pub mod workers;

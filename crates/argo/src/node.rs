@@ -98,7 +98,7 @@ pub struct Node {
 }
 
 /// What became of a leaf.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 pub struct Outcome {
     /// Succeeded, Failed or Error.
     pub phase: Phase,

@@ -11,7 +11,7 @@
 pub(crate) mod tasks;
 
 use crate::model::Template;
-use crate::step::Executor;
+use crate::runner::StepRunner;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -78,13 +78,13 @@ pub struct PluginError {
 impl Plugin {
     /// A plugin that remembers in `folder`, which is there, what it did, and runs as many steps at once.
     pub fn new(
-        executor: Arc<Executor>,
+        runner: Arc<dyn StepRunner>,
         folder: &Path,
         parallel: usize,
         token: Option<String>,
     ) -> Result<Plugin, PluginError> {
         let failed = |error| PluginError { folder: folder.display().to_string(), error };
-        let tasks = Tasks::open(executor, &folder.join("plugin.db"), parallel).map_err(failed)?;
+        let tasks = Tasks::open(runner, &folder.join("plugin.db"), parallel).map_err(failed)?;
         Ok(Plugin { tasks: Arc::new(tasks), token })
     }
 
@@ -127,7 +127,7 @@ impl Plugin {
                 }
             });
         }
-        plugin.tasks.stop();
+        plugin.tasks.stop().await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -1,11 +1,11 @@
-//! A workflow, run to its end on this machine: the controller says what is next, the executor does it, the history
-//! keeps it.
+//! A workflow, run to its end on this machine: the controller says what is next, steps are run, here or elsewhere,
+//! the history keeps it.
 
 use crate::controller::{Controller, Identity, Status};
 use crate::definition::{Definition, DefinitionError, Objects};
 use crate::history::{History, HistoryError, Record, Request, Settings};
 use crate::node::{Outcome, Phase, Time};
-use crate::step::Executor;
+use crate::runner::StepRunner;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Home(PathBuf);
 pub struct Run {
     history: History,
     controller: Controller,
-    executor: Arc<Executor>,
+    runner: Arc<dyn StepRunner>,
     turns: Arc<Semaphore>,
     /// Keeps other processes away.
     _lock: File,
@@ -133,31 +133,36 @@ impl Run {
         identity: Identity,
         objects: Objects,
         settings: Settings,
-        executor: Arc<Executor>,
+        runner: Arc<dyn StepRunner>,
     ) -> Result<Run, RunError> {
         let lock = home.lock(&identity.name)?;
         let record = Record { identity, objects, settings, status: Status::default(), nodes: Vec::new() };
         let history = home.history()?;
         history.add(&record)?;
-        Run::of(history, record, executor, lock)
+        Run::of(history, record, runner, lock)
     }
 
     /// A workflow as it was left.
     pub fn resume(
         history: History,
         record: Record,
-        executor: Arc<Executor>,
+        runner: Arc<dyn StepRunner>,
         lock: File,
     ) -> Result<Run, RunError> {
-        Run::of(history, record, executor, lock)
+        Run::of(history, record, runner, lock)
     }
 
-    fn of(history: History, record: Record, executor: Arc<Executor>, lock: File) -> Result<Run, RunError> {
+    fn of(
+        history: History,
+        record: Record,
+        runner: Arc<dyn StepRunner>,
+        lock: File,
+    ) -> Result<Run, RunError> {
         let definition = Arc::new(Definition::new(&record.objects)?);
         let memos = history.memos()?;
         let turns = Arc::new(Semaphore::new(record.settings.parallel.clamp(1, 10_000)));
         let controller = Controller::new(definition, record.identity, record.status, record.nodes, memos);
-        Ok(Run { history, controller, executor, turns, _lock: lock })
+        Ok(Run { history, controller, runner, turns, _lock: lock })
     }
 
     /// How it stands.
@@ -187,18 +192,21 @@ impl Run {
                     handle.abort();
                 }
             }
+            let identity = self.controller.identity();
+            let cancelled = turn.cancel.iter().map(|name| self.runner.cancel(identity, name));
+            futures::future::join_all(cancelled).await;
             let phase = self.controller.status().phase;
             if phase.is_fulfilled() {
                 return Ok(Ended::Done(phase));
             }
             for start in turn.start {
-                let (executor, turns) = (Arc::clone(&self.executor), Arc::clone(&self.turns));
+                let (runner, turns) = (Arc::clone(&self.runner), Arc::clone(&self.turns));
                 let identity = self.controller.identity().clone();
                 let name = start.name.clone();
                 let step = async move {
                     // It is closed with the process only.
                     let _turn = turns.acquire_owned().await;
-                    let outcome = executor.run(&identity, &start, now()).await;
+                    let outcome = runner.run(&identity, &start, now()).await;
                     (start.name, outcome)
                 };
                 handles.insert(name, steps.spawn(step));

@@ -101,7 +101,7 @@ impl Executor {
         crate::artifacts::repository::sweep(&options.rooms);
         std::fs::create_dir_all(&options.logs)?;
         Ok(Executor {
-            modules: options.modules,
+            modules: options.modules.sealed_by(options.host.clone()),
             linkers: Arc::default(),
             repository: options.repository,
             rooms: options.rooms,
@@ -116,6 +116,11 @@ impl Executor {
     /// Where the lines of a step are kept.
     pub fn log_file(&self, pod: &str) -> PathBuf {
         self.logs.join(format!("{pod}.log"))
+    }
+
+    /// Modules.
+    pub fn modules(&self) -> &Modules {
+        &self.modules
     }
 
     /// Runs a step to its end. Dropping the future ends it.
@@ -145,7 +150,7 @@ impl Executor {
 
     async fn try_run(&self, workflow: &Identity, start: &Start, now: Time) -> Result<Outcome, String> {
         let template = &start.template;
-        let options = Options::read(&template.wasm_options()).map_err(|error| error.to_string())?;
+        let mut options = Options::read(&template.wasm_options()).map_err(|error| error.to_string())?;
         let limit = match start.deadline {
             Some(deadline) => Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)),
             None => LONGEST,
@@ -154,6 +159,12 @@ impl Executor {
             return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
         }
         let image = self.modules.get(&options.image).await?;
+        if let Some(host) = &self.host {
+            let module = (image.program.digest.to_string(), options.image.clone());
+            let grants = std::mem::take(&mut options.grants);
+            let admitted = host.admit(APP_ID, &image.seal, module, grants).await;
+            options.grants = admitted.map_err(|error| format!("module {}: {error}", options.image))?;
+        }
         let room = {
             let (rooms, repository) = (self.rooms.clone(), Arc::clone(&self.repository));
             let (workflow, template, options) = (workflow.clone(), template.clone(), options.clone());

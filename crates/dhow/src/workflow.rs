@@ -2,7 +2,9 @@
 
 mod live;
 mod manage;
+pub(crate) mod queue;
 mod run;
+mod worker;
 
 use crate::Error;
 use dhow_argo::run::Home;
@@ -19,7 +21,8 @@ pub(crate) struct Workflow {
 #[derive(clap::Subcommand)]
 enum Command {
     Run(Box<run::Run>),
-    Resume(run::Resume),
+    Resume(Box<run::Resume>),
+    Worker(Box<worker::Worker>),
     List(manage::List),
     Get(manage::Get),
     Logs(manage::Logs),
@@ -39,6 +42,7 @@ pub(crate) fn execute(workflow: Workflow) -> Result<ExitCode, Error> {
     match workflow.command {
         Command::Run(run) => crate::serve::runtime()?.block_on(run.execute()),
         Command::Resume(resume) => crate::serve::runtime()?.block_on(resume.execute()),
+        Command::Worker(worker) => crate::serve::runtime()?.block_on(worker.execute()),
         Command::List(list) => list.execute(),
         Command::Get(get) => get.execute(),
         Command::Logs(logs) => logs.execute(),

@@ -100,6 +100,7 @@ pages! {
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
     sign_modules: "docs/sign-modules.md",
+    spread_steps_over_machines: "docs/spread-steps-over-machines.md",
     update_without_downtime: "docs/update-without-downtime.md",
     use_an_sdk: "docs/use-an-sdk.md",
     use_bindings: "docs/use-bindings.md",
@@ -312,6 +313,7 @@ impl Page {
         let last = match script {
             script if script.contains("dhow up") => "metrics: http://",
             script if script.contains("dhow layotto") => "management: http://",
+            script if script.contains("workflow worker") => "takes steps",
             _ => "on http://",
         };
         server.wait_for(at, |seen| seen.contains(last));

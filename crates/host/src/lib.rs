@@ -61,4 +61,4 @@ pub use log::LogBook;
 pub use module::{Module, ModuleError};
 pub use prepare::{AppSpec, PrepareError};
 pub use routes::Routes;
-pub use trust::{PerInvocation, Policies, PolicyServer, Trust};
+pub use trust::{PerInvocation, Policies, PolicyServer, Seal, Trust};

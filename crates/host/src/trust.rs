@@ -9,17 +9,21 @@
 //! |---|---|
 //! | `permit` | whether an app may answer, as it stands |
 //! | `policies` | asking policies, in time |
+//! | `step` | modules that run without being apps |
 
 mod permit;
 mod policies;
+mod step;
 
 pub(crate) use permit::Permit;
 pub use policies::{PerInvocation, Policies, PolicyServer};
+pub use step::Seal;
 
 use crate::audit::Signer;
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::module::Module;
+use bytes::Bytes;
 use dhow_blocks::grants::{Claimed, Grants};
 use dhow_claims::capability::claimed;
 use dhow_claims::policy::{Event, Question};
@@ -99,7 +103,8 @@ impl Trust {
     }
 
     async fn decide(&self, applicant: &Applicant<'_>, metrics: &Metrics) -> Result<Admitted, NotTrusted> {
-        let verified = self.verify(applicant.module).await?;
+        let module = applicant.module;
+        let verified = self.verify(&module.wasm, module.is_signed).await?;
         let event = if applicant.is_update { Event::Update } else { Event::Load };
         let module = (applicant.module.program.digest.to_string(), applicant.source.clone());
         let question = Question::new(event, applicant.app_id, verified.as_ref(), module, applicant.grants);
@@ -118,17 +123,17 @@ impl Trust {
     }
 
     /// Verifies the module's token, if it has one; taking the hash of a large module takes long.
-    async fn verify(&self, module: &Arc<Module>) -> Result<Option<Verified>, NotTrusted> {
-        if !module.is_signed {
+    async fn verify(&self, wasm: &Bytes, is_signed: bool) -> Result<Option<Verified>, NotTrusted> {
+        if !is_signed {
             return match self.require_signed {
                 true => Err(NotTrusted::Token { refusal: Refusal::Unsigned, token: String::new() }),
                 false => Ok(None),
             };
         }
-        let (module, store) = (Arc::clone(module), self.store.clone());
+        let (wasm, store) = (wasm.clone(), self.store.clone());
         let verified = tokio::task::spawn_blocking(move || {
-            dhow_claims::verify(&module.wasm, store.as_deref(), SystemTime::now())
-                .map_err(|refusal| NotTrusted::Token { refusal, token: what_it_says(&module) })
+            dhow_claims::verify(&wasm, store.as_deref(), SystemTime::now())
+                .map_err(|refusal| NotTrusted::Token { refusal, token: what_it_says(&wasm) })
         });
         verified.await.unwrap_or_else(|panicked| Err(NotTrusted::Policy(panicked.to_string()))).map(Some)
     }
@@ -177,8 +182,8 @@ impl Trust {
 }
 
 /// What the token of a module says of itself, for an error.
-fn what_it_says(module: &Module) -> String {
-    let text = dhow_claims::section::token(&module.wasm).ok().flatten();
+fn what_it_says(wasm: &[u8]) -> String {
+    let text = dhow_claims::section::token(wasm).ok().flatten();
     let token = text.and_then(|text| dhow_claims::token::Token::parse(text).ok());
     token.map(|token| says(token.issuer.as_str(), token.subject.as_str())).unwrap_or_default()
 }

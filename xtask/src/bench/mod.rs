@@ -16,6 +16,7 @@
 //! | `sockets` | a program with sockets of its own, beside the same natively |
 //! | `sidecar` | a program outside: latency through the real port, memory |
 //! | `density` | memory of many registered apps |
+//! | `workflow` | steps of workflows, beside the same work natively |
 //! | `peers` | dhow and its peers as command lines; where programs and guests are |
 //! | `server` | a server process: core, CPU time, memory |
 //! | `load`, `client`, `response`, `histogram` | the load generator and its parts |
@@ -38,6 +39,7 @@ mod sockets;
 mod start;
 mod state;
 mod update;
+mod workflow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,6 +141,9 @@ fn rows() -> Vec<Row> {
         Row { name: "echo", measure: Measure::Other(sockets::measure) },
         Row { name: "sidecar", measure: Measure::Other(sidecar::measure) },
         Row { name: "density", measure: Measure::Other(density::measure) },
+        Row { name: "desaturate", measure: Measure::Other(workflow::desaturate) },
+        Row { name: "plugin", measure: Measure::Other(workflow::overhead) },
+        Row { name: "steps", measure: Measure::Other(workflow::nothing) },
     ]);
     rows
 }

@@ -9,7 +9,7 @@ use crate::controller::{Identity, Start, duration, milliseconds};
 use crate::model::Template;
 use crate::node::{Outcome, Phase, Time, pod_name, pod_of};
 use crate::run::now;
-use crate::step::Executor;
+use crate::runner::StepRunner;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
@@ -45,13 +45,16 @@ pub(crate) enum Answer {
 }
 
 pub(crate) struct Tasks {
-    executor: Arc<Executor>,
+    runner: Arc<dyn StepRunner>,
     turns: Arc<Semaphore>,
     memory: Arc<Mutex<Memory>>,
     running: Arc<Mutex<HashMap<String, Running>>>,
 }
 
 struct Running {
+    workflow: Identity,
+    /// The step's name.
+    step: String,
     done: watch::Receiver<Option<Value>>,
     handle: AbortHandle,
 }
@@ -61,7 +64,7 @@ struct Memory(Connection);
 // === impl Tasks ===
 
 impl Tasks {
-    pub(crate) fn open(executor: Arc<Executor>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
+    pub(crate) fn open(runner: Arc<dyn StepRunner>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -73,7 +76,7 @@ impl Tasks {
         )?;
         connection.execute("DELETE FROM tasks WHERE forget < ?1", [now()])?;
         Ok(Tasks {
-            executor,
+            runner,
             turns: Arc::new(Semaphore::new(parallel.clamp(1, 10_000))),
             memory: Arc::new(Mutex::new(Memory(connection))),
             running: Arc::default(),
@@ -81,8 +84,12 @@ impl Tasks {
     }
 
     /// Ends what runs.
-    pub(crate) fn stop(&self) {
-        self.running.lock().values().for_each(|task| task.handle.abort());
+    pub(crate) async fn stop(&self) {
+        let ended: Vec<Running> = self.running.lock().drain().map(|(_, task)| task).collect();
+        ended.iter().for_each(|task| task.handle.abort());
+        // The agent's pod goes with its workflow: nobody asks for them again, or they begin anew.
+        let cancelled = ended.iter().map(|task| self.runner.cancel(&task.workflow, &task.step));
+        futures::future::join_all(cancelled).await;
     }
 
     /// What becomes of a template; begins it if it is not known.
@@ -130,9 +137,10 @@ impl Tasks {
 
     /// Ends a task if it runs. When it began is remembered, for its deadline.
     pub(crate) fn cancel(&self, key: &str) {
-        if let Some(task) = self.running.lock().remove(key) {
-            task.handle.abort();
-        }
+        let Some(task) = self.running.lock().remove(key) else { return };
+        task.handle.abort();
+        let runner = Arc::clone(&self.runner);
+        tokio::spawn(async move { runner.cancel(&task.workflow, &task.step).await });
     }
 
     /// Whoever asked has what came out, or wants it no more.
@@ -181,17 +189,20 @@ impl Tasks {
         let began = memory.begin(key).map_err(failed)?;
         drop(memory);
         let (sender, done) = watch::channel(None);
+        let start = start(key, node, &workflow, template, began);
+        let step = start.as_ref().map(|start| start.name.clone()).unwrap_or_default();
+        let of = workflow.clone();
         let task = Task {
             key: key.to_owned(),
-            start: start(key, node, &workflow, template, began),
-            executor: Arc::clone(&self.executor),
+            start,
+            runner: Arc::clone(&self.runner),
             turns: Arc::clone(&self.turns),
             memory: Arc::clone(&self.memory),
             running: Arc::clone(&self.running),
             workflow,
         };
         let handle = tokio::spawn(task.run(sender)).abort_handle();
-        running.insert(key.to_owned(), Running { done: done.clone(), handle });
+        running.insert(key.to_owned(), Running { workflow: of, step, done: done.clone(), handle });
         Ok(Found::Running(done))
     }
 }
@@ -205,7 +216,7 @@ struct Task {
     key: String,
     workflow: Identity,
     start: Result<Start, String>,
-    executor: Arc<Executor>,
+    runner: Arc<dyn StepRunner>,
     turns: Arc<Semaphore>,
     memory: Arc<Mutex<Memory>>,
     running: Arc<Mutex<HashMap<String, Running>>>,
@@ -215,7 +226,7 @@ impl Task {
     async fn run(self, done: watch::Sender<Option<Value>>) {
         let _turn = self.turns.acquire().await;
         let outcome = match &self.start {
-            Ok(start) => self.executor.run(&self.workflow, start, now()).await,
+            Ok(start) => self.runner.run(&self.workflow, start, now()).await,
             Err(message) => Outcome::error(message.clone()),
         };
         let node = json!({
@@ -251,7 +262,8 @@ fn start(
         let limit = duration(text).map_err(|error| format!("{field}: {error}"))?;
         deadlines.push(began.saturating_add(milliseconds(limit)));
     }
-    let name = node.map_or_else(|| pod.clone(), str::to_owned);
+    // A retry of the plugin's agent asks in the same words, and is another step.
+    let name = node.map_or_else(|| format!("{pod}-{began}"), str::to_owned);
     Ok(Start { name, pod, template, deadline: deadlines.into_iter().min() })
 }
 

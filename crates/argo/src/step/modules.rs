@@ -2,6 +2,8 @@
 
 use dhow_artifacts::{DEFAULT_LIMIT, Source};
 use dhow_engine::{Cache, Engine, Image, Program};
+use dhow_host::{Host, Seal};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ pub struct Loaded {
     pub image: Image,
     /// What it is.
     pub program: Program,
+    /// What its token says.
+    pub seal: Seal,
 }
 
 type Slot = Arc<OnceCell<Arc<Loaded>>>;
@@ -25,6 +29,8 @@ pub struct Modules {
     base: PathBuf,
     /// Names that stand for others.
     aliases: BTreeMap<String, String>,
+    /// Decides which modules run.
+    host: Option<Arc<Host>>,
     slots: parking_lot::Mutex<HashMap<String, Slot>>,
     /// One compilation uses all cores.
     compiling: Arc<parking_lot::Mutex<()>>,
@@ -44,9 +50,15 @@ impl Modules {
             cache,
             base: base.to_owned(),
             aliases,
+            host: None,
             slots: parking_lot::Mutex::default(),
             compiling: Arc::default(),
         }
+    }
+
+    /// Lets a host look at their tokens.
+    pub(super) fn sealed_by(self, host: Option<Arc<Host>>) -> Modules {
+        Modules { host, ..self }
     }
 
     /// What runs them.
@@ -63,7 +75,7 @@ impl Modules {
 
     async fn load(&self, name: &str) -> Result<Arc<Loaded>, String> {
         let wanted = self.aliases.get(name).map_or(name, String::as_str);
-        let (source, is_alias) = (self.source(wanted), wanted != name);
+        let (source, is_alias) = (source(&self.base, wanted), wanted != name);
         let failed = |error: &dyn std::fmt::Display| format!("module {name}: {error}");
         let bytes = dhow_artifacts::read_module(&source, DEFAULT_LIMIT, |_, _| {}).await;
         let bytes = bytes.map_err(|error| match &source {
@@ -77,8 +89,16 @@ impl Modules {
         }
         let (engine, cache, compiling) =
             (self.engine.clone(), self.cache.clone(), Arc::clone(&self.compiling));
+        let text = match dhow_engine::image::binary(&bytes).map_err(|error| failed(&error))? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(wasm) => Some(wasm.into()),
+        };
+        let wasm = text.unwrap_or(bytes);
+        let seal = match &self.host {
+            Some(host) => host.seal(wasm.clone()).await.map_err(|error| failed(&error))?,
+            None => Seal::default(),
+        };
         let compiled = tokio::task::spawn_blocking(move || -> Result<Loaded, String> {
-            let wasm = dhow_engine::image::binary(&bytes).map_err(|error| error.to_string())?;
             let program = Program::recognise(&wasm).map_err(|error| error.to_string())?;
             let _one_at_a_time = compiling.lock();
             let cached = match &cache {
@@ -92,18 +112,24 @@ impl Modules {
                 None => Image::compile(&engine, cache.as_ref(), &program, &wasm)
                     .map_err(|error| error.to_string())?,
             };
-            Ok(Loaded { image, program })
+            Ok(Loaded { image, program, seal })
         });
         let loaded = compiled.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
         loaded.map(Arc::new).map_err(|error| failed(&error))
     }
 
-    /// A path (with a dot or slash first, or `.wasm` or `.wat` at the end), a URL, or else an image of a registry.
-    fn source(&self, name: &str) -> Source {
-        let is_path = name.starts_with(['.', '/']) || name.ends_with(".wasm") || name.ends_with(".wat");
-        if name.contains("://") {
-            return Source::parse(name);
-        }
-        if is_path { Source::Path(self.base.join(name)) } else { Source::parse(&format!("oci://{name}")) }
+    /// Whether a step of that module can begin at once.
+    pub fn has(&self, name: &str) -> bool {
+        self.slots.lock().get(name).is_some_and(|slot| slot.initialized())
     }
+}
+
+/// Where a module is: a path (with a dot or slash first, or `.wasm` or `.wat` at the end) that begins in `base`, a URL,
+/// or else an image of a registry.
+pub(crate) fn source(base: &Path, name: &str) -> Source {
+    let is_path = name.starts_with(['.', '/']) || name.ends_with(".wasm") || name.ends_with(".wat");
+    if name.contains("://") {
+        return Source::parse(name);
+    }
+    if is_path { Source::Path(base.join(name)) } else { Source::parse(&format!("oci://{name}")) }
 }

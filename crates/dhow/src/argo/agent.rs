@@ -2,6 +2,7 @@
 
 use super::plugin::Steps;
 use crate::Error;
+use crate::signals::Signals;
 use dhow_argo::agent::{Agent as Worker, AgentOptions, Shard};
 use dhow_argo::kubernetes::Cluster;
 use dhow_argo::kubernetes::access::{Access, Token, Trust};
@@ -10,7 +11,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The Lease is here when nothing says otherwise.
 const LEASE_NAMESPACE: &str = "argo";
@@ -106,7 +106,7 @@ impl Agent {
             })?),
         };
         let cluster = Arc::new(Cluster::new(access).map_err(Error::usage)?);
-        let executor = self.steps.executor(&self.data_dir)?;
+        let runner = self.steps.runner(&self.data_dir, "dhow argo agent").await?;
         let identity = self.identity.clone().unwrap_or_else(identity);
         let lease_namespace = self.lease_namespace.clone().or_else(|| namespace.clone());
         let lasts = Duration::from_secs(self.lease_seconds);
@@ -123,16 +123,10 @@ impl Agent {
             namespace: namespace.clone(),
         };
         let shown = namespace.map_or("all namespaces".to_owned(), |name| format!("namespace {name}"));
-        let worker = Worker::new(Arc::clone(&cluster), executor, &self.data_dir, options)?;
-        let failed = |error: std::io::Error| Error::new(format!("cannot listen for signals: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let worker = Worker::new(Arc::clone(&cluster), runner, &self.data_dir, options)?;
+        let mut signals = Signals::listen()?;
         crate::say(format_args!("Argo agent {identity} for {shown} of {} (Ctrl-C stops)", cluster.server()));
-        worker
-            .run(async move {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            })
-            .await;
+        worker.run(async move { signals.received().await }).await;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,10 +4,15 @@ use super::pairs;
 use crate::Error;
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
+use crate::trust::TrustArgs;
+use crate::workflow::queue::WorkersArgs;
 use dhow_argo::plugin::Plugin as Server;
+use dhow_argo::runner::StepRunner;
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
+use dhow_argo::workers::{Remote, RemoteOptions};
 use dhow_host::Components;
+use dhow_resources::manifest::TrustConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +28,8 @@ const TOKEN: &str = "/var/run/argo/token";
 EXAMPLES
   dhow argo plugin                          in the agent's pod: the token is where the agent leaves it
   dhow argo plugin --addr 127.0.0.1:17777 --token-file token.txt
+  dhow argo plugin --workers nats://queue.argo:4222 --parallel 1000
+                                            steps run where `dhow workflow worker` does
 
   dhow argo plugin --artifact-repository /etc/dhow/repository.yaml --artifact-secrets /etc/dhow/secrets
 
@@ -62,6 +69,10 @@ pub(super) struct Steps {
     /// Folders with Dapr resource files, for steps that may use building blocks
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
+    #[command(flatten)]
+    workers: WorkersArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 // === impl Plugin ===
@@ -69,8 +80,8 @@ pub(super) struct Steps {
 impl Plugin {
     pub(super) async fn execute(self) -> Result<ExitCode, Error> {
         let token = self.token()?;
-        let executor = self.steps.executor(&self.data_dir)?;
-        let plugin = Server::new(executor, &self.data_dir, self.steps.parallel(), token)?;
+        let runner = self.steps.runner(&self.data_dir, "dhow argo plugin").await?;
+        let plugin = Server::new(runner, &self.data_dir, self.steps.parallel(), token)?;
         let listener = TcpListener::bind(self.addr)
             .await
             .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
@@ -104,16 +115,23 @@ impl Steps {
         self.parallel.into()
     }
 
-    /// What runs them; the folder is made if it is not there.
-    pub(super) fn executor(&self, data_dir: &Path) -> Result<Arc<Executor>, Error> {
-        let failed =
-            |what: &Path, error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", what.display()));
+    /// What runs them, here or where workers do; the folder is made if it is not there. `name` is how the queue knows
+    /// this process.
+    pub(super) async fn runner(&self, data_dir: &Path, name: &str) -> Result<Arc<dyn StepRunner>, Error> {
         std::fs::create_dir_all(data_dir).map_err(|error| failed(data_dir, &error))?;
+        match &self.workers.workers {
+            Some(url) => self.remote(data_dir, url, name).await,
+            None => self.local(data_dir).await,
+        }
+    }
+
+    async fn local(&self, data_dir: &Path) -> Result<Arc<dyn StepRunner>, Error> {
         let artifacts = self.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts"));
         let repository = crate::repository::open(&artifacts, &self.repository.choice()?, None)?;
         repository.sweep();
         let resources = crate::up::read_resources(&self.resources_path, None)?;
         let host = crate::serve::host(Components::new(resources, data_dir), false)?;
+        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
         let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
         let (engine, cache) = host.engine();
         let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
@@ -127,4 +145,21 @@ impl Steps {
         });
         Ok(Arc::new(executor.map_err(|error| failed(data_dir, &error))?))
     }
+
+    async fn remote(&self, data_dir: &Path, url: &str, name: &str) -> Result<Arc<dyn StepRunner>, Error> {
+        self.workers.leave_trust_to_workers(&self.trust)?;
+        let connection = self.workers.queue.open(url, name).await?;
+        let options = RemoteOptions {
+            base: PathBuf::from("."),
+            images: pairs("--image", &self.image)?,
+            artifacts: self.artifacts.is_none().then(|| data_dir.join("artifacts")),
+            logs: data_dir.join("logs"),
+        };
+        let remote = Remote::new(Arc::new(connection), options).map_err(|error| failed(data_dir, &error))?;
+        Ok(Arc::new(remote))
+    }
+}
+
+fn failed(what: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::new(format!("{}: {error}", what.display()))
 }

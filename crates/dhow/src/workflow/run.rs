@@ -2,10 +2,12 @@
 
 use super::Data;
 use super::live::Live;
+use super::queue::WorkersArgs;
 use crate::Error;
 use crate::argo::pairs;
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
+use crate::trust::TrustArgs;
 use dhow_argo::artifacts::Artifact;
 use dhow_argo::artifacts::config::RepositoryRef;
 use dhow_argo::artifacts::repository::Repository;
@@ -15,13 +17,19 @@ use dhow_argo::history::{Request, Settings};
 use dhow_argo::manifest::Manifest;
 use dhow_argo::node::Phase;
 use dhow_argo::run::{Ended, Home, Run as Running, RunError, now};
+use dhow_argo::runner::StepRunner;
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
+use dhow_argo::workers::{Remote, RemoteOptions};
 use dhow_host::Components;
+use dhow_resources::manifest::TrustConfig;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+/// Steps that wait for workers or are run by them, unless somebody says otherwise.
+const REMOTE_PARALLEL: usize = 256;
 
 /// What random names are made of: nothing that makes words or is mistaken for something else.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -35,6 +43,8 @@ EXAMPLES
   dhow workflow run report.yaml --artifact-repository workflow-controller-configmap.yaml,secrets.yaml
   dhow workflow run report.yaml --image ghcr.io/me/report:1=./report.wasm
                                    a module that was not pushed yet, in the place of an image
+  dhow workflow run report.yaml --workers nats://queue:4222
+                                   steps run on the machines where `dhow workflow worker` does
 
 EXIT CODES
   0 it succeeded, 1 it failed, 2 the command line or the workflow is wrong, 130 interrupted: it can be resumed")]
@@ -63,7 +73,7 @@ pub(super) struct Run {
     /// Where the workflow's output artifacts are put at the end, unpacked
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Steps that run at once [default: four for each core]
+    /// Steps that run at once [default: four for each core; with --workers 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
     /// Folders with Dapr resource files, for steps that may use building blocks; default: resources/ if it is there
@@ -72,7 +82,28 @@ pub(super) struct Run {
     #[command(flatten)]
     repository: RepositoryArgs,
     #[command(flatten)]
+    workers: WorkersArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     data: Data,
+}
+
+/// How the steps of a workflow run.
+struct Steps {
+    runner: Arc<dyn StepRunner>,
+    /// Artifacts.
+    repository: Arc<Repository>,
+    /// Where steps run elsewhere: where their artifacts come from.
+    remote: Option<Arc<Remote>>,
+}
+
+/// What steps of this process need.
+struct Local<'a> {
+    data: &'a Data,
+    /// Folders of resources.
+    resources: &'a [PathBuf],
+    trust: &'a TrustArgs,
 }
 
 /// Go on with a workflow that was interrupted, or that waits at a suspend step
@@ -96,6 +127,10 @@ pub(super) struct Resume {
     /// Where the workflow's output artifacts are put at the end, unpacked
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    workers: WorkersArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     data: Data,
 }
@@ -128,22 +163,24 @@ impl Run {
             base,
             images: images.collect(),
             artifacts: std::path::absolute(artifacts).map_err(|error| usage(&error))?,
-            parallel: self.parallel.map_or_else(usual_parallel, usize::from),
+            parallel: self.parallel.map_or_else(|| usual_parallel(&self.workers), usize::from),
         };
         let repository = repository(&settings, &objects)?;
         tokio::task::block_in_place(|| self.fill_in(&mut objects, &identity, &repository))?;
-        let executor = executor(
-            &home,
-            &identity.name,
-            &settings,
-            &repository,
-            &self.data.data_dir,
-            &self.resources_path,
-        )?;
         let name = identity.name.clone();
-        let run = Running::begin(&home, identity, objects, settings, executor)?;
+        let steps = match &self.workers.workers {
+            Some(url) => {
+                self.workers.leave_trust_to_workers(&self.trust)?;
+                remote(&home, &name, &settings, repository, &self.workers, url).await?
+            }
+            None => {
+                let local = Local { data: &self.data, resources: &self.resources_path, trust: &self.trust };
+                local.steps(&home, &name, &settings, repository).await?
+            }
+        };
+        let run = Running::begin(&home, identity, objects, settings, Arc::clone(&steps.runner))?;
         crate::say(format_args!("Workflow {name}"));
-        go(run, &repository, self.output.as_deref()).await
+        go(run, &steps, self.output.as_deref()).await
     }
 
     fn identity(&self, objects: &Objects) -> Identity {
@@ -243,20 +280,32 @@ impl Resume {
         let settings = record.settings.clone();
         let repository = repository(&settings, &record.objects)?;
         repository.sweep();
-        let executor = executor(&home, &self.name, &settings, &repository, &self.data.data_dir, &[])?;
+        let steps = match &self.workers.workers {
+            Some(url) => {
+                self.workers.leave_trust_to_workers(&self.trust)?;
+                remote(&home, &self.name, &settings, repository, &self.workers, url).await?
+            }
+            None => {
+                let local = Local { data: &self.data, resources: &[], trust: &self.trust };
+                local.steps(&home, &self.name, &settings, repository).await?
+            }
+        };
         // What was asked for while nobody was there.
         drop(history.take_requests(&self.name)?);
-        let mut run = Running::resume(history, record, executor, lock)?;
+        let mut run = Running::resume(history, record, Arc::clone(&steps.runner), lock)?;
         let waits = !run.controller().suspended().is_empty() || run.controller().is_suspended();
         if waits {
             run.apply(&request).map_err(Error::usage)?;
         }
         crate::say(format_args!("Workflow {} goes on", self.name));
-        go(run, &repository, self.output.as_deref()).await
+        go(run, &steps, self.output.as_deref()).await
     }
 }
 
-fn usual_parallel() -> usize {
+fn usual_parallel(workers: &WorkersArgs) -> usize {
+    if workers.workers.is_some() {
+        return REMOTE_PARALLEL;
+    }
     std::thread::available_parallelism().map_or(8, |cores| cores.get() * 4)
 }
 
@@ -267,35 +316,69 @@ fn repository(settings: &Settings, objects: &Objects) -> Result<Arc<Repository>,
     crate::repository::open(&settings.artifacts, &settings.repository, wanted.as_ref()).map(Arc::new)
 }
 
-fn executor(
+// === impl Local ===
+
+impl Local<'_> {
+    async fn steps(
+        &self,
+        home: &Home,
+        workflow: &str,
+        settings: &Settings,
+        repository: Arc<Repository>,
+    ) -> Result<Steps, Error> {
+        let usual = Path::new("resources");
+        let dirs = if self.resources.is_empty() && usual.is_dir() {
+            vec![usual.to_owned()]
+        } else {
+            self.resources.to_vec()
+        };
+        let resources = crate::up::read_resources(&dirs, None)?;
+        let host = crate::serve::host(Components::new(resources, &self.data.data_dir), false)?;
+        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
+        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
+        let (engine, cache) = host.engine();
+        let modules = Modules::new(engine, cache, &settings.base, settings.images.clone());
+        let executor = Executor::new(ExecutorOptions {
+            modules,
+            repository: Arc::clone(&repository),
+            rooms: home.rooms(),
+            logs: home.logs(workflow),
+            host: Some(host),
+            runtime_api: Some(api),
+        });
+        let executor =
+            executor.map_err(|error| Error::new(format!("the folders of the workflow: {error}")))?;
+        Ok(Steps { runner: Arc::new(executor), repository, remote: None })
+    }
+}
+
+async fn remote(
     home: &Home,
     workflow: &str,
     settings: &Settings,
-    repository: &Arc<Repository>,
-    data_dir: &Path,
-    resources: &[PathBuf],
-) -> Result<Arc<Executor>, Error> {
-    let usual = Path::new("resources");
-    let dirs =
-        if resources.is_empty() && usual.is_dir() { vec![usual.to_owned()] } else { resources.to_vec() };
-    let resources = crate::up::read_resources(&dirs, None)?;
-    let host = crate::serve::host(Components::new(resources, data_dir), false)?;
-    let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-    let (engine, cache) = host.engine();
-    let modules = Modules::new(engine, cache, &settings.base, settings.images.clone());
-    let executor = Executor::new(ExecutorOptions {
-        modules,
-        repository: Arc::clone(repository),
-        rooms: home.rooms(),
-        logs: home.logs(workflow),
-        host: Some(host),
-        runtime_api: Some(api),
-    });
-    executor.map(Arc::new).map_err(|error| Error::new(format!("the folders of the workflow: {error}")))
+    repository: Arc<Repository>,
+    workers: &WorkersArgs,
+    url: &str,
+) -> Result<Steps, Error> {
+    let connection = workers.queue.open(url, &format!("dhow workflow {workflow}")).await?;
+    // A folder that was named is one that the workers were told of, too.
+    let is_own = settings.artifacts == std::path::absolute(home.artifacts()).unwrap_or_default();
+    let remote = Remote::new(
+        Arc::new(connection),
+        RemoteOptions {
+            base: settings.base.clone(),
+            images: settings.images.clone(),
+            artifacts: is_own.then(|| settings.artifacts.clone()),
+            logs: home.logs(workflow),
+        },
+    );
+    let remote = remote.map_err(|error| Error::new(format!("the folders of the workflow: {error}")))?;
+    let remote = Arc::new(remote);
+    Ok(Steps { runner: Arc::clone(&remote) as Arc<dyn StepRunner>, repository, remote: Some(remote) })
 }
 
 /// Runs it, and shows how it goes.
-async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) -> Result<ExitCode, Error> {
+async fn go(mut run: Running, steps: &Steps, output: Option<&Path>) -> Result<ExitCode, Error> {
     let mut signals = Signals::listen()?;
     let interrupted = async move { signals.received().await };
     let mut live = Live::start();
@@ -311,30 +394,32 @@ async fn go(mut run: Running, repository: &Repository, output: Option<&Path>) ->
             let message = &run.controller().status().message;
             let why = if message.is_empty() { String::new() } else { format!(": {message}") };
             crate::say(format_args!("Workflow {name} {}{why}", phase.name().to_lowercase()));
-            tokio::task::block_in_place(|| tell_outputs(run.controller(), repository, output))?;
+            tell_outputs(run.controller(), steps, output).await?;
             Ok(if phase == Phase::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }
 
 /// Prints the workflow's output parameters and puts its artifacts where they are wanted.
-fn tell_outputs(
-    controller: &Controller,
-    repository: &Repository,
-    output: Option<&Path>,
-) -> Result<(), Error> {
+async fn tell_outputs(controller: &Controller, steps: &Steps, output: Option<&Path>) -> Result<(), Error> {
     use std::io::Write;
     let Some(main) = controller.node(&controller.identity().name) else { return Ok(()) };
-    let mut out = std::io::stdout().lock();
-    for parameter in &main.outputs.parameters {
-        writeln!(out, "{}={}", parameter.name, parameter.value.clone().unwrap_or_default())?;
+    {
+        let mut out = std::io::stdout().lock();
+        for parameter in &main.outputs.parameters {
+            writeln!(out, "{}={}", parameter.name, parameter.value.clone().unwrap_or_default())?;
+        }
     }
     let Some(folder) = output else { return Ok(()) };
     for artifact in &main.outputs.artifacts {
         let failed = |error: &dyn std::fmt::Display| {
             Error::new(format!("artifact {} cannot be put into {}: {error}", artifact.name, folder.display()))
         };
-        let path = fetch(repository, artifact, folder).map_err(|error| failed(&error))?;
+        if let Some(remote) = &steps.remote {
+            remote.bring_home(artifact).await.map_err(|error| failed(&error))?;
+        }
+        let fetched = tokio::task::block_in_place(|| fetch(&steps.repository, artifact, folder));
+        let path = fetched.map_err(|error| failed(&error))?;
         crate::say(format_args!("{}: {}", artifact.name, path.display()));
     }
     Ok(())

@@ -7,7 +7,9 @@ mod buckets;
 mod elsewhere;
 mod foreign;
 mod interrupted;
+mod signed;
 mod steps;
+mod workers;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,32 @@
+//! Where steps run: in this process, or on other machines.
+//!
+//! Whoever begins steps (a workflow that is run here, the plugin beside Argo's agent) holds one of these and does not
+//! know which: [`step::Executor`](crate::step::Executor) runs them here, [`workers::Remote`](crate::workers::Remote)
+//! hands them to whoever joined.
+
+use crate::controller::{Identity, Start};
+use crate::node::{Outcome, Time};
+use crate::step::Executor;
+use async_trait::async_trait;
+
+/// Runs steps.
+#[async_trait]
+pub trait StepRunner: Send + Sync {
+    /// Runs a step to its end. `now` is the moment at which it is begun. Dropping the future ends a step of this
+    /// process; one of another machine goes on, and its end is found by whoever asks for the same step again.
+    async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome;
+
+    /// Ends a step that nobody will ask for again, wherever it runs. Takes seconds at most; what cannot be reached
+    /// then is told later, or finds out by itself.
+    async fn cancel(&self, workflow: &Identity, step: &str);
+}
+
+#[async_trait]
+impl StepRunner for Executor {
+    async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
+        Executor::run(self, workflow, start, now).await
+    }
+
+    /// Whoever drops the future has ended it.
+    async fn cancel(&self, _: &Identity, _: &str) {}
+}

@@ -1,0 +1,266 @@
+//! The NATS server: the connection, the streams in it, and patience while it is away.
+
+use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
+use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A request to the server is answered within this time, or has failed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server is waited for that was there before: it is restarted, or moved.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between two tries, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long an end waits to be fetched.
+const RESULTS_KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// How long modules and artifacts are kept.
+pub(super) const CONTENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The consumer that all workers share; autoscalers look at it.
+const CONSUMER: &str = "workers";
+
+/// Steps that all workers together may have under way.
+const MAX_UNDER_WAY: i64 = 100_000;
+
+/// Steps that may wait; more are refused until some are done.
+const MAX_STEPS: i64 = 1_000_000;
+
+/// Where the server is, and who asks.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// `nats://HOST:PORT` or `tls://HOST:PORT`; several with commas. It may hold a user's name and password.
+    pub url: String,
+    /// File with a user's JWT and seed, as `nsc` makes it.
+    pub credentials: Option<PathBuf>,
+    /// File with the certificates that the server's own is checked against.
+    pub ca: Option<PathBuf>,
+    /// Files with a certificate of this client, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// The server, and what it keeps.
+pub struct Connection {
+    pub(super) client: Client,
+    pub(super) context: Context,
+    /// Steps to be run.
+    pub(super) steps: Stream,
+    /// How steps ended.
+    pub(super) results: Stream,
+    /// Modules and artifacts.
+    pub(super) contents: Stream,
+    /// Counts the connections that were made; what waits at the old server has to be asked for again.
+    pub(super) connects: watch::Receiver<u64>,
+}
+
+/// The server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkersError {
+    /// The address is none.
+    #[error("the address of the NATS server is wrong; expected such as nats://localhost:4222")]
+    Address,
+    /// A file with credentials cannot be used.
+    #[error("{}: {error}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Nobody answers, or not to us.
+    #[error("NATS: {0}; is the server there, and may this user use it?")]
+    Connect(String),
+    /// There is no JetStream, or not for us.
+    #[error("the stream {stream}: {reason}; is JetStream enabled (nats-server --jetstream)?")]
+    Stream {
+        /// Which.
+        stream: &'static str,
+        /// What the server says.
+        reason: String,
+    },
+}
+
+/// How a publication went that was the first of its subject, or was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    Yes,
+    /// There was one before; it stays.
+    No,
+}
+
+/// Tries that follow each other, until time is up.
+pub(super) struct Tries {
+    until: Instant,
+    pause: Duration,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Connects, and makes the streams that are not there; those that are keep their configuration. `name` is what the
+    /// server's operator sees. Later losses of the connection mend themselves.
+    pub async fn open(login: &Login, name: &str) -> Result<Connection, WorkersError> {
+        let (connected, connects) = watch::channel(0);
+        let mut options = ConnectOptions::new()
+            .name(name)
+            .connection_timeout(REQUEST_TIMEOUT)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .reconnect_delay_callback(|attempts| {
+                let doubled = 50u64.saturating_mul(1 << attempts.min(10));
+                Duration::from_millis(doubled).min(LONGEST_PAUSE)
+            })
+            .event_callback(move |event| {
+                match event {
+                    Event::Connected => connected.send_modify(|count| *count += 1),
+                    Event::Disconnected => tracing::warn!("the connection to NATS is lost; reconnecting"),
+                    event => tracing::debug!("NATS: {event}"),
+                }
+                std::future::ready(())
+            });
+        if let Some(file) = &login.credentials {
+            let failed = |error| WorkersError::File { file: file.clone(), error };
+            let text = tokio::fs::read_to_string(file).await.map_err(failed)?;
+            options = options.credentials(&text).map_err(failed)?;
+        }
+        if let Some(ca) = &login.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        if let Some((certificate, key)) = &login.certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        let client = options.connect(&login.url).await.map_err(|error| match error.kind() {
+            // The parser's own text holds the address, and with it perhaps a password.
+            ConnectErrorKind::ServerParse => WorkersError::Address,
+            kind => WorkersError::Connect(kind.to_string()),
+        })?;
+        let context =
+            ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT).build(client.clone());
+        let steps = Config {
+            subjects: vec!["dhow.steps.*".to_owned()],
+            retention: RetentionPolicy::WorkQueue,
+            max_messages: MAX_STEPS,
+            discard: DiscardPolicy::New,
+            ..config("DHOW_STEPS", "steps of workflows to be run by dhow workflow worker")
+        };
+        let results = Config {
+            subjects: vec!["dhow.results.*".to_owned()],
+            max_messages_per_subject: 1,
+            max_age: RESULTS_KEPT,
+            ..config("DHOW_RESULTS", "how steps of workflows ended")
+        };
+        let contents = Config {
+            subjects: vec!["dhow.artifacts.>".to_owned()],
+            max_messages_per_subject: 1,
+            max_age: CONTENTS_KEPT,
+            discard: DiscardPolicy::New,
+            allow_direct: true,
+            ..config("DHOW_ARTIFACTS", "modules and artifacts of workflows, in chunks")
+        };
+        let steps = stream(&context, "DHOW_STEPS", steps).await?;
+        let results = stream(&context, "DHOW_RESULTS", results).await?;
+        let contents = stream(&context, "DHOW_ARTIFACTS", contents).await?;
+        // An autoscaler looks at it before there is a worker.
+        let made = steps.get_or_create_consumer(CONSUMER, consumer(super::LEASE)).await;
+        made.map_err(|error| WorkersError::Stream { stream: "DHOW_STEPS", reason: error.to_string() })?;
+        Ok(Connection { client, context, steps, results, contents, connects })
+    }
+
+    /// What workers take steps from; who is silent for `lease` has lost them.
+    pub(super) async fn consumer(&self, lease: Duration) -> Result<PullConsumer, String> {
+        let made = self.steps.create_consumer(consumer(lease)).await;
+        made.map_err(|error| error.to_string())
+    }
+
+    /// Bytes that one message may have.
+    pub(super) fn max_payload(&self) -> usize {
+        // Headers are part of it.
+        self.client.server_info().max_payload.clamp(8 << 10, 64 << 20) - (4 << 10)
+    }
+
+    /// Publishes the first message of a subject, or none.
+    pub(super) async fn publish_first(&self, subject: String, payload: Bytes) -> Result<First, PublishError> {
+        let message = PublishMessage::build().payload(payload).expected_last_subject_sequence(0);
+        match self.context.send_publish(subject, message).await?.await {
+            Ok(_) => Ok(First::Yes),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(First::No),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Publishes, and waits until it is kept.
+    pub(super) async fn publish(&self, subject: String, payload: Bytes) -> Result<(), PublishError> {
+        let message = PublishMessage::build().payload(payload);
+        self.context.send_publish(subject, message).await?.await.map(|_| ())
+    }
+
+    /// The last message of a subject, as the stream's leader has it.
+    pub(super) async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<StreamMessage>, String> {
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Sends what is left.
+    pub async fn close(&self) {
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
+    }
+}
+
+fn config(name: &str, description: &str) -> Config {
+    Config {
+        name: name.to_owned(),
+        storage: StorageType::File,
+        num_replicas: 1,
+        description: Some(description.to_owned()),
+        ..Config::default()
+    }
+}
+
+fn consumer(lease: Duration) -> ConsumerConfig {
+    ConsumerConfig {
+        durable_name: Some(CONSUMER.to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: lease,
+        max_ack_pending: MAX_UNDER_WAY,
+        ..ConsumerConfig::default()
+    }
+}
+
+async fn stream(context: &Context, name: &'static str, config: Config) -> Result<Stream, WorkersError> {
+    let made = context.get_or_create_stream(config).await;
+    made.map_err(|error| WorkersError::Stream { stream: name, reason: error.to_string() })
+}
+
+// === impl Tries ===
+
+impl Tries {
+    pub(super) fn new() -> Tries {
+        Tries { until: Instant::now() + PATIENCE, pause: Duration::from_millis(20) }
+    }
+
+    /// Waits a moment before the next try; the error if there is to be none.
+    pub(super) async fn again(&mut self, error: impl std::fmt::Display) -> Result<(), String> {
+        if Instant::now() >= self.until {
+            return Err(format!("NATS: {error}, for {} minutes", PATIENCE.as_secs() / 60));
+        }
+        tracing::debug!("NATS: {error}; trying again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}

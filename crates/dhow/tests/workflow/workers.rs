@@ -1,0 +1,498 @@
+//! Steps that other processes run: a NATS server, workers with folders of their own, and whoever hands steps over.
+
+use crate::{Desk, Ended, PATIENCE, guest, node, python};
+use dhow_servers::Process;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// A worker, killed with its test.
+struct Worker(Child);
+
+impl Worker {
+    fn start(desk: &Desk, nats: &Process, name: &str, more: &[&str]) -> Worker {
+        let url = url(nats);
+        let args = ["workflow", "worker", "--connect", &url, "--name", name, "--data-dir", name];
+        let mut process = desk.start(&[&args[..], more].concat());
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("worker {name}: {said:?}")).unwrap();
+            if line.contains("takes steps") {
+                break;
+            }
+            said.push(line);
+        }
+        // The pipe is read on, so that the worker never waits for it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Worker(process)
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn url(nats: &Process) -> String {
+    format!("nats://{}", nats.address())
+}
+
+fn ended(child: Child) -> Ended {
+    child.wait_with_output().unwrap().into()
+}
+
+fn is_running(status: &Value, name: &str) -> bool {
+    let nodes = status["status"]["nodes"].as_object();
+    nodes
+        .into_iter()
+        .flat_map(|nodes| nodes.values())
+        .any(|node| node["displayName"] == name && node["phase"] == "Running")
+}
+
+#[test]
+fn a_workflow_is_the_same_on_other_machines() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let (_one, _two) = (
+        Worker::start(&desk, &nats, "one", &["--concurrency", "2"]),
+        Worker::start(&desk, &nats, "two", &["--concurrency", "2"]),
+    );
+    desk.workflow(
+        "flow",
+        r#"
+  entrypoint: main
+  arguments: {artifacts: [{name: given}]}
+  templates:
+  - name: main
+    inputs: {artifacts: [{name: given}]}
+    steps:
+    - - {name: write, template: write, arguments: {parameters: [{name: num, value: "{{item}}"}]}, withSequence: {count: 6}}
+      - {name: nap, template: nap, withSequence: {count: 4}}
+      - {name: read-given, template: read, arguments: {artifacts: [{name: file, from: "{{inputs.artifacts.given}}"}]}}
+    - - name: keyed
+        template: keyed
+    - - name: read-keyed
+        template: read
+        arguments: {artifacts: [{name: file, s3: {key: shared/name}}]}
+      - name: folder
+        template: list
+        arguments: {artifacts: [{name: folder, from: "{{steps.keyed.outputs.artifacts.folder}}"}]}
+      - {name: fails, template: fails, continueOn: {failed: true}}
+    outputs:
+      parameters: [{name: all, valueFrom: {parameter: "{{steps.write.outputs.parameters.num}}"}}]
+      artifacts: [{name: folder, from: "{{steps.keyed.outputs.artifacts.folder}}"}]
+  - name: write
+    inputs: {parameters: [{name: num}]}
+    wasm: {image: tool.wasm, args: [write, /num, "{{inputs.parameters.num}}"]}
+    outputs: {parameters: [{name: num, valueFrom: {path: /num}}], artifacts: [{name: num, path: /num}]}
+  - name: keyed
+    wasm: {image: tool.wasm, args: [write, /out/deep/name, kept]}
+    outputs:
+      artifacts:
+      - {name: file, path: /out/deep/name, s3: {key: shared/name}}
+      - {name: folder, path: /out, archive: {none: {}}}
+  - name: read
+    inputs: {artifacts: [{name: file, path: /in}]}
+    wasm: {image: tool.wasm, args: [cat, /in]}
+  - name: list
+    inputs: {artifacts: [{name: folder, path: /in}]}
+    wasm: {image: tool.wasm, args: [ls, /in]}
+  - {name: fails, wasm: {image: tool.wasm, args: [nonsense]}}
+  - {name: nap, wasm: {image: tool.wasm, args: [sleep, "1500"]}}
+"#,
+    );
+    // More than one chunk.
+    let given = "0123456789abcdef".repeat(10_000);
+    std::fs::write(desk.path("given"), &given).unwrap();
+    let url = url(&nats);
+    let mut seen = Vec::new();
+    for (name, more) in [("here", &[][..]), ("there", &["--workers", &url][..])] {
+        let args =
+            ["workflow", "run", "flow.yaml", "--name", name, "--artifact", "given=given", "--output", name];
+        let ended = desk.dhow(&[&args[..], more].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let status = desk.status(name);
+        let results: Vec<Value> = ["read-given", "read-keyed", "folder", "fails"]
+            .iter()
+            .map(|step| {
+                let node = node(&status, step);
+                json!([
+                    node["phase"],
+                    node["message"],
+                    node["outputs"]["result"],
+                    node["outputs"]["exitCode"]
+                ])
+            })
+            .collect();
+        let left = std::fs::read_to_string(desk.path(name).join("out/deep/name")).unwrap();
+        let log = desk.dhow(&["workflow", "logs", name, "read-keyed"]).out;
+        seen.push((ended.out, results, left, log));
+    }
+    assert_eq!(seen[0], seen[1]);
+    let (out, results, left, log) = &seen[1];
+    assert_eq!(out, "all=[\"0\",\"1\",\"2\",\"3\",\"4\",\"5\"]\n");
+    assert_eq!((results[0][2].as_str(), results[2][2].as_str()), (Some(given.as_str()), Some(r#"["deep"]"#)));
+    assert_eq!((left.as_str(), log.as_str()), ("kept", "kept\n"));
+    // Both had a part in it.
+    for worker in ["one", "two"] {
+        let logs = std::fs::read_dir(desk.path(worker).join("logs")).unwrap().count();
+        assert!(logs > 0, "{worker} ran nothing");
+    }
+}
+
+#[test]
+fn a_step_outlives_its_worker_and_its_submitter() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    desk.workflow(
+        "lives",
+        r#"
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: sleep, template: sleep}], [{name: quick, template: quick}]]}
+  - {name: sleep, wasm: {image: tool.wasm, args: [sleep, "3000"]}}
+  - {name: quick, wasm: {image: tool.wasm, args: [args, quick]}}
+"#,
+    );
+    let first = Worker::start(&desk, &nats, "first", &["--lease", "1s"]);
+    let mut run = desk.start(&["workflow", "run", "lives.yaml", "--workers", &url]);
+    wait_for(|| std::fs::read_dir(desk.path("first/rooms")).is_ok_and(|mut rooms| rooms.next().is_some()));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    first.kill();
+    // Another worker finds the step, another submitter its end.
+    let second = Worker::start(&desk, &nats, "second", &["--lease", "1s"]);
+    wait_for(|| std::fs::read_dir(desk.path("second/rooms")).is_ok_and(|mut rooms| rooms.next().is_some()));
+    // A worker that is told to stop ends what it does, and takes nothing more.
+    second.signal("TERM");
+    let mut second = second;
+    assert_eq!(second.0.wait().unwrap().code(), Some(0));
+    // With nobody there to run it again, its end is found.
+    let run = desk.start(&["workflow", "resume", "lives", "--workers", &url]);
+    desk.wait("lives", |status| is_running(status, "quick"));
+    let _third = Worker::start(&desk, &nats, "third", &["--lease", "1s"]);
+    let ended = ended(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status = desk.status("lives");
+    let slept: u64 = node(&status, "sleep")["outputs"]["result"].as_str().unwrap().parse().unwrap();
+    assert!(slept >= 3000, "{slept}");
+}
+
+#[test]
+fn a_worker_that_is_paused_for_too_long_ends_nothing_twice() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    desk.workflow(
+        "fenced",
+        r#"
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: sleep, template: sleep}]], outputs: {parameters: [{name: slept, valueFrom: {parameter: "{{steps.sleep.outputs.result}}"}}]}}
+  - {name: sleep, wasm: {image: tool.wasm, args: [sleep, "1500"]}}
+"#,
+    );
+    let first = Worker::start(&desk, &nats, "first", &["--lease", "1s"]);
+    let run = desk.start(&["workflow", "run", "fenced.yaml", "--workers", &url]);
+    wait_for(|| std::fs::read_dir(desk.path("first/rooms")).is_ok_and(|mut rooms| rooms.next().is_some()));
+    first.signal("STOP");
+    let _second = Worker::start(&desk, &nats, "second", &["--lease", "1s"]);
+    let ended = ended(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // The first one goes on, and finds that its step has ended.
+    first.signal("CONT");
+    wait_for(|| std::fs::read_dir(desk.path("first/rooms")).is_ok_and(|rooms| rooms.count() == 0));
+    let again = desk.dhow(&["workflow", "get", "fenced", "--json"]);
+    assert!(again.out.contains("Succeeded"), "{again:?}");
+    assert!(std::fs::read_dir(desk.path("second/logs")).unwrap().count() == 1);
+}
+
+#[test]
+fn a_stopped_workflow_ends_its_steps_elsewhere() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    desk.workflow(
+        "long",
+        r#"
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: sleep, template: sleep, withItems: [1, 2]}]]}
+  - {name: sleep, wasm: {image: tool.wasm, args: [sleep, "600000"]}}
+"#,
+    );
+    desk.workflow(
+        "quick",
+        "  entrypoint: m\n  templates:\n  - {name: m, wasm: {image: tool.wasm, args: [args]}}",
+    );
+    desk.workflow(
+        "late",
+        "  entrypoint: m\n  templates:\n  - {name: m, timeout: 1s, wasm: {image: tool.wasm, args: [sleep, '600000']}}",
+    );
+    // One step runs, the other one waits in the queue.
+    let _worker = Worker::start(&desk, &nats, "one", &["--concurrency", "1"]);
+    let run = desk.start(&["workflow", "run", "long.yaml", "--workers", &url]);
+    wait_for(|| std::fs::read_dir(desk.path("one/rooms")).is_ok_and(|mut rooms| rooms.next().is_some()));
+    desk.wait("long", |status| is_running(status, "sleep(0:1)") && is_running(status, "sleep(1:2)"));
+    assert_eq!(desk.dhow(&["workflow", "stop", "long"]).code, Some(0));
+    let stopped = ended(run);
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    // The only place is free again.
+    let quick = desk.dhow(&["workflow", "run", "quick.yaml", "--workers", &url]);
+    assert_eq!(quick.code, Some(0), "{quick:?}");
+    let late = desk.dhow(&["workflow", "run", "late.yaml", "--workers", &url]);
+    assert!(late.code == Some(1) && late.err.contains("deadline"), "{late:?}");
+    let quick = desk.dhow(&["workflow", "run", "quick.yaml", "--name", "again", "--workers", &url]);
+    assert_eq!(quick.code, Some(0), "{quick:?}");
+}
+
+#[test]
+fn what_workers_cannot_do_is_told() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    std::fs::copy(guest("http-hello"), desk.path("service.wasm")).unwrap();
+    let shared = desk.path("shared");
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    for (index, (module, more, message)) in [
+        ("missing.wasm", &[][..], "missing.wasm does not exist"),
+        ("service.wasm", &[][..], "is no program"),
+        ("tool.wasm", &["--artifacts", shared.to_str().unwrap()][..], "start it with the same --artifacts"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("case-{index}");
+        desk.workflow(
+            &name,
+            &format!(
+                "  entrypoint: m\n  templates:\n  - {{name: m, wasm: {{image: {module}, args: [args]}}}}"
+            ),
+        );
+        let file = format!("{name}.yaml");
+        let ended = desk.dhow(&[&["workflow", "run", &file, "--workers", &url][..], more].concat());
+        assert!(ended.code == Some(1) && ended.err.contains(message), "{module}: {ended:?}");
+        assert_eq!(node(&desk.status(&name), &name)["phase"], "Error");
+    }
+    let nobody =
+        desk.dhow(&["workflow", "run", "case-0.yaml", "--name", "x", "--workers", "nats://127.0.0.1:1"]);
+    assert!(nobody.code == Some(1) && nobody.err.contains("is the server there"), "{nobody:?}");
+    let wrong =
+        desk.dhow(&["workflow", "run", "case-0.yaml", "--name", "x", "--workers", "nats://u:hush@:x"]);
+    assert!(wrong.code == Some(1) && !wrong.err.contains("hush"), "{wrong:?}");
+}
+
+#[test]
+fn a_shared_folder_is_a_repository_for_all() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    let shared = desk.path("shared");
+    let shared = shared.to_str().unwrap();
+    let _worker = Worker::start(&desk, &nats, "one", &["--artifacts", shared]);
+    desk.workflow(
+        "shares",
+        r#"
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: write, template: write}
+    - - {name: read, template: read, arguments: {artifacts: [{name: file, from: "{{steps.write.outputs.artifacts.file}}"}]}}
+    outputs: {artifacts: [{name: file, from: "{{steps.write.outputs.artifacts.file}}"}]}
+  - name: write
+    wasm: {image: tool.wasm, args: [write, /file, shared]}
+    outputs: {artifacts: [{name: file, path: /file}]}
+  - name: read
+    inputs: {artifacts: [{name: file, path: /in}]}
+    wasm: {image: tool.wasm, args: [cat, /in]}
+"#,
+    );
+    let args =
+        ["workflow", "run", "shares.yaml", "--workers", &url, "--artifacts", shared, "--output", "out"];
+    let ended = desk.dhow(&args);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(node(&desk.status("shares"), "read")["outputs"]["result"], "shared");
+    assert_eq!(std::fs::read_to_string(desk.path("out/file")).unwrap(), "shared");
+}
+
+/// Waits until something is so that nobody tells of.
+fn wait_for(is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "it did not become so");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// A workflow of two hundred steps in pairs, the second of which reads what the first one left.
+const MANY: &str = r#"
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: pair, template: pair, withSequence: {count: 100}, arguments: {parameters: [{name: num, value: "{{item}}"}]}}
+    outputs: {parameters: [{name: all, valueFrom: {parameter: "{{steps.pair.outputs.parameters.num}}"}}]}
+  - name: pair
+    inputs: {parameters: [{name: num}]}
+    steps:
+    - - {name: write, template: write, arguments: {parameters: [{name: num, value: "{{inputs.parameters.num}}"}]}}
+    - - {name: read, template: read, arguments: {artifacts: [{name: num, from: "{{steps.write.outputs.artifacts.num}}"}]}}
+    outputs: {parameters: [{name: num, valueFrom: {parameter: "{{steps.read.outputs.result}}"}}]}
+  - name: write
+    inputs: {parameters: [{name: num}]}
+    wasm: {image: tool.wasm, args: [write, /num, "{{inputs.parameters.num}}"]}
+    outputs: {artifacts: [{name: num, path: /num}]}
+  - name: read
+    inputs: {artifacts: [{name: num, path: /num}]}
+    wasm: {image: tool.wasm, args: [cat, /num]}
+"#;
+
+/// A small generator, so that a seed replays a failure.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Steps that ended, by name, as often as the history has them.
+fn succeeded(status: &Value) -> usize {
+    let nodes = status["status"]["nodes"].as_object().unwrap();
+    nodes.values().filter(|node| node["type"] == "Plugin" && node["phase"] == "Succeeded").count()
+}
+
+#[test]
+fn whatever_is_killed_every_step_ends_once() {
+    let rounds: u64 = std::env::var("DHOW_FAULT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let seed: u64 = std::env::var("DHOW_FAULT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let desk = Desk::new();
+    let mut nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    let lease = ["--lease", "1s", "--concurrency", "4"];
+    let mut workers = [("one", None::<Worker>), ("two", None)];
+    for (name, worker) in &mut workers {
+        *worker = Some(Worker::start(&desk, &nats, name, &lease));
+    }
+    for round in 0..rounds {
+        let mut random = Seeded(seed + round);
+        let name = format!("many-{round}");
+        desk.workflow(&name, MANY);
+        let file = format!("{name}.yaml");
+        let mut run = desk.start(&["workflow", "run", &file, "--workers", &url]);
+        let mut wanted = 0;
+        for _ in 0..6 {
+            // The moment is a count of steps, so that it is the same on a slow machine.
+            wanted += 1 + random.below(50) as usize;
+            let status = desk.wait(&name, |status| {
+                succeeded(status) >= wanted || status["status"]["phase"] == "Succeeded"
+            });
+            if status["status"]["phase"] == "Succeeded" {
+                break;
+            }
+            match random.below(3) {
+                0 => {
+                    let (name, worker) = &mut workers[random.below(2) as usize];
+                    worker.take().unwrap().kill();
+                    *worker = Some(Worker::start(&desk, &nats, name, &lease));
+                }
+                1 => {
+                    nats.kill();
+                    nats.start().unwrap();
+                }
+                _ => {
+                    run.kill().unwrap();
+                    run.wait().unwrap();
+                    run = desk.start(&["workflow", "resume", &name, "--workers", &url]);
+                }
+            }
+        }
+        let ended = ended(run);
+        let status = desk.status(&name);
+        // Who was killed after the last step had no more to do.
+        assert_eq!(status["status"]["phase"], "Succeeded", "seed {}: {ended:?}", seed + round);
+        assert_eq!(succeeded(&status), 200, "seed {}", seed + round);
+        let all: Value =
+            serde_json::from_str(node(&status, &name)["outputs"]["parameters"][0]["value"].as_str().unwrap())
+                .unwrap();
+        let expected: Value = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(all, expected, "seed {}", seed + round);
+    }
+}
+
+/// What the server says of a consumer: a request of its protocol, as an autoscaler's are.
+fn consumer(nats: &Process, stream: &str, consumer: &str) -> Value {
+    let mut server = BufReader::new(TcpStream::connect(nats.address()).unwrap());
+    let request = format!(
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.CONSUMER.INFO.{stream}.{consumer} answer 0\r\n\r\n"
+    );
+    server.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    while !line.starts_with("MSG answer") {
+        line.clear();
+        assert!(server.read_line(&mut line).unwrap() > 0, "the server closed the connection");
+    }
+    let mut answer = String::new();
+    server.read_line(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap()
+}
+
+#[test]
+fn an_autoscaler_finds_what_the_manifest_names() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/argo/worker/worker.yaml");
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let read = Command::new(python()).args(["-c", script]).arg(file).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let documents: Value = serde_json::from_slice(&read.stdout).unwrap();
+    let (deployment, scaler) = (&documents[0], &documents[1]);
+    assert_eq!(scaler["spec"]["scaleTargetRef"]["name"], deployment["metadata"]["name"]);
+    // The command line is one that the program takes: what fails is the address.
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let args: Vec<&str> =
+        container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+    let args: Vec<&str> =
+        args.into_iter().map(|arg| if arg == "/data/worker" { "data" } else { arg }).collect();
+    let mut command = desk.command(&args);
+    let refused: Ended = command.env("NATS_URL", "nats://127.0.0.1:1").output().unwrap().into();
+    assert!(refused.code == Some(1) && refused.err.contains("is the server there"), "{refused:?}");
+    // Before there is a worker, the steps that wait are counted.
+    desk.workflow(
+        "waits",
+        r#"
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: step, template: step, withItems: [1, 2, 3]}]]}
+  - {name: step, wasm: {image: tool.wasm, args: [args]}}
+"#,
+    );
+    let run = desk.start(&["workflow", "run", "waits.yaml", "--workers", &url(&nats)]);
+    let metadata = &scaler["spec"]["triggers"][0]["metadata"];
+    let [stream, name] = ["stream", "consumer"].map(|field| metadata[field].as_str().unwrap());
+    // The streams come with whoever uses them first.
+    wait_for(|| consumer(&nats, stream, name)["num_pending"] == 3);
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    let ended = ended(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    wait_for(|| consumer(&nats, stream, name)["num_pending"] == 0);
+}
