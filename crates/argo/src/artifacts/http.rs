@@ -69,6 +69,11 @@ impl Site {
         Ok(Site { client, runtime, url, headers, oauth2 })
     }
 
+    /// Its URL, for messages.
+    pub(super) fn name(&self) -> String {
+        shown(&self.url)
+    }
+
     /// The headers of a request, with a fresh token where one is needed.
     fn headers(&self) -> Result<HeaderMap, ArtifactError> {
         let mut headers = self.headers.clone();

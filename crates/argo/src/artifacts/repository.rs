@@ -59,7 +59,7 @@ pub struct Repository {
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// There is nothing there.
-    #[error("there is nothing under the key {0:?}")]
+    #[error("there is nothing at {0:?}")]
     Missing(String),
     /// The key leads out of the repository.
     #[error("{0:?} is no key: expected names with slashes between them, none of them `..`")]
@@ -141,6 +141,8 @@ impl Repository {
         let wanted = if choice.reference.is_empty() { wanted } else { Some(&chosen) };
         let described = match &choice.bucket {
             Some(bucket) => Some(Described::from(bucket)),
+            // The folder takes the place of whatever a cluster has.
+            None if choice.files.is_empty() && choice.reference.is_empty() => None,
             None => config.choose(wanted)?,
         };
         repository.secrets = config.secrets;
@@ -296,7 +298,9 @@ impl Repository {
             Place::S3(place) => Ok((Box::new(Bucket::open(&place, &self.secrets)?), place.key.clone())),
             Place::Http(place) => {
                 no_part(kind, artifact)?;
-                Ok((Box::new(Site::open(&place, &self.secrets)?), String::new()))
+                let site = Site::open(&place, &self.secrets)?;
+                let name = site.name();
+                Ok((Box::new(site), name))
             }
             Place::Git(_) => {
                 Err(ArtifactError::Unsupported("nothing can be saved as `git`, as in Argo".to_owned()))

@@ -14,6 +14,7 @@ use dhow_providers::s3::{Account, AccountOptions};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 
 /// Hosts of which every bucket has a name of its own.
@@ -24,7 +25,8 @@ pub(super) struct Bucket {
     client: Arc<Client>,
     runtime: Handle,
     put: Put,
-    creates_bucket: bool,
+    /// The bucket is to be made if it is not there, and that was not done yet.
+    is_missing: AtomicBool,
     /// For messages.
     name: String,
 }
@@ -75,7 +77,7 @@ impl Bucket {
             client: Arc::new(client),
             runtime: Handle::try_current().map_err(|error| wrong(error.to_string()))?,
             put: Put { headers: encryption(place).map_err(wrong)?, ..Put::default() },
-            creates_bucket: place.create_bucket_if_not_present.is_some(),
+            is_missing: AtomicBool::new(place.create_bucket_if_not_present.is_some()),
             name: place.bucket.clone(),
         })
     }
@@ -122,8 +124,9 @@ fn named(key: &str) -> Name {
 
 impl Store for Bucket {
     fn put(&self, key: &str, fill: &mut Fill<'_>) -> Result<(), ArtifactError> {
-        if self.creates_bucket {
+        if self.is_missing.load(Ordering::Relaxed) {
             self.runtime.block_on(self.client.create_bucket()).map_err(|error| self.failed(key, error))?;
+            self.is_missing.store(false, Ordering::Relaxed);
         }
         let (client, name, put, bucket) =
             (Arc::clone(&self.client), named(key), self.put.clone(), self.name.clone());
