@@ -39,6 +39,13 @@ pub struct Choice {
     pub archive_logs: Option<bool>,
 }
 
+impl Choice {
+    /// Whether no repository is named: then it is a folder.
+    pub fn is_none(&self) -> bool {
+        self.files.is_empty() && self.bucket.is_none()
+    }
+}
+
 /// A bucket whose keys are in the environment, as AWS's tools have them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default)]

@@ -149,10 +149,12 @@ impl Steps {
     async fn remote(&self, data_dir: &Path, url: &str, name: &str) -> Result<Arc<dyn StepRunner>, Error> {
         self.workers.leave_trust_to_workers(&self.trust)?;
         let connection = self.workers.queue.open(url, name).await?;
+        // A repository that was named is one that the workers were told of, too.
+        let is_own = self.artifacts.is_none() && self.repository.choice()?.is_none();
         let options = RemoteOptions {
             base: PathBuf::from("."),
             images: pairs("--image", &self.image)?,
-            artifacts: self.artifacts.is_none().then(|| data_dir.join("artifacts")),
+            artifacts: is_own.then(|| data_dir.join("artifacts")),
             logs: data_dir.join("logs"),
         };
         let remote = Remote::new(Arc::new(connection), options).map_err(|error| failed(data_dir, &error))?;

@@ -362,7 +362,8 @@ async fn remote(
 ) -> Result<Steps, Error> {
     let connection = workers.queue.open(url, &format!("dhow workflow {workflow}")).await?;
     // A folder that was named is one that the workers were told of, too.
-    let is_own = settings.artifacts == std::path::absolute(home.artifacts()).unwrap_or_default();
+    let is_own = settings.artifacts == std::path::absolute(home.artifacts()).unwrap_or_default()
+        && settings.repository.is_none();
     let remote = Remote::new(
         Arc::new(connection),
         RemoteOptions {

@@ -2,13 +2,13 @@
 
 use super::queue::{QueueArgs, duration};
 use crate::Error;
-use crate::signals::Signals;
 use crate::argo::pairs;
+use crate::repository::RepositoryArgs;
+use crate::signals::Signals;
 use crate::trust::TrustArgs;
-use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
-use dhow_argo::workers::{LEASE, Worker as Working, WorkerOptions};
+use dhow_argo::workers::{Worker as Working, WorkerOptions};
 use dhow_host::Components;
 use dhow_resources::manifest::TrustConfig;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,8 @@ pub(super) struct Worker {
     /// Folder of artifacts that submitters and workers share; default: artifacts go through the queue
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
     /// Folder of modules, logs and files of steps under way
     #[arg(long, value_name = "DIR", default_value = ".dhow/worker", env = "DHOW_DATA_DIR")]
     data_dir: PathBuf,
@@ -71,8 +73,8 @@ impl Worker {
         let connection = self.queue.open(&self.connect, &format!("dhow worker {name}")).await?;
         let own = data.join("artifacts");
         let folder = self.artifacts.clone().unwrap_or_else(|| own.clone());
-        let repository =
-            Repository::open(&folder, Bounds::default()).map_err(|error| failed(&folder, &error))?;
+        let choice = self.repository.choice()?;
+        let repository = crate::repository::open(&folder, &choice, None)?;
         repository.sweep();
         let resources = crate::up::read_resources(&self.resources_path, None)?;
         let host = crate::serve::host(Components::new(resources, &data), false)?;
@@ -96,7 +98,7 @@ impl Worker {
             lease: self.lease,
             grace: self.grace,
             folder: data.clone(),
-            exchange: self.artifacts.is_none().then_some(own),
+            exchange: (self.artifacts.is_none() && choice.is_none()).then_some(own),
         };
         let worker = Working::new(Arc::new(connection), executor, options);
         let worker = worker.map_err(|error| failed(&data, &error))?;
