@@ -128,6 +128,6 @@ mod tests {
 
     #[test]
     fn the_lease_that_is_told_is_the_usual_one() {
-        assert_eq!(duration("15s"), Ok(LEASE));
+        assert_eq!(duration("15s"), Ok(dhow_argo::workers::LEASE));
     }
 }

@@ -66,7 +66,7 @@ fn a_module_made_with_the_sdk_answers() {
 fn a_module_calls_a_grpc_server() {
     let outside = Setting::new();
     let script = "echo $DAPR_GRPC_PORT > port.new; mv port.new port; exec sleep 1000";
-    let mut server = outside.sidecar("shop", None, &["--", "sh", "-c", script]);
+    let server = outside.sidecar("shop", None, &["--", "sh", "-c", script]);
     let port = eventually("the program", || std::fs::read_to_string(outside.path().join("port")).ok());
     let granted = SDK.replace("grants = {", "grants = { http = [\"127.0.0.1\"],");
     let host = Setting::with_manifest(&granted).up(&[]);
