@@ -86,7 +86,8 @@ fn the_example_keeps_state_secrets_and_messages() {
     assert_eq!(kv["capabilities"], json!(["ETAG", "TRANSACTIONAL", "TTL"]));
 
     for text in ["once", "twice"] {
-        let published = host.dapr("POST", "/v1.0/publish/messages/orders", &[], &json!(text).to_string());
+        let published =
+            host.dapr("POST", "/v1.0/publish/messages/orders", &[("content-type", "text/plain")], text);
         assert_eq!(published.status, 204, "{}", published.text());
     }
     eventually("both messages", || {
@@ -107,7 +108,7 @@ fn a_component_is_added_bound_and_removed_while_the_host_runs() {
     let etcd = dhow_servers::etcd().unwrap();
     let url = format!("http://{}", etcd.address());
     let setting = Setting::with_manifest(
-        "[apps.kv]\nmodule = `kv`\nroutes = [\"/\"]\n[apps.other]\nmodule = `kv`\nhosts = [\"other.test\"]\n\
+        "[apps.kv]\nmodule = `kv`\nroutes = [\"/\"]\ngrants = { state = [\"statestore\"] }\n[apps.other]\nmodule = `kv`\nhosts = [\"other.test\"]\n\
          grants = { state = [\"*\"] }\n",
     );
     let metadata = [("endpoint", url.as_str()), ("grants.http", url.as_str())];
