@@ -1,12 +1,14 @@
 //! Components that are modules, as the host opens them: the example's keep every promise of their blocks, over servers
-//! that other people made.
+//! that other people made. `bad` has those that do not.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+mod bad;
 
 use dhow_blocks::conformance::{Runtime, pubsub, secrets, state};
 use dhow_blocks::scope::Providers;
 use dhow_blocks::secrets::Secret;
 use dhow_engine::{Cache, Engine, EngineOptions};
-use dhow_host::{Components, Host, HostOptions};
+use dhow_host::{ComponentError, Components, Host, HostOptions};
 use dhow_resources::load;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -52,14 +54,14 @@ impl Hosts {
     }
 
     /// What an app sees of the component on a new host.
-    async fn providers(&self) -> Providers {
+    async fn providers(&self) -> Result<Providers, ComponentError> {
         let resources = load::parse(&self.component, Path::new("component.yaml")).unwrap();
         let components = Components::new(resources, &self.folder.path().join("data"));
         let cache = Cache::open(&self.folder.path().join("compiled"), Cache::DEFAULT_MAX_BYTES).unwrap();
         let options =
             HostOptions { engine: self.engine.clone(), cache: Some(cache), components, keep_loaded: true };
         let host = Host::new(options).unwrap();
-        host.components().of_app("app", host.metrics()).await.unwrap()
+        host.components().of_app("app", host.metrics()).await
     }
 }
 
@@ -69,7 +71,7 @@ async fn state_in_etcd_keeps_all_promises() {
     let url = format!("http://{}", server.address());
     let metadata = [("endpoint", url.as_str()), ("grants.http", url.as_str())];
     let hosts = Hosts::new("state.wasm", "wasm-component-etcd", &metadata);
-    let open = || async { hosts.providers().await.state["component"].bound.provider.clone() };
+    let open = || async { hosts.providers().await.unwrap().state["component"].bound.provider.clone() };
     state::suite("etcd in a component", TOKIO, open).await.assert_passed();
 }
 
@@ -80,7 +82,7 @@ async fn messages_through_redis_keep_all_promises() {
     let metadata = [("address", address.as_str()), ("grants.connect", address.as_str())];
     let hosts = Hosts::new("pubsub.wasm", "wasm-component-streams", &metadata);
     let promises = pubsub::Promises { ordered: false, remembers_consumers: true };
-    let open = || async { hosts.providers().await.pubsub["component"].bound.provider.clone() };
+    let open = || async { hosts.providers().await.unwrap().pubsub["component"].bound.provider.clone() };
     pubsub::suite("Redis in a component", TOKIO, promises, open).await.assert_passed();
 }
 
@@ -94,6 +96,6 @@ async fn secrets_of_a_file_keep_all_promises() {
     let secret =
         |name: &str, value: &str| (name.to_owned(), Secret([(name.to_owned(), value.to_owned())].into()));
     let expected = [secret("db", "geheim"), secret("key", "a=b")].into();
-    let open = || async { hosts.providers().await.secrets["component"].bound.provider.clone() };
+    let open = || async { hosts.providers().await.unwrap().secrets["component"].bound.provider.clone() };
     secrets::suite("a file in a component", TOKIO, expected, open).await.assert_passed();
 }
