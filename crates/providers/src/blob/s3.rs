@@ -155,8 +155,13 @@ impl S3 {
     /// Makes the bucket, unless it is there.
     pub async fn create_bucket(&self) -> Result<(), BlobError> {
         let bucket = self.bucket("")?;
-        let url = CreateBucket::new(&bucket, &self.account.credentials).sign(SIGNATURE);
-        match self.ask(http::Method::PUT, &url, HeaderMap::new(), Body::Empty, bucket.name()).await {
+        let action = CreateBucket::new(&bucket, &self.account.credentials);
+        // Says the region, where that is not the first one; some servers want to know the length of nothing, too.
+        let body = action.body();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        let url = action.sign(SIGNATURE);
+        match self.ask(http::Method::PUT, &url, headers, body.into(), bucket.name()).await {
             // 409: somebody has it. Whether that is this account shows when it is written to.
             Ok(_) | Err(BlobError::Exists { .. }) => Ok(()),
             Err(error) => Err(error),
