@@ -8,17 +8,21 @@ use std::net::TcpStream;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-const TOKEN: &str = "a token of thirty-two characters";
+pub(crate) const TOKEN: &str = "a token of thirty-two characters";
 
-struct Plugin {
+pub(crate) struct Plugin {
     process: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Plugin {
-    fn start(desk: &Desk) -> Plugin {
+    pub(crate) fn start(desk: &Desk) -> Plugin {
+        Plugin::start_at(desk, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(desk: &Desk, address: &str) -> Plugin {
         std::fs::write(desk.path("token"), TOKEN).unwrap();
-        let mut process = desk.start(&["argo", "plugin", "--addr", "127.0.0.1:0", "--token-file", "token"]);
+        let mut process = desk.start(&["argo", "plugin", "--addr", address, "--token-file", "token"]);
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let line =
             lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("on http://"))).unwrap().unwrap();
@@ -63,7 +67,7 @@ impl Plugin {
         unreachable!()
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod agent;
+mod cluster;
 mod foreign;
 mod interrupted;
+mod manifests;
+mod native;
+mod simulator;
 mod steps;
 
 use serde_json::Value;
