@@ -67,7 +67,7 @@ pub const DAPR_JS: [&str; 1] = ["@dapr/dapr@3.18.0"];
 /// A client of registries that other people wrote.
 pub const ORAS: [&str; 1] = ["oras==0.2.43"];
 /// What makes Argo's workflows and reads PDF, without being ours.
-pub const ARGO_PYTHON: [&str; 2] = ["hera==7.1.0", "pypdf==7.1.0"];
+pub const ARGO_PYTHON: [&str; 3] = ["hera==7.1.0", "kubernetes==37.0.2", "pypdf==7.1.0"];
 
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
@@ -225,7 +225,7 @@ pub fn oras(env: &Env) -> Result<(), String> {
 
 /// What workflows are tested with, in `<cache>/guests/argo-py`.
 pub fn argo_python(env: &Env) -> Result<(), String> {
-    if venv(env, "argo-py", &ARGO_PYTHON)? { Ok(()) } else { skipped("hera and pypdf") }
+    if venv(env, "argo-py", &ARGO_PYTHON)? { Ok(()) } else { skipped("hera, kubernetes and pypdf") }
 }
 
 /// Packages of PyPI in an environment of their own; whether they had to be installed.

@@ -34,8 +34,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Addresses as the pages write them, each with what a server prints before its own: a registry; apps, Dapr API,
-/// metrics; functions, and their management.
-const USUAL: [(&str, &str); 6] = [
+/// metrics; functions, and their management; Argo's plugin.
+const USUAL: [(&str, &str); 7] = [
     // First: what a registry prints is also what the next one looks for.
     ("127.0.0.1:5000", "registry on http://"),
     ("127.0.0.1:8080", "on http://"),
@@ -43,6 +43,7 @@ const USUAL: [(&str, &str); 6] = [
     ("127.0.0.1:9090", "metrics: http://"),
     ("127.0.0.1:2045", "up on http://"),
     ("127.0.0.1:34998", "management: http://"),
+    ("127.0.0.1:17777", "plugin on http://"),
 ];
 
 /// Backends that a page may need, by the port that it writes. The test starts its own.
@@ -96,6 +97,7 @@ pages! {
     run_layotto_functions: "docs/run-layotto-functions.md",
     run_services: "docs/run-services.md",
     run_wapc_modules: "docs/run-wapc-modules.md",
+    run_steps_in_argo: "docs/run-steps-in-argo.md",
     run_workflows: "docs/run-workflows.md",
     run_wasi_experimental_http: "docs/run-wasi-experimental-http.md",
     schedule_work: "docs/schedule-work.md",
@@ -133,7 +135,7 @@ struct Page {
     folder: TempDir,
     server: Option<Server>,
     /// What the addresses in [`USUAL`] stand for.
-    addresses: [String; 6],
+    addresses: [String; 7],
     /// The backends, with the usual port that the page writes.
     backends: Vec<(u16, dhow_servers::Process)>,
     /// Where the last executed block stands, and what it printed.
@@ -372,7 +374,7 @@ impl Page {
         // Pages share compiled code, as all processes of a user do.
         shell.env("DHOW_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-compiled"));
         shell.env("DHOW_ADDR", "127.0.0.1:0").env("NO_PROXY", "127.0.0.1,localhost");
-        shell.env("DHOW_REGISTRY_ADDR", "127.0.0.1:0");
+        shell.env("DHOW_REGISTRY_ADDR", "127.0.0.1:0").env("DHOW_PLUGIN_ADDR", "127.0.0.1:0");
         shell.env("DHOW_REGISTRY", format!("http://{}", self.addresses[0]));
         shell
     }

@@ -29,7 +29,7 @@ pub struct Certificates {
 
 impl Certificates {
     /// Makes new ones in the folder.
-    pub(crate) fn make(folder: &Path) -> Result<Certificates, StartError> {
+    pub fn make(folder: &Path) -> Result<Certificates, StartError> {
         let openssl = Process::prepare("OpenSSL", &["openssl"], "openssl")?;
         let run = |arguments: &str| {
             let output = Command::new(openssl.program())

@@ -8,22 +8,28 @@ use std::net::TcpStream;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-const TOKEN: &str = "a token of thirty-two characters";
+pub(crate) const TOKEN: &str = "a token of thirty-two characters";
 
 pub(crate) struct Plugin {
     process: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Plugin {
-    fn start(desk: &Desk) -> Plugin {
+    pub(crate) fn start(desk: &Desk) -> Plugin {
         Plugin::with(desk, &[])
     }
 
+    pub(crate) fn start_at(desk: &Desk, address: &str) -> Plugin {
+        Plugin::with(desk, &["--addr", address])
+    }
+
+    /// Without an address the system chooses the port.
     pub(crate) fn with(desk: &Desk, flags: &[&str]) -> Plugin {
         std::fs::write(desk.path("token"), TOKEN).unwrap();
-        let plugin = ["argo", "plugin", "--addr", "127.0.0.1:0", "--token-file", "token"];
-        let mut process = desk.start(&[&plugin[..], flags].concat());
+        let plugin = ["argo", "plugin", "--token-file", "token"];
+        let port = if flags.contains(&"--addr") { &[][..] } else { &["--addr", "127.0.0.1:0"] };
+        let mut process = desk.start(&[&plugin[..], port, flags].concat());
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let line =
             lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("on http://"))).unwrap().unwrap();
@@ -68,7 +74,7 @@ impl Plugin {
         unreachable!()
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }

@@ -4,19 +4,8 @@ use crate::{Desk, guest, node, python};
 use std::path::Path;
 use std::process::Command;
 
-fn run_python(desk: &Desk, script: &str) -> String {
-    let output = Command::new(python()).args(["-c", script]).current_dir(desk.path("")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[test]
-fn a_workflow_that_hera_wrote_runs() {
-    let desk = Desk::new();
-    // hera knows no plugin's body: it goes into what hera makes of the rest.
-    let yaml = run_python(
-        &desk,
-        r#"
+/// Writes a workflow. hera knows no plugin's body: it goes into what hera makes of the rest.
+pub(crate) const HERA: &str = r#"
 from hera.workflows import DAG, Parameter, Steps, Workflow, Container, models as m
 import json
 
@@ -42,8 +31,18 @@ for template in body["spec"]["templates"]:
         args = ["write", "/tmp/n", "7"] if template["name"] == "make" else ["args", "{{inputs.parameters.text}}"]
         template["plugin"] = {"wasm": {"image": "tool.wasm", "args": args}}
 print(json.dumps(body))
-"#,
-    );
+"#;
+
+pub(crate) fn run_python(desk: &Desk, script: &str) -> String {
+    let output = Command::new(python()).args(["-c", script]).current_dir(desk.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_workflow_that_hera_wrote_runs() {
+    let desk = Desk::new();
+    let yaml = run_python(&desk, HERA);
     std::fs::write(desk.path("hera.yaml"), yaml).unwrap();
     let lint = desk.dhow(&["argo", "lint", "--for", "cluster", "hera.yaml"]);
     assert_eq!(lint.code, Some(0), "{lint:?}");

@@ -4,10 +4,14 @@
 
 mod agent;
 mod buckets;
+mod cluster;
 mod elsewhere;
 mod foreign;
 mod interrupted;
+mod manifests;
+mod native;
 mod signed;
+mod simulator;
 mod steps;
 mod workers;
 
