@@ -6,6 +6,7 @@
 use super::repository::ArtifactError;
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
+use futures::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use std::io::{self, Read, Write};
@@ -103,7 +104,8 @@ fn body(received: mpsc::Receiver<Piece>, moved: Arc<AtomicU64>) -> Body {
             None => Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None)),
         }
     });
-    Body::stream(StreamBody::new(Box::pin(frames)))
+    // Whoever puts an object together may ask again after the end.
+    Body::stream(StreamBody::new(Box::pin(frames.fuse())))
 }
 
 /// The body of an answer, for a thread that blocks.
