@@ -7,7 +7,7 @@ use crate::trust::TrustArgs;
 use dhow_argo::artifacts::repository::{Bounds, Repository};
 use dhow_argo::step::modules::Modules;
 use dhow_argo::step::{Executor, ExecutorOptions};
-use dhow_argo::workers::{LEASE, Worker as Working, WorkerOptions};
+use dhow_argo::workers::{Worker as Working, WorkerOptions};
 use dhow_host::Components;
 use dhow_resources::manifest::TrustConfig;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,8 @@ fn usual_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::duration;
+    use dhow_argo::workers::LEASE;
 
     #[test]
     fn the_lease_that_is_told_is_the_usual_one() {
