@@ -146,7 +146,7 @@ fn a_workflow_is_the_same_on_other_machines() {
     }
     assert_eq!(seen[0], seen[1]);
     let (out, results, left, log) = &seen[1];
-    assert_eq!(out, "all=[\"0\",\"1\",\"2\",\"3\",\"4\",\"5\"]\n");
+    assert_eq!(out, "all=[0,1,2,3,4,5]\n");
     assert_eq!((results[0][2].as_str(), results[2][2].as_str()), (Some(given.as_str()), Some(r#"["deep"]"#)));
     assert_eq!((left.as_str(), log.as_str()), ("kept", "kept\n"));
     // Both had a part in it.
@@ -434,7 +434,7 @@ fn whatever_is_killed_every_step_ends_once() {
         let all: Value =
             serde_json::from_str(node(&status, &name)["outputs"]["parameters"][0]["value"].as_str().unwrap())
                 .unwrap();
-        let expected: Value = (0..100).map(|number| number.to_string()).collect();
+        let expected: Value = (0..100).collect();
         assert_eq!(all, expected, "seed {}", seed + round);
     }
 }
