@@ -105,7 +105,7 @@ spec:
       - {name: fails, template: exit, continueOn: {failed: true}}
     - - {name: last, template: echo, arguments: {parameters: [{name: text, value: "{{steps.clock.outputs.result}}"}]}}
   - {name: clock, plugin: {wasm: {image: ./tool.wasm, args: [clock]}}}
-  - {name: sleep, plugin: {wasm: {image: ./tool.wasm, args: [sleep, "8000"]}}}
+  - {name: sleep, plugin: {wasm: {image: ./tool.wasm, args: [sleep, "12000"]}}}
   - {name: exit, retryStrategy: {limit: 1}, plugin: {wasm: {image: ./tool.wasm, args: [exit, "3"]}}}
   - {name: echo, inputs: {parameters: [{name: text}]}, plugin: {wasm: {image: ./tool.wasm, args: [args, "{{inputs.parameters.text}}"]}}}
 "#;

@@ -151,7 +151,7 @@ impl<'a> Pod<'a> {
     }
 
     fn work(&self, node: &str, template: &Value, queue: &mpsc::Sender<(String, Value)>) {
-        if !self.considered.lock().unwrap().insert(node.to_owned()) {
+        if self.is_over() || !self.considered.lock().unwrap().insert(node.to_owned()) {
             return;
         }
         let uid = self
