@@ -215,6 +215,15 @@ impl Connection {
         }
     }
 
+    /// Whether the server has nothing to give to workers and waits for none of them. A step that is in the stream then
+    /// was forgotten: a server that is killed may lose track of what it has delivered.
+    pub(super) async fn is_drained(&self) -> bool {
+        match self.steps.consumer_info(CONSUMER).await {
+            Ok(info) => info.num_pending == 0 && info.num_ack_pending == 0,
+            Err(_) => false,
+        }
+    }
+
     /// Sends what is left.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;

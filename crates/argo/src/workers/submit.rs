@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A step that is neither in the queue nor ended is handed over again, so often.
-const SUBMISSIONS: u32 = 3;
+const SUBMISSIONS: u32 = 5;
 
 /// A cancellation takes so long at most.
 const CANCEL: Duration = Duration::from_secs(5);
@@ -89,6 +89,8 @@ impl Remote {
             self.connection.client.subscribe(done_subject(&id)).await.map_err(|error| error.to_string())?;
         let mut connects = self.connection.connects.clone();
         let mut submissions = 0;
+        // Nobody told of anything for a while.
+        let mut looks = false;
         let mut payload: Option<Bytes> = None;
         let mut tries = Tries::new();
         loop {
@@ -125,11 +127,15 @@ impl Remote {
                 self.offer(&id, payload).await?;
                 submissions += 1;
             }
+            if submissions > 0 && looks && self.connection.is_drained().await {
+                // It is in the queue, and nobody will be given it: it goes in again, behind the others.
+                let _ = self.connection.steps.purge().filter(step_subject(&id)).await;
+            }
             tries = Tries::new();
             tokio::select! {
-                _ = told.next() => {}
-                _ = connects.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                _ = told.next() => looks = false,
+                _ = connects.changed() => looks = false,
+                () = tokio::time::sleep(LOOK) => looks = true,
             }
         }
     }
