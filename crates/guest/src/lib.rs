@@ -23,6 +23,7 @@
 //! | `proxy` | proxy-wasm modules, as apps and as filters; Layotto's functions |
 //! | `wapc` | waPC modules, and those of Waxosuit and waSCC before |
 //! | `redirects` | HTTP requests of modules, behind redirects |
+//! | [`step`] | steps of workflows as calls |
 //! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
@@ -54,6 +55,7 @@ mod run;
 mod runtime;
 pub mod setup;
 mod sockets;
+pub mod step;
 mod store;
 mod wapc;
 

@@ -200,6 +200,9 @@ fn hint(import: &str) -> &'static str {
 /// Why a module of this ABI cannot be run, if so.
 pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
     let what = match (inspection.abi, inspection.kind) {
+        (Abi::Step, _) => {
+            "it exports dhow:step/step: it is a step of a workflow, which `dhow workflow run` runs, and no app"
+        }
         (Abi::Unknown, Kind::Module) => {
             "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \
              (target wasm32-wasip1) or as a component"

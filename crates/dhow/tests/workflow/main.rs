@@ -7,6 +7,7 @@ mod foreign;
 mod interrupted;
 mod signed;
 mod steps;
+mod typed;
 mod workers;
 
 use serde_json::Value;
