@@ -222,3 +222,30 @@ export function onJob(work: (due: Due) => void | Promise<void>): { handle(due: u
 
 /** Takes events of input bindings: `export const bindingHandler = onBinding(…)`. After an error it comes again. */
 export function onBinding(work: (event: BindingEvent) => void | Promise<void>): { handle(event: unknown): void };
+
+/** What a step of a workflow is given. */
+export interface StepInput {
+  /** Name of the workflow. */
+  workflow: string;
+  /** Name of the step in it; different for each retry. */
+  step: string;
+  parameters: Record<string, string>;
+  /** Artifacts, and the paths where they lie. */
+  artifacts: Record<string, string>;
+  /** Artifacts that are expected, and the paths where they are looked for. */
+  outputs: Record<string, string>;
+}
+
+/** What a step yields. Values that are no text become JSON. */
+export interface StepOutput {
+  /** In the place of what was printed. */
+  result?: unknown;
+  parameters?: Record<string, unknown>;
+  /** Artifacts that do not lie where the template says. */
+  artifacts?: Record<string, string>;
+  /** For people. */
+  message?: string;
+}
+
+/** Makes the component a step of a workflow: `export const step = onStep(…)`. What it throws is why the step failed. */
+export function onStep(work: (input: StepInput) => StepOutput | void): { run(input: unknown): unknown };

@@ -351,6 +351,37 @@ export function onJob(work) {
   return handler(work, event, (_, text) => text);
 }
 
+// A step of a workflow; what it throws is why the step failed.
+export function onStep(work) {
+  return {
+    run(input) {
+      const places = (list) => Object.fromEntries(list.map(({ name, path }) => [name, path]));
+      try {
+        const given = {
+          workflow: input.workflow,
+          step: input.step,
+          parameters: Object.fromEntries(input.parameters.map(({ name, value }) => [name, value])),
+          artifacts: places(input.artifacts),
+          outputs: places(input.outputs),
+        };
+        const { result, parameters = {}, artifacts = {}, message = '' } = work(given) ?? {};
+        return {
+          result: result === undefined ? undefined : textOf(result),
+          parameters: Object.entries(parameters).map(([name, value]) => ({ name, value: textOf(value) })),
+          artifacts: Object.entries(artifacts).map(([name, path]) => ({ name, path })),
+          message,
+        };
+      } catch (error) {
+        console.error(error?.stack ?? String(error));
+        throw String(error?.message ?? error);
+      }
+    },
+  };
+}
+
+// Values of any kind become texts, as they are to Argo.
+const textOf = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+
 export function onBinding(work) {
   const event = (given) => ({
     ...given,

@@ -6,6 +6,7 @@
 //! | [`modules`] | modules, fetched and compiled once |
 //! | `room` | the files that a step sees |
 //! | `captured` | what it prints |
+//! | `typed` | components that are called with values |
 //! | `earlier` | `/work/input.json` and `/work/result.json` |
 //!
 //! The step's whole file system is a folder of its own, which is gone with it. What comes out is stored before anybody
@@ -16,6 +17,7 @@ mod earlier;
 pub mod modules;
 pub mod options;
 mod room;
+mod typed;
 
 use crate::artifacts::Artifact;
 use crate::artifacts::repository::Repository;
@@ -27,11 +29,15 @@ use captured::Captured;
 use dhow_blocks::grants::Denied;
 use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply, RuntimeApi};
 use dhow_blocks::scope::{Audit, Providers, Scope};
+use dhow_engine::Abi;
+use dhow_guest::LoadError;
+use dhow_guest::step::{Output, Step};
 use dhow_guest::{
     Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Ports, Setup,
     Stdio, Vms,
 };
 use dhow_host::Host;
+use earlier::Said;
 use modules::Modules;
 use options::Options;
 use room::Room;
@@ -176,16 +182,25 @@ impl Executor {
         };
         let output = Arc::new(Captured::new(&self.log_file(&start.pod)));
         let setup = self.setup(start, &options, &room, Arc::clone(&output)).await?;
-        let guest =
-            Guest::load(self.modules.engine(), &self.linkers, &image.image, &image.program.inspection, setup);
-        let guest = guest.map_err(|error| format!("module {}: {error}", options.image))?;
+        let (engine, inspection) = (self.modules.engine(), &image.program.inspection);
+        let broken = |error: LoadError| format!("module {}: {error}", options.image);
         let prefix = self.repository.prefix(workflow, &start.pod, &template.inputs)?;
-        let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
-        let Some(ended) = ended else {
-            return Err(format!(
-                "module {} is no program that ends: a step needs `_start` of WASI preview 1 or wasi:cli/run",
-                options.image
-            ));
+        let ended = if inspection.abi == Abi::Step {
+            let step = Step::load(engine, &self.linkers, &image.image, inspection, setup).map_err(broken)?;
+            let answer = Arc::new(step).call(typed::input(workflow, start), limit).await;
+            answer.map(|answer| (i32::from(answer.is_err()), Some(answer)))
+        } else {
+            let guest =
+                Guest::load(engine, &self.linkers, &image.image, inspection, setup).map_err(broken)?;
+            let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
+            let Some(ended) = ended else {
+                return Err(format!(
+                    "module {} is no program that ends: a step needs `_start` of WASI preview 1, wasi:cli/run or \
+                     dhow:step/step",
+                    options.image
+                ));
+            };
+            ended.map(|code| (code, None))
         };
         output.flush();
         let mut outcome = self.outcome(start, room, &prefix, ended, output).await;
@@ -195,17 +210,17 @@ impl Executor {
         outcome
     }
 
-    /// What becomes of a step whose module has ended.
+    /// What becomes of a step whose module has ended: its exit code, and what a typed step answered.
     async fn outcome(
         &self,
         start: &Start,
         room: Arc<Room>,
         prefix: &str,
-        ended: Result<i32, Failure>,
+        ended: Result<(i32, Option<Result<Output, String>>), Failure>,
         output: Arc<Captured>,
     ) -> Result<Outcome, String> {
-        let code = match ended {
-            Ok(code) => code,
+        let (code, answer) = match ended {
+            Ok(ended) => ended,
             Err(Failure::Deadline(_)) => {
                 return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
             }
@@ -216,7 +231,8 @@ impl Executor {
             }
         };
         let (repository, start, prefix) = (Arc::clone(&self.repository), start.clone(), prefix.to_owned());
-        blocking(move || leave(&repository, &room, &start, &prefix, code, &output)).await
+        let said = answer.map(typed::said).transpose()?;
+        blocking(move || leave(&repository, &room, &start, &prefix, (code, said), &output)).await
     }
 
     async fn setup(
@@ -305,17 +321,20 @@ fn leave(
     room: &Room,
     start: &Start,
     prefix: &str,
-    code: i32,
+    (code, said): (i32, Option<Said>),
     output: &Captured,
 ) -> Result<Outcome, String> {
     let template = &start.template;
     let mut outputs = exit_code(code);
-    outputs.result = Some(output.result());
-    if code != 0 {
+    outputs.result = said.as_ref().and_then(|said| said.result.clone()).or_else(|| Some(output.result()));
+    if code != 0 && said.is_none() {
         let message = with_last_line(&format!("Error (exit code {code})"), output);
         return Ok(Outcome { phase: Phase::Failed, message, outputs });
     }
-    let earlier = earlier::result(room)?;
+    let earlier = match said {
+        Some(said) => Some(said),
+        None => earlier::result(room)?,
+    };
     if let Some(result) = earlier.as_ref().filter(|result| result.phase.is_failed()) {
         return Ok(Outcome { phase: result.phase, message: result.message.clone(), outputs });
     }
@@ -354,7 +373,8 @@ fn leave(
         }
     }
     for declared in &template.outputs.artifacts {
-        let path = earlier.as_ref().and_then(|_| earlier::output_path(room, &declared.path));
+        let said = earlier.as_ref().and_then(|said| said.artifacts.get(&declared.name).cloned());
+        let path = said.or_else(|| earlier.as_ref().and_then(|_| earlier::output_path(room, &declared.path)));
         let path = path.unwrap_or_else(|| declared.path.clone());
         if !room.has(&path) {
             if declared.optional {

@@ -26,6 +26,8 @@ pub enum Abi {
     Cli2,
     /// Component that exports `wasi:cli/run@0.3`.
     Cli3,
+    /// Component that exports `dhow:step/step@0.1`: a step of a workflow.
+    Step,
     /// Component that exports nothing of the above, but handlers of events: messages, jobs, binding events.
     Events,
     /// Core module with WASI preview 1 (or no) imports and `_start`, or one that runs in its start function.
@@ -172,6 +174,7 @@ impl fmt::Display for Abi {
             Abi::Http3 => "wasi:http/handler@0.3",
             Abi::Cli2 => "wasi:cli/run@0.2",
             Abi::Cli3 => "wasi:cli/run@0.3",
+            Abi::Step => "dhow:step/step@0.1",
             Abi::Events => "event handlers",
             Abi::Preview1 => "wasi preview 1 command",
             Abi::ProxyWasm => "proxy-wasm",
@@ -210,6 +213,8 @@ fn abi(found: &Inspection, has_start_function: bool) -> Abi {
         // A component with a handler is a service even if it also has a `run`.
         Kind::Component if exports("wasi:http/incoming-handler@0.2") => Abi::Http2,
         Kind::Component if exports("wasi:http/handler@0.3") => Abi::Http3,
+        // A toolchain for programs may add a `run` that does nothing.
+        Kind::Component if exports("dhow:step/step@0.1.") => Abi::Step,
         Kind::Component if exports("wasi:cli/run@0.2") => Abi::Cli2,
         Kind::Component if exports("wasi:cli/run@0.3") => Abi::Cli3,
         Kind::Component if EVENT_HANDLERS.iter().any(|handler| exports(handler)) => Abi::Events,

@@ -24,6 +24,7 @@
 //! | `wapc` | waPC modules, and those of Waxosuit and waSCC before |
 //! | [`provider`] | `dhow:provider`: components that provide a block, called by the host |
 //! | `redirects` | HTTP requests of modules, behind redirects |
+//! | [`step`] | steps of workflows as calls |
 //! | `sockets` | sockets of core modules: the extension of preview 1 that WasmEdge made |
 //! | `output` | what guests print |
 //! | [`failure`] | how an invocation can fail |
@@ -56,6 +57,7 @@ mod run;
 mod runtime;
 pub mod setup;
 mod sockets;
+pub mod step;
 mod store;
 mod wapc;
 

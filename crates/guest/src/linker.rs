@@ -206,6 +206,9 @@ pub(crate) fn unsupported(inspection: &Inspection) -> Option<LoadError> {
             "it is a provider of dhow:provider and no app; give it to a component of type state.wasm, secretstores.wasm \
              or pubsub.wasm"
         }
+        (Abi::Step, _) => {
+            "it exports dhow:step/step: it is a step of a workflow, which `dhow workflow run` runs, and no app"
+        }
         (Abi::Unknown, Kind::Module) => {
             "it exports neither _start nor any other entry point that dhow knows; compile it as a WASI command \
              (target wasm32-wasip1) or as a component"

@@ -14,10 +14,11 @@ from .lock import Lock
 from .pubsub import PubSub
 from .secrets import Secrets
 from .state import Page, State, StateItem, Transaction
+from .step import StepInput, StepOutput, on_step
 
 __all__ = [
     "Answer", "Binding", "BindingEvent", "Configuration", "Conflict", "Denied", "DhowError", "Drop", "Due", "Event",
     "Failed", "Invalid", "Item", "Job", "Lock", "NotFound", "Page", "PubSub", "Request", "Response", "Retries",
-    "Secrets", "State", "StateItem", "Transaction", "Unavailable", "Unsupported", "delete_job", "get_job", "invoke",
-    "on_binding", "on_job", "on_message", "on_request", "schedule_job",
+    "Secrets", "State", "StateItem", "StepInput", "StepOutput", "Transaction", "Unavailable", "Unsupported", "delete_job", "get_job", "invoke",
+    "on_binding", "on_job", "on_message", "on_request", "on_step", "schedule_job",
 ]

@@ -10,6 +10,7 @@
 //! | configuration | [`Configuration`] |
 //! | bindings | [`Binding`], [`on_binding!`] |
 //! | jobs | [`Job`], [`on_job!`] |
+//! | steps of workflows | [`step!`] |
 //!
 //! An app is compiled for `wasm32-wasip2`. It may use what its manifest grants, whichever way it asks; everything else
 //! is [`Error::Denied`]. HTTP comes with a crate of your choice, such as `wstd`.
@@ -24,6 +25,7 @@ mod lock;
 mod pubsub;
 mod secrets;
 mod state;
+mod step;
 
 pub use binding::{Answer, Binding};
 pub use configuration::{Configuration, Item};
@@ -35,6 +37,7 @@ pub use lock::{Held, Lock};
 pub use pubsub::{Message, PubSub};
 pub use secrets::{Secret, Secrets};
 pub use state::{Found, Keys, SetOptions, State, StateItem, Transaction};
+pub use step::{StepInput, StepOutput};
 
 /// What the macros need of the generated bindings; no part of the API.
 #[doc(hidden)]
@@ -42,6 +45,7 @@ pub mod bindings {
     #![allow(missing_docs)]
 
     pub use crate::handlers::{binding_app, job_app, topic_app};
+    pub use crate::step::step_app;
 
     wit_bindgen::generate!({ path: "wit", world: "dhow:runtime/imports" });
 }

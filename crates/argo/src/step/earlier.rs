@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What a module said itself.
+#[derive(Default)]
 pub(super) struct Said {
     /// Succeeded or Failed.
     pub(super) phase: Phase,
@@ -20,6 +21,10 @@ pub(super) struct Said {
     pub(super) message: String,
     /// Outputs.
     pub(super) parameters: BTreeMap<String, String>,
+    /// In the place of what it printed.
+    pub(super) result: Option<String>,
+    /// Where artifacts lie that are not where the template says.
+    pub(super) artifacts: BTreeMap<String, String>,
 }
 
 /// What is in `/work/input.json`.
@@ -90,5 +95,5 @@ pub(super) fn result(room: &Room) -> Result<Option<Said>, String> {
         };
         parameters.insert(name.to_owned(), value);
     }
-    Ok(Some(Said { phase, message, parameters }))
+    Ok(Some(Said { phase, message, parameters, ..Said::default() }))
 }

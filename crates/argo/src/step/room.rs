@@ -16,7 +16,7 @@ use std::path::Path;
 pub(super) const SCRIPT: &str = "/argo/staging/script";
 
 /// Largest file that becomes a parameter, in bytes; Argo's limit of a whole workflow.
-const MAX_PARAMETER: u64 = 1 << 20;
+pub(super) const MAX_PARAMETER: u64 = 1 << 20;
 
 /// A folder of one step, gone when it is dropped.
 pub(super) struct Room {

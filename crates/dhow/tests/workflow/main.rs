@@ -13,6 +13,7 @@ mod native;
 mod signed;
 mod simulator;
 mod steps;
+mod typed;
 mod workers;
 
 use serde_json::Value;

@@ -440,7 +440,7 @@ fn fits(slot: &Slot, abi: Abi, update: &Update) -> Result<(), FleetError> {
         Abi::Events => 2,
         Abi::ProxyWasm => 3,
         Abi::Wapc => 4,
-        Abi::Unknown => 5,
+        Abi::Unknown | Abi::Step => 5,
     };
     if slot.app.is_filter() && update.share.is_some() {
         return Err(FleetError::Invalid(format!(
