@@ -4,7 +4,8 @@
 //! are dead letters, routing and the choice between retry and drop.
 
 use crate::error::BlockError;
-use crate::events::{Handler, Metadata, Running};
+use crate::events::{Handler, Metadata, Running, value};
+use crate::scope::is_true;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -25,16 +26,27 @@ pub enum Feature {
     SubscribeWildcards,
     /// Several messages are published in one request to the broker.
     BulkPublish,
+    /// Messages are answered, by programs that know of no envelopes: none is made unless somebody asks for it.
+    Requests,
 }
 
 impl Feature {
-    /// The name in Dapr's metadata API.
+    /// The name in Dapr's metadata API; the last one is ours.
     pub fn name(self) -> &'static str {
         match self {
             Feature::MessageTtl => "MESSAGE_TTL",
             Feature::SubscribeWildcards => "SUBSCRIBE_WILDCARDS",
             Feature::BulkPublish => "BULK_PUBSUB",
+            Feature::Requests => "REQUESTS",
         }
+    }
+}
+
+/// Whether a message is its bytes alone: `rawPayload` says so, else the broker's usual way.
+pub fn is_bare(features: &[Feature], metadata: &Metadata) -> bool {
+    match value(metadata, "rawPayload") {
+        Some(text) => is_true(text),
+        None => features.contains(&Feature::Requests),
     }
 }
 

@@ -210,15 +210,6 @@ impl Check<'_, '_> {
         for (index, artifact) in template.outputs.artifacts.iter().enumerate() {
             let path = format!("{path}.outputs.artifacts[{index}]");
             self.path(&artifact.path, &path);
-            if artifact.archive.as_ref().is_some_and(|archive| archive.zip.is_some())
-                && self.purpose == Purpose::Run
-            {
-                self.add(
-                    &format!("{path}.archive.zip"),
-                    "zip is not part of this version of dhow",
-                    "use tar, or none",
-                );
-            }
         }
         for (index, parameter) in template.outputs.parameters.iter().enumerate() {
             let path = format!("{path}.outputs.parameters[{index}]");

@@ -3,9 +3,9 @@
 use super::{Bound, Scope, ScopeError};
 use crate::cloud_event::{self, BULK_TYPE, DEFAULT_TYPE, NewEvent};
 use crate::error::BlockError;
-use crate::events::{Metadata, value};
+use crate::events::Metadata;
 use crate::grants::Ask;
-use crate::pubsub::{Feature, MAX_MESSAGE_BYTES, Message, Outgoing, PubSub};
+use crate::pubsub::{Feature, MAX_MESSAGE_BYTES, Message, Outgoing, PubSub, is_bare};
 use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::time::{Duration, SystemTime};
@@ -138,6 +138,11 @@ impl Scope {
         Ok(binding)
     }
 
+    /// Whether messages of the component are their bytes alone unless somebody wants an envelope.
+    pub fn is_bare(&self, pubsub: &str) -> bool {
+        self.pubsub(pubsub).is_ok_and(|binding| is_bare(binding.bound.provider.features(), &Metadata::new()))
+    }
+
     /// Publishes one event: in an envelope, or bare if its metadata say `rawPayload`.
     pub async fn publish(
         &self,
@@ -230,11 +235,11 @@ impl Scope {
     ) -> Result<Outgoing, PublishError> {
         let Event { data, content_type, metadata } = event;
         cloud_event::ttl(&metadata).map_err(|reason| PublishError::Envelope { reason })?;
-        let raw = value(&metadata, "rawPayload").is_some_and(is_true);
-        let (data, content_type) = if raw {
+        let features = binding.bound.provider.features();
+        let (data, content_type) = if is_bare(features, &metadata) {
             (data, content_type)
         } else {
-            let expires = !binding.bound.provider.features().contains(&Feature::MessageTtl);
+            let expires = !features.contains(&Feature::MessageTtl);
             let envelope = cloud_event::wrap(&NewEvent {
                 data: &data,
                 content_type: content_type.as_deref(),

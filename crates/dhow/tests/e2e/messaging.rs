@@ -145,7 +145,7 @@ fn messages_are_calls() {
         {
             "made": {"topic": null, "metadata": [["two", "2"]]},
             "connect": "connection", "send": "permission-denied", "no topic": "other",
-            "request": "other", "reply": "other",
+            "request": "permission-denied", "reply": "other",
         },
         "connection",
     ]);
@@ -153,7 +153,7 @@ fn messages_are_calls() {
     send(&host, "wasmcloud", "e", &json!({"id": "r", "do": "refusals"}));
     let refusals = recorded(&host, BLOCKS, "wasmcloud:refusals", 1);
     for (what, text) in
-        [("request", "not supported"), ("reply-to", "not supported"), ("publish", "publish=pubsub/forbidden")]
+        [("request", "publish=pubsub/a"), ("unanswered", "support requests"), ("publish", "publish=pubsub/forbidden")]
     {
         assert!(refusals[what].as_str().unwrap().contains(text), "{what}: {refusals}");
     }

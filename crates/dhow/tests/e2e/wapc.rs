@@ -357,9 +357,9 @@ fn plain_values_are_what_others_see_in_redis_and_messages_go_over_nats() {
         values = { SUBSCRIPTION = "orders" }
         [[apps.actor.bindings]]
         capability = "messaging"
-        name = "core"
+        binding = "core"
         component = "core"
-        values = { SUBSCRIPTION = "asked", RAW = "true" }
+        values = { SUBSCRIPTION = "asked" }
         "#,
     );
     let store = component("redis", "state.redis", &[("redisHost", &redis.address()), ("keyPrefix", "none")]);

@@ -156,5 +156,5 @@ fn the_commands_of_all_pods_are_known_to_dhow() {
             }
         }
     }
-    assert!(count >= 2, "{count}");
+    assert!(count >= 3, "{count}");
 }

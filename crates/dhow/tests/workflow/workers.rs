@@ -460,7 +460,7 @@ fn consumer(nats: &Process, stream: &str, consumer: &str) -> Value {
 fn an_autoscaler_finds_what_the_manifest_names() {
     let desk = Desk::new();
     let nats = dhow_servers::nats().unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/argo/worker/worker.yaml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/argo/worker.yaml");
     let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
     let read = Command::new(python()).args(["-c", script]).arg(file).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));

@@ -36,13 +36,6 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     consumer::add_to_linker::<_, HasMessaging>(linker, view)
 }
 
-/// Metadata of a message without an envelope.
-fn bare(reply_to: Option<String>) -> Metadata {
-    let raw = ("rawPayload".to_owned(), "true".to_owned());
-    let reply_to = reply_to.map(|reply_to| (REPLY_TO.to_owned(), reply_to));
-    std::iter::once(raw).chain(reply_to).collect()
-}
-
 impl HasData for HasMessaging {
     type Data<'a> = Messaging<'a>;
 }
@@ -69,8 +62,11 @@ impl consumer::Host for Messaging<'_> {
         // The interface says nothing of a body's media type; the envelope holds text as text, and bytes as bytes.
         let metadata = match message.reply_to {
             None => Metadata::default(),
-            // Whoever answers knows of no envelopes, nor do those who asked.
-            Some(reply_to) => bare(Some(reply_to)),
+            // A broker with answers takes it from here, any other in the envelope.
+            Some(reply_to) => Metadata::from([
+                ("cloudevent.replyto".to_owned(), reply_to.clone()),
+                (REPLY_TO.to_owned(), reply_to),
+            ]),
         };
         let event = Event { data: message.body.into(), metadata, ..Event::default() };
         let published = publish(self.scope, self.trace, DEFAULT_PUBSUB, &message.subject, event).await;

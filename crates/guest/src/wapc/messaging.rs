@@ -49,7 +49,7 @@ pub(super) async fn perform(
     let scope = &room.setup.scope;
     let mut metadata = Metadata::default();
     let kind = content_type(&body);
-    let (data, kind) = if is_raw(&target) {
+    let (data, kind) = if is_raw(&target) || scope.is_bare(target.component) {
         metadata.insert("rawPayload".to_owned(), "true".to_owned());
         if !reply_to.is_empty() {
             metadata.insert(pubsub::REPLY_TO.to_owned(), reply_to);

@@ -11,7 +11,7 @@ use dhow_blocks::cloud_event::{self, CloudEvent};
 use dhow_blocks::events::{Handler, Metadata, Outcome};
 use dhow_blocks::invoke::{Body, EventOf, InvokeError, Reply, Trigger};
 use dhow_blocks::policy::{Code, Policy, Resilient};
-use dhow_blocks::pubsub::{Message, Outgoing, PubSub};
+use dhow_blocks::pubsub::{Message, Outgoing, PubSub, is_bare};
 use dhow_blocks::scope::Meter;
 use dhow_blocks::trace::TraceContext;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -120,7 +120,7 @@ impl Delivery {
 
     fn open(&self, message: &Message) -> Result<(TopicEvent, Option<String>), Opening> {
         let Subscription { pubsub, topic, routes, .. } = &self.subscription;
-        let raw = self.subscription.is_raw();
+        let raw = is_bare(self.broker.features(), &self.subscription.metadata);
         let event = if raw {
             cloud_event::wrap_raw(&message.data, pubsub, topic)
         } else {

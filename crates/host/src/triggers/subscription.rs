@@ -4,7 +4,6 @@
 
 use crate::expression::Expression;
 use dhow_blocks::events::Metadata;
-use dhow_blocks::scope::is_true;
 use dhow_resources::subscription as resource;
 use serde::Deserialize;
 use serde_json::Value;
@@ -203,11 +202,6 @@ impl Subscription {
         })
     }
 
-    /// Whether messages come without an envelope.
-    pub fn is_raw(&self) -> bool {
-        dhow_blocks::events::value(&self.metadata, "rawPayload").is_some_and(is_true)
-    }
-
     /// What tells this subscription from another one of the same app, and from an earlier form of itself.
     pub(super) fn fingerprint(&self) -> String {
         format!("{self:?}")
@@ -264,7 +258,8 @@ mod tests {
         let (found, problems) = programmatic(answer.to_string().as_bytes()).unwrap();
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert_eq!(found.len(), 2);
-        assert!(found[0].is_raw() && !found[1].is_raw());
+        let is_bare = |index: usize| dhow_blocks::pubsub::is_bare(&[], &found[index].metadata);
+        assert!(is_bare(0) && !is_bare(1));
         assert_eq!(found[0].routes.default.as_deref(), Some("/orders"));
         assert_eq!(found[1].bulk, Some(Bulk { max_messages: 7, max_wait: Duration::from_millis(40) }));
         let event = |kind: &str| json!({"type": kind}).as_object().unwrap().clone();

@@ -67,7 +67,7 @@ impl Nats {
 #[async_trait]
 impl PubSub for Nats {
     fn features(&self) -> &[Feature] {
-        &[Feature::SubscribeWildcards]
+        &[Feature::SubscribeWildcards, Feature::Requests]
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), BlockError> {

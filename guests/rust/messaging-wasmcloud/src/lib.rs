@@ -47,7 +47,7 @@ impl Guest for Messages {
             Some("refusals") => {
                 let refusals = json!({
                     "request": consumer::request("a", b"x", 10).err(),
-                    "reply-to": publish("wasmcloud", "x", Some("b")).err(),
+                    "unanswered": consumer::request("wasi", b"x", 10).err(),
                     "publish": publish("forbidden", "x", None).err(),
                 });
                 shared.set("wasmcloud:refusals", refusals.to_string().as_bytes()).expect("writing");
