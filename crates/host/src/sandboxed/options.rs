@@ -171,7 +171,7 @@ mod tests {
         for (field, value, said) in [
             ("grants.htp", "*", "did you mean http?"),
             ("grants.invoke", "*", "there are http, connect, state"),
-            ("grants.http", "a b", "grants.http"),
+            ("grants.http", "ftp://a", "grants.http"),
             ("limits.memry", "1", "did you mean memory?"),
             ("limits.memory", "much", "expected bytes"),
             ("limits.timeout", "0s", "more than nothing"),
