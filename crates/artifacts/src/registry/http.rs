@@ -170,7 +170,8 @@ impl Asked<'_> {
     /// Lists show what the client may see; one who can see nothing before it logs in is asked to.
     fn may_list(&self, challenge: Challenge) -> Result<(), Refusal> {
         let auth = &self.registry().auth;
-        match self.identity.user.is_none() && auth.has_users() && !auth.is_open() {
+        let is_nobody = self.identity.user.is_none() && auth.has_users() && !auth.is_open();
+        match is_nobody || !self.identity.may_list() {
             true => Err(Refusal::Unauthenticated(challenge)),
             false => Ok(()),
         }
@@ -178,7 +179,8 @@ impl Asked<'_> {
 
     fn ping(&self) -> Result<Answer, Refusal> {
         // Clients decide by this answer whether they have to log in.
-        if self.identity.user.is_none() && self.registry().auth.has_users() && !self.has_token() {
+        let has_said = || self.headers.contains_key(::http::header::AUTHORIZATION);
+        if self.identity.user.is_none() && self.registry().auth.has_users() && !has_said() {
             return Err(Refusal::Unauthenticated(Challenge::Token(String::new())));
         }
         let mut answer = answer::json(StatusCode::OK, &serde_json::json!({}));
@@ -186,14 +188,12 @@ impl Asked<'_> {
         Ok(answer)
     }
 
-    fn has_token(&self) -> bool {
-        self.headers.contains_key(::http::header::AUTHORIZATION)
-    }
-
     /// `GET` with the credentials in the head, or `POST` with a form (OAuth 2).
     async fn token(&self, body: &mut RequestBody) -> Result<Answer, Refusal> {
         let auth = &self.registry().auth;
         let (identity, scopes) = match self.method == Method::POST {
+            // A token is for what it says, until it ends: it gives no other one.
+            false if self.identity.has_token() => return Err(Refusal::Unauthenticated(Challenge::Password)),
             false => (self.identity.clone(), self.parameters.all("scope")),
             true => {
                 let form = read_small(body, MAX_FORM, "the form").await?;
