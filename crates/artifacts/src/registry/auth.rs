@@ -96,6 +96,20 @@ struct Scope {
     catalog: bool,
 }
 
+fn open_users(path: &Path) -> Result<Watched<Users>, FileError> {
+    Watched::open(path).map_err(|error| match path.exists() {
+        true => error,
+        false => FileError {
+            reason: format!(
+                "{}; `dhow registry user add NAME --users {}` makes it",
+                error.reason,
+                path.display()
+            ),
+            ..error
+        },
+    })
+}
+
 // === impl Auth ===
 
 impl Auth {
@@ -107,7 +121,7 @@ impl Auth {
         anonymous: Anonymous,
     ) -> Result<Auth, FileError> {
         Ok(Auth {
-            users: users.map(Watched::open).transpose()?,
+            users: users.map(open_users).transpose()?,
             permissions: permissions.map(Watched::open).transpose()?,
             anonymous,
             key: Key::open(&folder.join("token.key"))?,
