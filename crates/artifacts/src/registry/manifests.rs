@@ -404,12 +404,14 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), Refusal> {
         for name in self.catalogue.tags_of(repository, digest) {
-            // What is in memory may be behind what is stored; a tag that names another manifest stays.
-            if let Ok(tag) = name.parse::<Tag>()
-                && self.tag(repository, &tag).await?.is_none_or(|named| named == *digest)
-            {
-                self.storage.remove(&layout::tag(repository, &tag)).await?;
-                self.catalogue.untagged(repository, &tag);
+            let Ok(tag) = name.parse::<Tag>() else { continue };
+            match self.tag(repository, &tag).await? {
+                // What is in memory was behind what is stored.
+                Some(named) if named != *digest => self.catalogue.tagged(repository, &tag, &named),
+                _ => {
+                    self.storage.remove(&layout::tag(repository, &tag)).await?;
+                    self.catalogue.untagged(repository, &tag);
+                }
             }
         }
         let content = self.blobs.read(digest, MAX_MANIFEST as u64).await?;

@@ -178,6 +178,13 @@ mod tests {
     use super::{Repository, Selector, Tag};
 
     #[test]
+    fn tags_are_sorted_as_the_specification_says() {
+        let mut tags = ["v2", "V10", "latest", "Beta", "beta", "alpha", "1.0", "_x"];
+        tags.sort_by(|one, other| Tag::order(one, other));
+        assert_eq!(tags, ["1.0", "_x", "alpha", "Beta", "beta", "latest", "V10", "v2"]);
+    }
+
+    #[test]
     fn names_are_as_the_specification_says() {
         let long = "a".repeat(255);
         let longer = "a".repeat(256);

@@ -393,3 +393,36 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(step).await.unwrap_or_else(|error| Err(io::Error::other(error)));
     done.map_err(|error| StorageError::new(what, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FEW, Uploads};
+    use crate::registry::refusal::Refusal;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn an_upload_whose_file_is_gone_takes_no_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = Uploads::open(folder.path(), 1).unwrap();
+        let repository = "a/b".parse().unwrap();
+        let session = uploads.begin(&repository, None).await.unwrap();
+        assert!(matches!(uploads.begin(&repository, None).await, Err(Refusal::TooMany)));
+        std::fs::remove_file(folder.path().join(&session.id)).unwrap();
+        assert_eq!(uploads.expire(Duration::MAX).await, 1);
+        uploads.begin(&repository, None).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_the_places_of_all_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = Uploads::open(folder.path(), 2 * FEW).unwrap();
+        for number in 0..FEW {
+            let repository = format!("a/{number}").parse().unwrap();
+            uploads.begin(&repository, Some("alice")).await.unwrap();
+        }
+        let other = "a/other".parse().unwrap();
+        assert!(matches!(uploads.begin(&other, Some("alice")).await, Err(Refusal::TooMany)));
+        uploads.begin(&other, Some("bob")).await.unwrap();
+    }
+}
