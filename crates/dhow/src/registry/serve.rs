@@ -69,7 +69,7 @@ pub(super) struct Serve {
     /// Bytes of a blob at most
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size, help_heading = "Limits")]
     max_blob: u64,
-    /// Bytes of all blobs of a repository at most [default: no limit]
+    /// Bytes of all blobs and manifests of a repository at most [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
     max_repository: Option<u64>,
     /// Uploads under way at most
