@@ -37,8 +37,7 @@ impl Examiner for Known {
             let reason = "it is no WebAssembly in binary form".to_owned();
             return Examination { trust: Trust::Refused, reason, ..found };
         }
-        let binary = wasm;
-        match inspect::inspect(binary) {
+        match inspect::inspect(wasm) {
             Ok(inspection) => {
                 found.kind = inspection.kind.to_string();
                 found.abi = inspection.abi.to_string();
@@ -49,12 +48,12 @@ impl Examiner for Known {
                 return Examination { trust: Trust::Refused, reason: error.to_string(), ..found };
             }
         }
-        let token = match dhow_claims::section::token(binary) {
+        let token = match dhow_claims::section::token(wasm) {
             Ok(Some(text)) => Token::parse(text).ok(),
             _ => None,
         };
         found.claims = token.as_ref().map(claims);
-        match dhow_claims::verify(binary, self.trust.as_ref(), SystemTime::now()) {
+        match dhow_claims::verify(wasm, self.trust.as_ref(), SystemTime::now()) {
             Ok(_) => found.trust = Trust::Verified,
             Err(refusal) => {
                 found.trust = match refusal {
