@@ -18,6 +18,9 @@ use std::path::Path;
 /// The annotation that holds a signature.
 pub(crate) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
+/// What a statement is that is a signature.
+const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
+
 /// The largest document that is signed, or bundle.
 pub(crate) const MAX_DOCUMENT: u64 = 1 << 20;
 
@@ -119,7 +122,10 @@ impl Key {
             sig: String,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Statement {
+            #[serde(default)]
+            predicate_type: String,
             #[serde(default)]
             subject: Vec<Subject>,
         }
@@ -145,6 +151,11 @@ impl Key {
             return Err(format!("what was signed is no statement but {:?}", shown(kind)));
         }
         let statement: Statement = serde_json::from_slice(&payload).map_err(senseless)?;
+        // The same key also signs what it knows about an image: how it was built, what is in it, what was found wrong.
+        if statement.predicate_type != SIGNED {
+            let found = shown(&statement.predicate_type);
+            return Err(format!("what was signed is no signature of an image but a statement of {found:?}"));
+        }
         let algorithm = digest.algorithm().to_string();
         let is_about =
             |subject: &Subject| subject.digest.get(&algorithm).is_some_and(|hex| hex == digest.hex());
@@ -239,9 +250,10 @@ mod tests {
         let ((pair, key), (other, _)) = (pair(), pair());
         let digest = Digest::sha256(b"manifest");
         let kind = "application/vnd.in-toto+json";
-        let bundle = |pair: &EcdsaKeyPair, kind: &str, digest: &Digest| {
+        let signature = "https://sigstore.dev/cosign/sign/v1";
+        let about = |pair: &EcdsaKeyPair, kind: &str, digest: &Digest, predicate: &str| {
             let statement = format!(
-                r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}}}}],"predicateType":"https://sigstore.dev/cosign/sign/v1"}}"#,
+                r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}}}}],"predicateType":"{predicate}"}}"#,
                 digest.hex()
             );
             let signed = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
@@ -251,7 +263,9 @@ mod tests {
                 sign(pair, signed.as_bytes())
             )
         };
+        let bundle = |pair: &EcdsaKeyPair, kind: &str, digest: &Digest| about(pair, kind, digest, signature);
         let cases = [
+            (about(&pair, kind, &digest, "https://slsa.dev/provenance/v1"), Err("a statement of")),
             (bundle(&pair, kind, &digest), Ok(())),
             (bundle(&other, kind, &digest), Err("another key")),
             (bundle(&pair, kind, &Digest::sha256(b"x")), Err("something else")),

@@ -27,6 +27,16 @@ pub(crate) struct Limits {
     pub(crate) module: u64,
 }
 
+/// Unpacked bytes of an image, as a multiple of the largest module.
+const UNPACKED: u64 = 4;
+
+/// Files, folders and links of an image that are looked at.
+const MAX_ENTRIES: usize = 200_000;
+
+/// Bytes of a name or of a PAX head, which are read whole, and of all names and links together.
+const MAX_HEAD: u64 = 1 << 20;
+const MAX_NAMES: usize = 64 << 20;
+
 /// A layer as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
@@ -60,33 +70,43 @@ struct Budget {
     limits: Limits,
     bytes: u64,
     entries: usize,
+    names: usize,
 }
 
-/// The module of an image: the file that `command` starts, else the one .wasm file that there is. `reference` is for
-/// messages.
+// === impl Limits ===
+
+impl Limits {
+    /// Where a module may have so many bytes.
+    pub(crate) fn of(module: u64) -> Limits {
+        Limits { unpacked: module.saturating_mul(UNPACKED), entries: MAX_ENTRIES, module }
+    }
+}
+
+/// The module of an image: the file that `command` starts, which may be anything, else the one .wasm file that there is.
+/// `None` where it starts nothing that it holds, and holds no such file. `reference` is for messages.
 pub(crate) fn module(
     reference: &str,
     layers: &[Layer],
     command: &[String],
     limits: Limits,
-) -> Result<Bytes, RegistryError> {
+) -> Result<Option<Bytes>, RegistryError> {
     let no_module = |reason: String| RegistryError::NoModule { reference: reference.to_owned(), reason };
     // Tools that push any file as it is call it a tar archive, too.
     if let [layer] = layers
         && sniff(&layer.bytes).is_wasm()
     {
-        return Ok(layer.bytes.clone());
+        return Ok(Some(layer.bytes.clone()));
     }
-    let mut budget = Budget { limits, bytes: 0, entries: 0 };
+    let mut budget = Budget { limits, bytes: 0, entries: 0, names: 0 };
     let mut names = BTreeMap::new();
     for (index, layer) in layers.iter().enumerate() {
         list(&mut names, index, layer, &mut budget)?;
     }
-    let name = choose(&names, command).map_err(no_module)?;
+    let Some(name) = choose(&names, command).map_err(no_module)? else { return Ok(None) };
     let (name, index) = follow(&names, name).map_err(no_module)?;
     let layer = layers.get(index).ok_or_else(|| no_module("it has no such layer".to_owned()))?;
-    let mut budget = Budget { limits, bytes: 0, entries: 0 };
-    read(layer, name, &mut budget)
+    let mut budget = Budget { limits, bytes: 0, entries: 0, names: 0 };
+    read(layer, name, &mut budget).map(Some)
 }
 
 /// Adds what a layer says to what is known of those below.
@@ -98,7 +118,7 @@ fn list(
 ) -> Result<(), RegistryError> {
     // A layer removes what is below it, never what it holds itself.
     let mut added = BTreeMap::new();
-    each_entry(layer, budget, |name, entry| {
+    each_entry(layer, budget, |name, head, _| {
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", &name));
         if file == OPAQUE {
             remove_below(names, folder);
@@ -107,12 +127,12 @@ fn list(
             names.remove(&removed);
             remove_below(names, &removed);
         } else {
-            let found = match entry.header().entry_type() {
+            let found = match head.kind {
                 EntryType::Regular | EntryType::Continuous => Found::File(index),
                 // A head that says it is gigabytes.
                 EntryType::GNUSparse => Found::Other("a sparse file"),
-                EntryType::Link => Found::Link(link(entry, "")?),
-                EntryType::Symlink => Found::Link(link(entry, folder)?),
+                EntryType::Link => Found::Link(link(head, "")?),
+                EntryType::Symlink => Found::Link(link(head, folder)?),
                 EntryType::Directory => Found::Other("a folder"),
                 EntryType::Char | EntryType::Block => Found::Other("a device"),
                 EntryType::Fifo => Found::Other("a pipe"),
@@ -131,12 +151,12 @@ fn read(layer: &Layer, wanted: &str, budget: &mut Budget) -> Result<Bytes, Regis
     let limit = budget.limits.module;
     let mut content = None;
     let mut too_large = false;
-    each_entry(layer, budget, |name, entry| {
-        let is_file = matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous);
+    each_entry(layer, budget, |name, head, entry| {
+        let is_file = matches!(head.kind, EntryType::Regular | EntryType::Continuous);
         if name != wanted || !is_file {
             return Ok(false);
         }
-        if entry.size() > limit {
+        if head.size > limit {
             too_large = true;
             return Ok(true);
         }
@@ -159,7 +179,7 @@ fn read(layer: &Layer, wanted: &str, budget: &mut Budget) -> Result<Bytes, Regis
 fn each_entry(
     layer: &Layer,
     budget: &mut Budget,
-    mut each: impl FnMut(String, &mut tar::Entry<'_, Counted<'_>>) -> Result<bool, String>,
+    mut each: impl FnMut(String, &Head, &mut dyn Read) -> Result<bool, String>,
 ) -> Result<(), RegistryError> {
     let refused = |reason: String| RegistryError::Layer { digest: layer.digest.clone(), reason };
     let (limits, entries) = (budget.limits, budget.entries);
@@ -176,16 +196,26 @@ fn each_entry(
     };
     let mut archive = Archive::new(counted);
     let mut count = entries;
+    let mut named = budget.names;
     let mut walk = || -> Result<(), String> {
-        for entry in archive.entries().map_err(|error| damaged(&error))? {
+        let mut before = Before::default();
+        // The library reads what stands before an entry whole, however long it is; so that is read here.
+        for entry in archive.entries().map_err(|error| damaged(&error))?.raw(true) {
             let mut entry = entry.map_err(|error| damaged(&error))?;
             count += 1;
             if count > limits.entries {
                 return Ok(());
             }
-            let path = entry.path_bytes().into_owned();
+            if before.take(&mut entry)? {
+                continue;
+            }
+            let (path, head) = std::mem::take(&mut before).applied_to(&entry)?;
             let name = clean(&path)?;
-            if each(name, &mut entry)? {
+            named = named.saturating_add(name.len() + head.link.as_ref().map_or(0, Vec::len));
+            if named > MAX_NAMES {
+                return Err(format!("its names have more than {MAX_NAMES} bytes"));
+            }
+            if each(name, &head, &mut entry)? {
                 return Ok(());
             }
         }
@@ -203,7 +233,87 @@ fn each_entry(
     walked.map_err(refused)?;
     budget.bytes = limits.unpacked - archive.into_inner().left;
     budget.entries = count;
+    budget.names = named;
     Ok(())
+}
+
+/// What an archive says of an entry.
+struct Head {
+    kind: EntryType,
+    size: u64,
+    /// Where it leads, of a link.
+    link: Option<Vec<u8>>,
+}
+
+/// What stands before an entry because its own head has no room for it: long names of GNU, and PAX
+/// (<https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html>).
+#[derive(Default)]
+struct Before {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    pax: Vec<u8>,
+}
+
+// === impl Before ===
+
+impl Before {
+    /// Takes an entry that is about the next one; whether it is such a one.
+    fn take(&mut self, entry: &mut tar::Entry<'_, Counted<'_>>) -> Result<bool, String> {
+        match entry.header().entry_type() {
+            EntryType::GNULongName => self.name = Some(ended(whole(entry)?)),
+            EntryType::GNULongLink => self.link = Some(ended(whole(entry)?)),
+            EntryType::XHeader => self.pax = whole(entry)?,
+            // About all that follow; nothing of it counts here.
+            EntryType::XGlobalHeader => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Name and head of the entry that it is about.
+    fn applied_to(mut self, entry: &tar::Entry<'_, Counted<'_>>) -> Result<(Vec<u8>, Head), String> {
+        let header = entry.header();
+        let mut kind = header.entry_type();
+        let size = entry.header().entry_size().map_err(|error| damaged(&error))?;
+        if kind == EntryType::GNUSparse && header.as_gnu().is_some_and(tar::GnuHeader::is_extended) {
+            return Err("a sparse file in it has many parts".to_owned());
+        }
+        let (mut name, mut link) = (None, None);
+        for pair in tar::PaxExtensions::new(&self.pax) {
+            let pair = pair.map_err(|error| damaged(&error))?;
+            match pair.key_bytes() {
+                b"path" => name = Some(pair.value_bytes().to_vec()),
+                b"linkpath" => link = Some(pair.value_bytes().to_vec()),
+                // Who reads the one, and who the other, would find two archives in this one.
+                b"size" if pair.value_bytes() != size.to_string().as_bytes() => {
+                    return Err("an entry in it has two sizes".to_owned());
+                }
+                key if key.starts_with(b"GNU.sparse.") => kind = EntryType::GNUSparse,
+                _ => {}
+            }
+        }
+        let name = self.name.take().or(name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = self.link.take().or(link).or_else(|| Some(header.link_name_bytes()?.into_owned()));
+        Ok((name, Head { kind, size, link }))
+    }
+}
+
+/// What an entry holds that is no file, which is never long.
+fn whole(entry: &mut tar::Entry<'_, Counted<'_>>) -> Result<Vec<u8>, String> {
+    if entry.size() > MAX_HEAD {
+        return Err(format!("a name or head in it has {} bytes; at most {MAX_HEAD} are read", entry.size()));
+    }
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
+    Ok(bytes)
+}
+
+/// Without the NUL that ends a long name.
+fn ended(mut name: Vec<u8>) -> Vec<u8> {
+    if name.last() == Some(&0) {
+        name.pop();
+    }
+    name
 }
 
 fn damaged(error: &io::Error) -> String {
@@ -225,9 +335,9 @@ fn clean(path: &[u8]) -> Result<String, String> {
 }
 
 /// Where a link leads: from the root, or from the folder that it is in.
-fn link(entry: &tar::Entry<'_, Counted<'_>>, folder: &str) -> Result<String, String> {
-    let target = entry.link_name_bytes().ok_or("a link in it leads nowhere")?;
-    let target = std::str::from_utf8(&target).map_err(|_| "a link in it is not UTF-8".to_owned())?;
+fn link(head: &Head, folder: &str) -> Result<String, String> {
+    let target = head.link.as_deref().ok_or("a link in it leads nowhere")?;
+    let target = std::str::from_utf8(target).map_err(|_| "a link in it is not UTF-8".to_owned())?;
     let mut words: Vec<&str> = match target.starts_with('/') {
         true => Vec::new(),
         false => folder.split('/').filter(|word| !word.is_empty()).collect(),
@@ -252,8 +362,8 @@ fn remove_below(names: &mut BTreeMap<String, Found>, folder: &str) {
     names.retain(|name, _| !name.starts_with(&prefix));
 }
 
-/// The file that the image would start.
-fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<&'a str, String> {
+/// The file that the image would start, else its one .wasm file.
+fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<Option<&'a str>, String> {
     let is_wasm = |name: &str| name.ends_with(".wasm") || name.ends_with(".wat");
     // `file#function` starts another function of the file; which is not for the registry to know.
     let known = |word: &String| {
@@ -262,10 +372,11 @@ fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<
         names.get_key_value(&name).map(|(name, _)| name.as_str())
     };
     if let Some(first) = command.first().and_then(known) {
-        return Ok(first);
+        return Ok(Some(first));
     }
     if let Some(word) = command.iter().find(|word| is_wasm(word.split('#').next().unwrap_or_default())) {
         return known(word)
+            .map(Some)
             .ok_or_else(|| format!("the image starts {:?}, which is in none of its layers", shown(word)));
     }
     let files: Vec<&str> = names
@@ -274,8 +385,8 @@ fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<
         .map(|(name, _)| name.as_str())
         .collect();
     match files.as_slice() {
-        [file] => Ok(file),
-        [] => Err("the image holds no .wasm file; is it for another system?".to_owned()),
+        [file] => Ok(Some(file)),
+        [] => Ok(None),
         files => {
             let told: Vec<String> = files.iter().take(TOLD).map(|file| shown(file)).collect();
             Err(format!(
@@ -381,7 +492,44 @@ mod tests {
             .collect();
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         let found = module("oci://r.io/a", &layers, &command, LIMITS);
-        found.map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+        match found.map_err(|error| error.to_string())? {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => Err("no .wasm file".to_owned()),
+        }
+    }
+
+    /// An entry that is about the next one, with this content.
+    fn before(kind: EntryType, content: &[u8]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        builder.append(&header, content).unwrap();
+        let mut bytes = builder.into_inner().unwrap();
+        bytes.truncate(bytes.len() - 1024);
+        bytes
+    }
+
+    #[test]
+    fn what_stands_before_an_entry_counts_and_is_never_long() {
+        let small = |bytes: Vec<u8>| {
+            let layer = Layer { digest: Digest::sha256(&bytes), bytes: bytes.into() };
+            let limits = Limits { unpacked: 8 << 20, entries: 50, module: 1000 };
+            module("oci://r.io/a", &[layer], &[], limits).map_err(|error| error.to_string())
+        };
+        let app = tar(&[file("cut", WASM)]);
+        let with = |kind, content: &[u8]| [before(kind, content), app.clone()].concat();
+        let long = format!("{}/long.wasm\0", "folder/".repeat(40));
+        assert_eq!(small(with(EntryType::GNULongName, long.as_bytes())).unwrap().unwrap(), WASM);
+        assert_eq!(small(with(EntryType::XHeader, b"17 path=pax.wasm\n")).unwrap().unwrap(), WASM);
+        let two = small(with(EntryType::XHeader, b"12 size=100\n")).unwrap_err();
+        assert!(two.contains("two sizes"), "{two}");
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let bomb = gzip(&with(kind, &vec![b'a'; 2 << 20]));
+            let refused = small(bomb).unwrap_err();
+            assert!(refused.contains("at most 1048576"), "{refused}");
+        }
     }
 
     #[test]

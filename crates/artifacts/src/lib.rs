@@ -26,6 +26,7 @@ mod file;
 mod image;
 pub mod manifest;
 pub mod media_type;
+mod place;
 mod progress;
 pub mod pull;
 pub mod push;

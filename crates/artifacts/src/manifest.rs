@@ -68,7 +68,8 @@ pub struct Manifest {
     pub artifact_type: Option<String>,
     /// How it is run.
     pub config: Descriptor,
-    /// What it holds.
+    /// What it holds. Some tools write `null` for nothing.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +89,7 @@ pub struct Index {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// The manifests.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -158,7 +160,13 @@ impl Document {
             #[serde(default)]
             layers: Option<serde::de::IgnoredAny>,
             #[serde(default)]
-            manifests: Option<serde::de::IgnoredAny>,
+            config: Option<serde::de::IgnoredAny>,
+            #[serde(default, deserialize_with = "is_there")]
+            manifests: bool,
+        }
+        /// Also `null` is something here: what else would it be that calls itself nothing and has this?
+        fn is_there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+            serde::de::IgnoredAny::deserialize(value).map(|_| true)
         }
         let outline: Outline = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if outline.schema_version != 2 {
@@ -168,11 +176,11 @@ impl Document {
             ));
         }
         // Two readers of one document must not see two things (CVE-2021-41190).
-        if outline.layers.is_some() && outline.manifests.is_some() {
+        if outline.layers.is_some() && outline.manifests {
             return Err("it is a manifest and an index at the same time".to_owned());
         }
         let media_type = outline.media_type.unwrap_or_default();
-        let is_index = outline.manifests.is_some();
+        let is_index = outline.manifests && outline.config.is_none();
         if media_type::MANIFESTS.contains(&media_type.as_str())
             && media_type::is_index(&media_type) != is_index
         {
@@ -189,6 +197,15 @@ impl Document {
             document => Ok(document),
         }
     }
+}
+
+/// Reads a list that some tools write as `null` where nothing is in it.
+pub(crate) fn null_is_empty<'de, D, T>(value: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 // === impl Platform ===
@@ -257,6 +274,8 @@ mod tests {
             (manifest(""), Ok(())),
             (manifest(r#", "annotations": null"#), Ok(())),
             (r#"{"schemaVersion": 2, "manifests": []}"#.to_owned(), Ok(())),
+            (r#"{"schemaVersion": 2, "manifests": null}"#.to_owned(), Ok(())),
+            (manifest("").replace("[]", "null"), Ok(())),
             (manifest(r#", "manifests": []"#), Err("at the same time")),
             (manifest(r#", "mediaType": "application/vnd.oci.image.index.v1+json""#), Err("something else")),
             (r#"{"schemaVersion": 1, "fsLayers": []}"#.to_owned(), Err("only 2")),

@@ -15,7 +15,7 @@ use crate::cosign;
 use crate::digest::Digest;
 use crate::image::{self, Layer, Limits};
 use crate::manifest::{Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_MANIFEST, Manifest};
-use crate::media_type::LayerKind;
+use crate::place::{Place, places};
 use crate::progress::Progress;
 use crate::reference::{Reference, Selector, highest};
 use crate::sniff::sniff;
@@ -26,12 +26,6 @@ use tokio::sync::Semaphore;
 
 /// Layers that are downloaded side by side.
 const AT_ONCE: usize = 4;
-
-/// Files, folders and links of an image that are looked at.
-const MAX_ENTRIES: usize = 200_000;
-
-/// Unpacked bytes of an image, as a multiple of the largest module.
-const UNPACKED: u64 = 4;
 
 /// Indexes may lead to indexes, so deep.
 const MAX_DEPTH: usize = 3;
@@ -224,51 +218,20 @@ impl Session<'_> {
 
     /// The module of a manifest.
     async fn module(&self, manifest: &Manifest) -> Result<Bytes, RegistryError> {
-        let of_kind = |kind: LayerKind| {
-            manifest.layers.iter().filter(move |layer| LayerKind::of(&layer.media_type) == kind)
-        };
-        let wasm: Vec<&Descriptor> = of_kind(LayerKind::Wasm).collect();
-        match wasm.as_slice() {
-            [layer] => return self.layer(layer).await,
-            [] => {}
-            layers => {
-                return Err(self.no_module(format!(
-                    "it holds {} modules, and an artifact of several cannot be run",
-                    layers.len()
-                )));
+        let (places, nowhere) = places(manifest);
+        for place in places {
+            match place {
+                Place::Layer(layer) => return self.layer(layer).await,
+                Place::Image => return self.image(manifest).await,
+                Place::Named(layer) => {
+                    let bytes = self.layer(layer).await?;
+                    if sniff(&bytes).is_wasm() {
+                        return Ok(bytes);
+                    }
+                }
             }
         }
-        // Tools that push any file give it its name.
-        let is_named = |layer: &&Descriptor| {
-            layer.annotation("org.opencontainers.image.title").is_some_and(|title| title.ends_with(".wasm"))
-        };
-        let mut named = manifest.layers.iter().filter(is_named);
-        if let (Some(layer), None) = (named.next(), named.next()) {
-            let bytes = self.layer(layer).await?;
-            if sniff(&bytes).is_wasm() {
-                return Ok(bytes);
-            }
-        }
-        if let Some(layer) = of_kind(LayerKind::TarZstd).next() {
-            return Err(self.no_module(format!(
-                "its layer {} is packed with Zstandard, which is not read here; push it with gzip",
-                layer.digest
-            )));
-        }
-        if of_kind(LayerKind::Tar).count() == manifest.layers.len() && !manifest.layers.is_empty() {
-            return self.image(manifest).await;
-        }
-        match manifest.layers.as_slice() {
-            [layer] => self.layer(layer).await,
-            layers => {
-                let kinds: Vec<&str> = layers.iter().take(5).map(|layer| layer.media_type.as_str()).collect();
-                Err(self.no_module(format!(
-                    "it is neither a Wasm artifact nor an image: its configuration is {:?}, its layers are {}",
-                    manifest.config.media_type.chars().take(100).collect::<String>(),
-                    if kinds.is_empty() { "none".to_owned() } else { format!("{kinds:?}") }
-                )))
-            }
-        }
+        Err(self.no_module(nowhere.unwrap_or_default()))
     }
 
     /// One layer that is the module.
@@ -303,15 +266,14 @@ impl Session<'_> {
         }))
         .await?;
         let command: Vec<String> = config.command().into_iter().map(str::to_owned).collect();
-        let limits = Limits {
-            unpacked: self.limit.saturating_mul(UNPACKED),
-            entries: MAX_ENTRIES,
-            module: self.limit,
-        };
+        let limits = Limits::of(self.limit);
         let reference = self.reference.to_string();
         let found =
             tokio::task::spawn_blocking(move || image::module(&reference, &layers, &command, limits)).await;
-        found.unwrap_or_else(|panicked| Err(self.no_module(panicked.to_string())))
+        let found = found.unwrap_or_else(|panicked| Err(self.no_module(panicked.to_string())))?;
+        found.ok_or_else(|| {
+            self.no_module("the image holds no .wasm file; is it for another system?".to_owned())
+        })
     }
 
     /// Content that a manifest names: out of the folder of downloads, or downloaded into it.

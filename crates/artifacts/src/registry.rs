@@ -22,6 +22,7 @@ use blobs::Blobs;
 use catalogue::Catalogue;
 use counters::Counters;
 use name::Repository;
+use refusal::Refusal;
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -65,6 +66,9 @@ const TURNS: usize = 64;
 /// Modules that are examined at once: each may be in memory whole.
 const EXAMINED_AT_ONCE: usize = 2;
 
+/// Changes under way at once; more wait in their requests.
+const CHANGED_AT_ONCE: usize = 256;
+
 /// What an operator says about a registry.
 #[derive(Debug)]
 pub struct Options {
@@ -74,7 +78,7 @@ pub struct Options {
     pub signed: SignedPolicy,
     /// Bytes of a blob at most.
     pub max_blob: u64,
-    /// Bytes of all blobs of a repository at most.
+    /// Bytes of all blobs and manifests of a repository at most.
     pub max_repository: Option<u64>,
     /// Uploads at once; more are asked to wait.
     pub max_uploads: usize,
@@ -103,7 +107,9 @@ pub struct Registry {
     catalogue: Catalogue,
     auth: Auth,
     examiner: Arc<dyn Examiner>,
-    examining: Semaphore,
+    examining: Arc<Semaphore>,
+    /// Places for changes, which go on without their clients.
+    changing: Arc<Semaphore>,
     /// One change of a repository's names at a time.
     turns: [tokio::sync::Mutex<()>; TURNS],
     /// Bytes of repositories, where somebody asked.
@@ -113,6 +119,9 @@ pub struct Registry {
     /// Locked as long as it is open.
     _lock: File,
 }
+
+/// The right to change a repository's names.
+type Turn<'a> = MutexGuard<'a, ()>;
 
 /// Why a registry cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +217,8 @@ impl Registry {
             catalogue: Catalogue::default(),
             auth,
             examiner,
-            examining: Semaphore::new(EXAMINED_AT_ONCE),
+            examining: Arc::new(Semaphore::new(EXAMINED_AT_ONCE)),
+            changing: Arc::new(Semaphore::new(CHANGED_AT_ONCE)),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             usage: Mutex::default(),
             counters: Counters::default(),
@@ -235,11 +245,28 @@ impl Registry {
     }
 
     /// Waits until nobody else changes names of this repository.
-    async fn turn(&self, repository: &Repository) -> MutexGuard<'_, ()> {
+    async fn turn(&self, repository: &Repository) -> Turn<'_> {
         let mut hasher = DefaultHasher::new();
         repository.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or_default();
         self.turns[index].lock().await
+    }
+
+    /// Makes a change to its end, also where its client goes away meanwhile: between two steps of it the registry is not as
+    /// anybody expects it.
+    async fn complete<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.changing).acquire_owned().await;
+        let changed = tokio::spawn(async move {
+            let changed = change.await;
+            drop(place);
+            changed
+        });
+        let failed = |error| StorageError::new("a change", io::Error::other(error));
+        changed.await.unwrap_or_else(|error| Err(failed(error).into()))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::process;
 use crate::registries::Registry;
 use clap::Args;
 use dhow_artifacts::client::Client;
+use dhow_artifacts::client::error::RegistryError;
 use dhow_artifacts::credentials::{self, Credentials, Kept, Secret};
 use dhow_artifacts::reference::Reference;
 use std::io::{BufRead, IsTerminal, Read};
@@ -71,7 +72,14 @@ pub(crate) fn login(args: &Login) -> Result<ExitCode, Error> {
     }
     let tried = Credentials::Password { user: user.clone(), password: password.clone() };
     let was_asked = client::runtime()?.block_on(async {
-        let was_asked = Client::with_credentials(&registry, &access, tried)?.check().await?;
+        let checked = Client::with_credentials(&registry, &access, tried)?.check().await;
+        let was_asked = checked.map_err(|error| match error {
+            RegistryError::Unauthorized { message, .. } => {
+                let said = if message.is_empty() { String::new() } else { format!(" ({message})") };
+                Error::new(format!("{registry} refuses this user and password{said}; nothing was stored"))
+            }
+            error => error.into(),
+        })?;
         let kept = credentials::keep(&file, &registry, &user, &password).await?;
         Ok::<_, Error>((was_asked, kept))
     });

@@ -74,6 +74,11 @@ pub(crate) fn execute(args: &Push) -> Result<ExitCode, Error> {
         )));
     }
     let reference: Reference = args.reference.parse().map_err(|error| Error::usage(format!("{error}")))?;
+    if let Selector::Range(range) = reference.selector() {
+        return Err(Error::usage(format!(
+            "{range:?} is a range of versions, which is for pulls; push to a tag, such as :1.0.0"
+        )));
+    }
     let source = Source::parse(&args.module);
     let runtime = client::runtime()?;
     let bytes = runtime.block_on(read_module(&source, DEFAULT_LIMIT, |_, _| {}))?;

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use dhow_artifacts::Source;
 use dhow_artifacts::access::Access;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,7 +33,7 @@ pub(crate) struct Fetching {
     #[command(flatten)]
     registry: Registry,
     /// Use only what was downloaded before
-    #[arg(long, env = "DHOW_OFFLINE", hide_env_values = true)]
+    #[arg(long, env = "DHOW_OFFLINE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     offline: bool,
 }
 

@@ -23,7 +23,7 @@ use permissions::Permissions;
 use std::fmt;
 use std::path::Path;
 use std::time::SystemTime;
-use token::{Access, Key};
+use token::{Access, Key, Token};
 use watched::Watched;
 
 pub mod htpasswd;
@@ -38,6 +38,9 @@ pub(super) const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_sec
 
 /// Bytes of a request's `Authorization` that are looked at.
 const MAX_AUTHORIZATION: usize = 16 << 10;
+
+/// What a token is for that is for lists of what is in all repositories.
+pub(super) const CATALOG: &str = "registry:catalog:*";
 
 /// Something to do with a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -80,7 +83,31 @@ pub(super) struct Identity {
     /// `None` for one that did not log in.
     pub(super) user: Option<String>,
     /// What its token is for; `None` where it has none.
-    scope: Option<Vec<Access>>,
+    scope: Option<Scope>,
+    /// A fingerprint of the password that it logged in with.
+    password: Option<String>,
+}
+
+/// What a token is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Scope {
+    access: Vec<Access>,
+    /// Lists of what is in all repositories.
+    catalog: bool,
+}
+
+fn open_users(path: &Path) -> Result<Watched<Users>, FileError> {
+    Watched::open(path).map_err(|error| match path.exists() {
+        true => error,
+        false => FileError {
+            reason: format!(
+                "{}; `dhow registry user add NAME --users {}` makes it",
+                error.reason,
+                path.display()
+            ),
+            ..error
+        },
+    })
 }
 
 /// A token of the registry in this folder, for a user and scopes such as `repository:orders:pull,push`, good for so long.
@@ -104,7 +131,7 @@ pub fn mint(
         return Err(format!("{} is no folder of a registry; name it with --data-dir", folder.display()));
     }
     let key = Key::open(&path).map_err(|error| error.to_string())?;
-    Ok(key.issue_for(Some(user), access, SystemTime::now(), life))
+    Ok(key.issue(&Token::new(Some(user), access, SystemTime::now(), life)))
 }
 
 // === impl Auth ===
@@ -118,7 +145,7 @@ impl Auth {
         anonymous: Anonymous,
     ) -> Result<Auth, FileError> {
         Ok(Auth {
-            users: users.map(Watched::open).transpose()?,
+            users: users.map(open_users).transpose()?,
             permissions: permissions.map(Watched::open).transpose()?,
             anonymous,
             key: Key::open(&folder.join("token.key"))?,
@@ -138,8 +165,10 @@ impl Auth {
         if scheme.eq_ignore_ascii_case("bearer") {
             let token = self.key.read(rest.trim(), SystemTime::now());
             // One that expired is no attack; the client gets another one.
+            let token = token.filter(|token| self.is_in_force(token));
             let token = token.ok_or(Refusal::Unauthenticated(Challenge::Token(String::new())))?;
-            return Ok(Identity { user: token.user, scope: Some(token.access) });
+            let scope = Scope { access: token.access, catalog: token.catalog };
+            return Ok(Identity { user: token.user, scope: Some(scope), password: None });
         }
         if !scheme.eq_ignore_ascii_case("basic") {
             return Err(wrong());
@@ -150,6 +179,15 @@ impl Auth {
         self.log_in(name, password).await?.ok_or_else(wrong)
     }
 
+    /// Whether a token's user is still there, with the password that the token was given for. One that the registry's
+    /// owner made was given for none.
+    fn is_in_force(&self, token: &Token) -> bool {
+        let Some(user) = &token.user else { return true };
+        let users = self.users.as_ref().map(Watched::get);
+        let print = users.and_then(|users| users.print(user, &self.key));
+        print.is_some_and(|print| token.password.as_ref().is_none_or(|said| *said == print))
+    }
+
     /// Who has this name and password; `None` for nobody. Where there are no users, everybody is anonymous.
     pub(super) async fn log_in(&self, name: &str, password: &str) -> Result<Option<Identity>, Refusal> {
         let Some(users) = &self.users else { return Ok(Some(Identity::anonymous())) };
@@ -157,8 +195,12 @@ impl Auth {
         if name.is_empty() && password.is_empty() {
             return Ok(Some(Identity::anonymous()));
         }
-        match self.passwords.check(&users.get(), &self.key, name, password).await? {
-            true => Ok(Some(Identity { user: Some(name.to_owned()), scope: None })),
+        let users = users.get();
+        match self.passwords.check(&users, &self.key, name, password).await? {
+            true => {
+                let password = users.print(name, &self.key);
+                Ok(Some(Identity { user: Some(name.to_owned()), scope: None, password }))
+            }
             false => Ok(None),
         }
     }
@@ -175,7 +217,10 @@ impl Auth {
     ) -> Result<(), Refusal> {
         let allowed = self.is_allowed(identity.user.as_deref(), repository, action);
         let in_scope = identity.scope.as_ref().is_none_or(|scope| {
-            scope.iter().any(|access| access.name == repository.as_str() && access.actions.contains(&action))
+            scope
+                .access
+                .iter()
+                .any(|access| access.name == repository.as_str() && access.actions.contains(&action))
         });
         if allowed && in_scope {
             return Ok(());
@@ -219,14 +264,17 @@ impl Auth {
     /// A token for as much of the scopes as the client may do; each scope as in `repository:orders:pull,push`.
     pub(super) fn token(&self, identity: &Identity, scopes: &[String]) -> String {
         let user = identity.user.as_deref();
-        let asked = scopes.iter().flat_map(|scopes| scopes.split(' ')).take(token::MAX_SCOPES);
-        let access = asked.filter_map(Access::parse).filter_map(|access| {
+        let asked = || scopes.iter().flat_map(|scopes| scopes.split(' ')).take(token::MAX_SCOPES);
+        // Whoever may list nothing is told so then, and sees in a list what it may see.
+        let catalog = asked().any(|scope| scope == CATALOG);
+        let access = asked().filter_map(Access::parse).filter_map(|access| {
             let repository: Repository = access.name.parse().ok()?;
             let allowed = |action: &Action| self.is_allowed(user, &repository, *action);
             let actions: Vec<Action> = access.actions.into_iter().filter(allowed).collect();
             (!actions.is_empty()).then_some(Access { name: access.name, actions })
         });
-        self.key.issue(user, access.collect(), SystemTime::now())
+        let token = Token::new(user, access.collect(), SystemTime::now(), TOKEN_LIFE);
+        self.key.issue(&Token { catalog, password: identity.password.clone(), ..token })
     }
 }
 
@@ -234,7 +282,17 @@ impl Auth {
 
 impl Identity {
     pub(super) fn anonymous() -> Identity {
-        Identity { user: None, scope: None }
+        Identity { user: None, scope: None, password: None }
+    }
+
+    /// Whether it shows a token instead of a password.
+    pub(super) fn has_token(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// Whether it is not kept from lists of what is in all repositories: a token has to be for them.
+    pub(super) fn may_list(&self) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.catalog)
     }
 }
 

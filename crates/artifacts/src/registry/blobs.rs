@@ -45,8 +45,8 @@ pub(super) struct Blobs {
 /// Content that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// What the content's digest is.
-    pub found: Digest,
+    /// What the content's digest is; `None` where it cannot be read.
+    pub found: Option<Digest>,
     /// Bytes that are there.
     pub size: u64,
     /// When it was found, in seconds since 1970.
@@ -61,6 +61,17 @@ pub(super) enum Health {
     Gone,
 }
 
+// === impl Damage ===
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.found {
+            Some(found) => write!(f, "its {} bytes have the digest {found}", self.size),
+            None => f.write_str("it cannot be read"),
+        }
+    }
+}
+
 // === impl Blobs ===
 
 impl Blobs {
@@ -71,7 +82,7 @@ impl Blobs {
             for entry in storage.list(&format!("{}/{algorithm}", layout::DAMAGED)).await? {
                 let Ok(digest) = format!("{algorithm}:{}", entry.name).parse::<Digest>() else { continue };
                 let text = storage.read(&layout::damaged(&digest), 4096).await?.unwrap_or_default();
-                let unknown = || Damage { found: digest.clone(), size: 0, since: 0 };
+                let unknown = || Damage { found: None, size: 0, since: 0 };
                 damaged.insert(digest.clone(), serde_json::from_slice(&text).unwrap_or_else(|_| unknown()));
             }
         }
@@ -102,15 +113,34 @@ impl Blobs {
         if self.damage(digest).is_some() {
             return Ok(None);
         }
-        let Some(bytes) = self.storage.read(&layout::blob(digest), limit).await? else { return Ok(None) };
+        let key = layout::blob(digest);
+        let bytes = match self.storage.read(&key, limit).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                // What was taken in was not that large; what has grown since is damaged.
+                let has_grown = self.storage.stat(&key).await?.is_some_and(|stat| stat.size > limit);
+                return match has_grown && matches!(self.check(digest, None).await?, Health::Damaged(_)) {
+                    true => Ok(None),
+                    false => Err(error),
+                };
+            }
+        };
         let mut hasher = digest.algorithm().hasher();
         hasher.update(&bytes);
         let found = hasher.finish();
         if found == *digest {
             return Ok(Some(bytes));
         }
-        self.mark(digest, found, bytes.len() as u64).await;
+        self.mark(digest, Some(found), bytes.len() as u64).await;
         Ok(None)
+    }
+
+    /// The first bytes of a blob, at most a megabyte, which nobody has verified.
+    pub(super) async fn begin(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+        let key = layout::blob(digest);
+        let Some(mut content) = self.storage.open(&key, 0).await? else { return Ok(None) };
+        content.next().await.transpose().map_err(|error| StorageError::new(&key, error))
     }
 
     /// The blob whole, as a stream that fails before its end if the blob is damaged. `None` where it is not there or
@@ -165,12 +195,19 @@ impl Blobs {
 
     /// Whether the blob is sound, perhaps by what was found lately.
     async fn is_sound(&self, digest: &Digest) -> Result<Health, StorageError> {
-        let _turn = self.hashing.acquire().await;
         let Some(stat) = self.storage.stat(&layout::blob(digest)).await? else { return Ok(Health::Gone) };
-        let known = lock(&self.sound).get(digest).copied();
-        match known {
-            Some((then, when)) if then == stat && when.elapsed() < BELIEVED => Ok(Health::Sound),
-            _ => self.check(digest, None).await,
+        let is_known = || {
+            let known = lock(&self.sound).get(digest).copied();
+            known.is_some_and(|(then, when)| then == stat && when.elapsed() < BELIEVED)
+        };
+        if is_known() {
+            return Ok(Health::Sound);
+        }
+        let _turn = self.hashing.acquire().await;
+        // Another request may have had it hashed meanwhile.
+        match is_known() {
+            true => Ok(Health::Sound),
+            false => self.check(digest, None).await,
         }
     }
 
@@ -195,7 +232,7 @@ impl Blobs {
         }
         let found = hasher.finish();
         if found != *digest {
-            return Ok(Health::Damaged(self.mark(digest, found, size).await));
+            return Ok(Health::Damaged(self.mark(digest, Some(found), size).await));
         }
         self.found_sound(digest, stat);
         if self.damage(digest).is_some() {
@@ -260,16 +297,19 @@ impl Blobs {
         lock(&self.damaged).get(digest).cloned()
     }
 
-    async fn mark(&self, digest: &Digest, found: Digest, size: u64) -> Damage {
+    /// Marks content that the disk cannot give.
+    pub(super) async fn mark_unreadable(&self, digest: &Digest) {
+        self.mark(digest, None, 0).await;
+    }
+
+    async fn mark(&self, digest: &Digest, found: Option<Digest>, size: u64) -> Damage {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let damage = Damage { found, size, since };
         let is_new = lock(&self.damaged).insert(digest.clone(), damage.clone()).is_none();
         lock(&self.sound).remove(digest);
         if is_new {
             tracing::error!(
-                "blob {digest} is damaged: its {size} bytes have the digest {}; it is not given out until somebody \
-                 pushes it again",
-                damage.found
+                "blob {digest} is damaged: {damage}; it is not given out until somebody pushes it again"
             );
             let text = serde_json::to_vec(&damage).unwrap_or_default();
             if let Err(error) = self.storage.write(&layout::damaged(digest), text.into()).await {
@@ -325,7 +365,7 @@ impl Checked {
                 None => {
                     let found = hasher.finish();
                     if found != self.digest {
-                        self.blobs.mark(&self.digest, found, self.size).await;
+                        self.blobs.mark(&self.digest, Some(found), self.size).await;
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "the stored blob is damaged"));
                     }
                     return Ok(self.held.take().map(|last| (last, self)));

@@ -5,7 +5,7 @@ use super::examine::Examination;
 use super::manifests::Record;
 use super::name::{Repository, Tag};
 use crate::digest::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -75,9 +75,11 @@ impl Catalogue {
         }
     }
 
-    /// Tags of a repository, sorted; `None` where there is no such repository.
+    /// Tags of a repository, sorted by [`Tag::order`]; `None` where there is no such repository.
     pub(super) fn tags(&self, repository: &Repository) -> Option<Vec<String>> {
-        Some(self.read().get(repository)?.tags.keys().cloned().collect())
+        let mut tags: Vec<String> = self.read().get(repository)?.tags.keys().cloned().collect();
+        tags.sort_by(|one, other| Tag::order(one, other));
+        Some(tags)
     }
 
     /// Tags that name this manifest.
@@ -85,6 +87,25 @@ impl Catalogue {
         let all = self.read();
         let tags = all.get(repository).into_iter().flat_map(|names| &names.tags);
         tags.filter(|(_, named)| *named == digest).map(|(tag, _)| tag.clone()).collect()
+    }
+
+    /// A manifest, and those that it leads to as an index of indexes.
+    pub(super) fn below(&self, repository: &Repository, digest: &Digest) -> BTreeSet<Digest> {
+        let all = self.read();
+        let mut found = BTreeSet::new();
+        let mut open = vec![digest];
+        while let Some(digest) = open.pop() {
+            if found.insert(digest.clone()) {
+                let names = all.get(repository);
+                open.extend(
+                    names
+                        .and_then(|names| names.manifests.get(digest))
+                        .into_iter()
+                        .flat_map(|known| &known.children),
+                );
+            }
+        }
+        found
     }
 
     /// Up to `limit` repositories behind this one, and whether there are more.

@@ -79,7 +79,15 @@ pub async fn search(server: &Server<'_>, parameters: &[(&str, String)]) -> Resul
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(ClientError::Invalid(format!("{shown} is no URL that begins with http:// or https://")));
     }
-    let failed = |reason: String| ClientError::Connect { url: shown.clone(), reason };
+    let is_https = uri.scheme_str() == Some("https");
+    let failed = |reason: String| {
+        let lower = reason.to_lowercase();
+        let is_plain =
+            is_https && (lower.contains("corrupt message") || lower.contains("invalidcontenttype"));
+        let advice =
+            if is_plain { "; it seems to speak plain HTTP: write http:// before its name" } else { "" };
+        ClientError::Connect { url: shown.clone(), reason: format!("{reason}{advice}") }
+    };
     let mut request = Request::get(uri)
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, concat!("dhow/", env!("CARGO_PKG_VERSION")));

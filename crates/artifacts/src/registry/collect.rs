@@ -7,7 +7,7 @@
 use super::Registry;
 use super::layout::{self, Room};
 use super::manifest::{MAX_MANIFEST, Manifest};
-use super::name::Repository;
+use super::name::{Repository, Tag};
 use super::refusal::Refusal;
 use super::storage::StorageError;
 use crate::digest::Digest;
@@ -102,6 +102,12 @@ impl Sweep<'_> {
             Some(names) => names.tags.values().cloned().collect(),
             None => return Ok(0),
         };
+        // What is stored counts as well as what is in memory.
+        for entry in registry.storage.list(&layout::tags(repository)).await? {
+            if let Ok(tag) = entry.name.parse::<Tag>() {
+                open.extend(registry.tag(repository, &tag).await?);
+            }
+        }
         while let Some(digest) = open.pop() {
             if !live.insert(digest.clone()) {
                 continue;
@@ -111,7 +117,7 @@ impl Sweep<'_> {
                     names.manifests.get(&digest).into_iter().flat_map(|known| known.children.clone()),
                 );
             }
-            open.extend(registry.referrers(repository, &digest).await?.into_iter().map(|found| found.digest));
+            open.extend(registry.referrers(repository, &digest).await?);
         }
         let all: Vec<Digest> = match registry.catalogue.read().get(repository) {
             Some(names) => names.manifests.keys().cloned().collect(),

@@ -55,6 +55,8 @@ pub struct Face {
     /// How clients reach the registry, where it cannot be told from their requests.
     external_url: Option<String>,
     is_tls: bool,
+    /// Whoever asks for it by another name than this machine's is a web page.
+    only_here: bool,
 }
 
 /// A request that was read, and who sends it.
@@ -72,7 +74,13 @@ impl Face {
     /// For connections with or without TLS. `external_url` is how clients reach the registry, where that is not what
     /// they say in their requests.
     pub fn new(registry: Arc<Registry>, external_url: Option<String>, is_tls: bool) -> Face {
-        Face { registry, external_url, is_tls }
+        Face { registry, external_url, is_tls, only_here: false }
+    }
+
+    /// Only for who asks for this machine or for the external URL: a registry where everybody may do everything is open to
+    /// each web page whose name leads here, which a browser on this machine shows (DNS rebinding).
+    pub fn for_this_machine(self) -> Face {
+        Face { only_here: true, ..self }
     }
 
     /// Answers one request.
@@ -107,6 +115,7 @@ impl Face {
     ) -> Result<Answer, Refusal> {
         let route = Route::read(head.uri.path())?;
         route.check_method(&head.method)?;
+        self.check_host(&head)?;
         let parameters = Parameters::read(head.uri.query().unwrap_or_default());
         let identity = match route {
             // They say nothing about anything.
@@ -132,6 +141,24 @@ impl Face {
             Route::Style => Ok(answer::text(StatusCode::OK, "text/css; charset=utf-8", page::STYLE)),
             Route::Page => asked.page(),
         }
+    }
+
+    /// Whether a request is for this machine, and from no page of another one.
+    fn check_host(&self, head: &::http::request::Parts) -> Result<(), Refusal> {
+        if !self.only_here {
+            return Ok(());
+        }
+        let header =
+            |name| head.headers.get(name).map(|value: &::http::HeaderValue| value.to_str().unwrap_or("?"));
+        let host = head.uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| header(::http::header::HOST));
+        let page = header(::http::header::ORIGIN)
+            .map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
+        let outside =
+            self.external_url.as_deref().and_then(|url| url.split_once("://")).map(|(_, host)| host);
+        let foreign =
+            [host, page].into_iter().flatten().find(|name| !is_here(name) && Some(*name) != outside);
+        foreign.map_or(Ok(()), |name| Err(Refusal::Elsewhere(name.chars().take(100).collect())))
     }
 
     /// How the client reaches the registry.
@@ -170,7 +197,8 @@ impl Asked<'_> {
     /// Lists show what the client may see; one who can see nothing before it logs in is asked to.
     fn may_list(&self, challenge: Challenge) -> Result<(), Refusal> {
         let auth = &self.registry().auth;
-        match self.identity.user.is_none() && auth.has_users() && !auth.is_open() {
+        let is_nobody = self.identity.user.is_none() && auth.has_users() && !auth.is_open();
+        match is_nobody || !self.identity.may_list() {
             true => Err(Refusal::Unauthenticated(challenge)),
             false => Ok(()),
         }
@@ -178,7 +206,8 @@ impl Asked<'_> {
 
     fn ping(&self) -> Result<Answer, Refusal> {
         // Clients decide by this answer whether they have to log in.
-        if self.identity.user.is_none() && self.registry().auth.has_users() && !self.has_token() {
+        let has_said = || self.headers.contains_key(::http::header::AUTHORIZATION);
+        if self.identity.user.is_none() && self.registry().auth.has_users() && !has_said() {
             return Err(Refusal::Unauthenticated(Challenge::Token(String::new())));
         }
         let mut answer = answer::json(StatusCode::OK, &serde_json::json!({}));
@@ -186,14 +215,12 @@ impl Asked<'_> {
         Ok(answer)
     }
 
-    fn has_token(&self) -> bool {
-        self.headers.contains_key(::http::header::AUTHORIZATION)
-    }
-
     /// `GET` with the credentials in the head, or `POST` with a form (OAuth 2).
     async fn token(&self, body: &mut RequestBody) -> Result<Answer, Refusal> {
         let auth = &self.registry().auth;
         let (identity, scopes) = match self.method == Method::POST {
+            // A token is for what it says, until it ends: it gives no other one.
+            false if self.identity.has_token() => return Err(Refusal::Unauthenticated(Challenge::Password)),
             false => (self.identity.clone(), self.parameters.all("scope")),
             true => {
                 let form = read_small(body, MAX_FORM, "the form").await?;
@@ -222,6 +249,17 @@ impl Asked<'_> {
         answer::set(&mut answer, "cache-control", "no-store");
         Ok(answer)
     }
+}
+
+/// Whether `HOST[:PORT]` names the machine itself.
+fn is_here(host: &str) -> bool {
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
+        _ => host,
+    };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let name = host.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Takes what a client still sends of a request that is refused: it reads the answer when it has sent all. A client with
@@ -255,3 +293,6 @@ async fn read_small(body: &mut RequestBody, limit: usize, what: &'static str) ->
     };
     tokio::time::timeout(SMALL_BODY, read).await.unwrap_or(Err(Refusal::BodyBroken))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,13 @@
 //! Content is stored once; that a repository has it is a link. Whoever may read a repository reads what it links to, and
 //! nothing else.
 
-use super::Registry;
 use super::blobs::lock;
 use super::layout::{self, Room};
 use super::name::Repository;
 use super::refusal::Refusal;
 use super::storage::{Content, StorageError};
-use super::uploads::{RequestBody, Session};
+use super::uploads::{RequestBody, Session, Staged};
+use super::{Registry, Turn};
 use crate::digest::Digest;
 use std::sync::Arc;
 
@@ -76,7 +76,8 @@ impl Registry {
     pub(super) async fn room_for(&self, session: &Session) -> Result<u64, Refusal> {
         let limit = self.options.max_blob;
         let Some(quota) = self.options.max_repository else { return Ok(limit) };
-        let used = self.usage(&session.repository).await? + self.uploads.bytes(&session.repository);
+        let turn = self.turn(&session.repository).await;
+        let used = self.usage(&turn, &session.repository).await? + self.uploads.bytes(&session.repository);
         let room = quota.saturating_sub(used.saturating_sub(session.length()));
         Ok(limit.min(room))
     }
@@ -104,9 +105,10 @@ impl Registry {
         }
     }
 
-    /// Ends an upload with its last bytes: it becomes a blob of its repository.
+    /// Ends an upload with its last bytes: it becomes a blob of its repository. Once they are there, it goes on to its end
+    /// whether its client waits or not.
     pub(super) async fn finish(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         at: Option<u64>,
         body: &mut RequestBody,
@@ -136,10 +138,23 @@ impl Registry {
             }
             Err((_, refusal)) => return Err(refusal),
         };
+        let (registry, session, digest) = (Arc::clone(self), Arc::clone(session), digest.clone());
+        self.complete(async move {
+            let adopted = registry.adopt(&session.repository, &digest, &staged).await;
+            // Where the storage gave up, the client may try again, as long as there is something to try with.
+            let may_go_on = matches!(adopted, Err(Refusal::Storage(_) | Refusal::DiskFull));
+            if !may_go_on || !staged.file.exists() {
+                registry.uploads.end(&session, writer).await?;
+            }
+            adopted
+        })
+        .await
+    }
+
+    async fn adopt(&self, repository: &Repository, digest: &Digest, staged: &Staged) -> Result<(), Refusal> {
         let _referring = self.blobs.referring().await;
         self.blobs.adopt(digest, &staged.file).await?;
-        self.link(&session.repository, digest, staged.size).await?;
-        self.uploads.end(session, writer).await?;
+        self.link(repository, digest, staged.size).await?;
         self.counters.received.add(staged.size);
         Ok(())
     }
@@ -153,11 +168,6 @@ impl Registry {
     ) -> Result<bool, Refusal> {
         let _referring = self.blobs.referring().await;
         let Some(size) = self.blob_size(from, digest).await? else { return Ok(false) };
-        if let Some(quota) = self.options.max_repository
-            && self.usage(repository).await?.saturating_add(size) > quota
-        {
-            return Err(Refusal::Quota { repository: repository.clone(), limit: quota });
-        }
         self.link(repository, digest, size).await?;
         Ok(true)
     }
@@ -176,28 +186,52 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<bool, StorageError> {
-        lock(&self.usage).remove(repository);
+        self.count_again(repository);
         self.storage.remove(&layout::link(repository, Room::Blobs, digest)).await
     }
 
-    async fn link(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<(), StorageError> {
+    async fn link(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<(), Refusal> {
         let key = layout::link(repository, Room::Blobs, digest);
-        let _turn = self.turn(repository).await;
+        let turn = self.turn(repository).await;
         if self.storage.stat(&key).await?.is_none() {
+            self.check_quota(&turn, repository, size).await?;
             self.storage.write(&key, size.to_string().into()).await?;
-            if let Some(used) = lock(&self.usage).get_mut(repository) {
-                *used = used.saturating_add(size);
-            }
+            self.count(repository, size);
         }
         Ok(())
     }
 
-    /// Bytes of all blobs of a repository, as its links say.
-    async fn usage(&self, repository: &Repository) -> Result<u64, StorageError> {
+    /// Whether a repository may have so many bytes more. Nobody else adds any before the turn is over.
+    pub(super) async fn check_quota(
+        &self,
+        turn: &Turn<'_>,
+        repository: &Repository,
+        size: u64,
+    ) -> Result<(), Refusal> {
+        let Some(limit) = self.options.max_repository else { return Ok(()) };
+        match self.usage(turn, repository).await?.saturating_add(size) > limit {
+            true => Err(Refusal::Quota { repository: repository.clone(), limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// A repository has so many bytes more.
+    pub(super) fn count(&self, repository: &Repository, size: u64) {
+        if let Some(used) = lock(&self.usage).get_mut(repository) {
+            *used = used.saturating_add(size);
+        }
+    }
+
+    /// A repository has less than before; how much, is counted when somebody asks.
+    pub(super) fn count_again(&self, repository: &Repository) {
+        lock(&self.usage).remove(repository);
+    }
+
+    /// Bytes of all blobs and manifests of a repository.
+    async fn usage(&self, _turn: &Turn<'_>, repository: &Repository) -> Result<u64, StorageError> {
         if let Some(known) = lock(&self.usage).get(repository).copied() {
             return Ok(known);
         }
-        let _turn = self.turn(repository).await;
         let mut bytes: u64 = 0;
         for algorithm in layout::ALGORITHMS {
             let folder = layout::links(repository, Room::Blobs, algorithm);
@@ -205,6 +239,11 @@ impl Registry {
                 let text = self.storage.read(&format!("{folder}/{}", entry.name), MAX_LINK).await?;
                 let size = text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u64>().ok());
                 bytes = bytes.saturating_add(size.unwrap_or_default());
+            }
+            for entry in self.storage.list(&layout::links(repository, Room::Manifests, algorithm)).await? {
+                let Ok(digest) = format!("{algorithm}:{}", entry.name).parse::<Digest>() else { continue };
+                let stat = self.storage.stat(&layout::blob(&digest)).await?;
+                bytes = bytes.saturating_add(stat.map_or(0, |stat| stat.size));
             }
         }
         lock(&self.usage).insert(repository.clone(), bytes);

@@ -3,6 +3,7 @@
 
 use super::refusal::Refusal;
 use crate::digest::Digest;
+use crate::manifest::null_is_empty;
 use crate::media_type;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,13 +33,13 @@ pub(super) struct Manifest {
     pub(super) artifact_type: Option<String>,
     #[serde(default)]
     pub(super) config: Option<Descriptor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(super) layers: Vec<Descriptor>,
     /// Of the manifest of artifacts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     blobs: Vec<Descriptor>,
     /// Of an index.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(super) manifests: Vec<Descriptor>,
     #[serde(default)]
     pub(super) subject: Option<Descriptor>,
@@ -135,6 +136,8 @@ mod tests {
         let cases = [
             (format!(r#"{{"schemaVersion": 2, "config": {BLOB}, "layers": [{BLOB}]}}"#), Some(oci), true),
             (format!(r#"{{"schemaVersion": 2, "config": {BLOB}}}"#), Some(oci), true),
+            (format!(r#"{{"schemaVersion": 2, "config": {BLOB}, "layers": null}}"#), Some(oci), true),
+            (r#"{"schemaVersion": 2, "manifests": null}"#.to_owned(), Some(index), true),
             (format!(r#"{{"schemaVersion": 2, "manifests": [{BLOB}]}}"#), Some(index), true),
             (r#"{"schemaVersion": 2, "manifests": []}"#.to_owned(), Some(index), true),
             (format!(r#"{{"schemaVersion": 2, "mediaType": "{oci}", "config": {BLOB}}}"#), None, true),

@@ -18,6 +18,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Bytes of the entry of a manifest at most: what is known of a module with many imports.
 pub(super) const MAX_RECORD: u64 = 8 << 20;
 
+/// Bytes of the entry of a manifest that refers to another one, and of a page of them.
+const MAX_REFERRER: usize = 1 << 20;
+const MAX_REFERRERS: usize = 4 << 20;
+
 /// Bytes of a tag's entry at most.
 const MAX_TAG: u64 = 256;
 
@@ -61,12 +65,24 @@ pub(super) struct Pushed {
     pub(super) warning: Option<String>,
 }
 
+/// A manifest that was examined, and what goes with it.
+struct New {
+    digest: Digest,
+    bytes: Bytes,
+    manifest: Manifest,
+    record: Record,
+    /// What it refers to, and its entry in the list of what does.
+    about: Option<(Digest, Vec<u8>)>,
+    tag: Option<Tag>,
+}
+
 // === impl Registry ===
 
 impl Registry {
-    /// Stores a manifest whose content is there already, and has the tag name it.
+    /// Stores a manifest whose content is there already, and has the tag name it. It is examined first, which may take its
+    /// time: nobody waits for that.
     pub(super) async fn put_manifest(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         selector: &Selector,
         bytes: Bytes,
@@ -86,11 +102,25 @@ impl Registry {
         {
             return Err(Refusal::DigestMismatch { said: said.clone(), found: digest });
         }
-        let _referring = self.blobs.referring().await;
+        let kind = manifest.kind().map(str::to_owned);
+        let about = manifest.subject.as_ref().map(|subject| {
+            let descriptor = Descriptor {
+                media_type: media_type.clone(),
+                digest: digest.clone(),
+                size: bytes.len() as u64,
+                artifact_type: kind,
+                annotations: manifest.annotations.clone(),
+            };
+            (subject.digest.clone(), serde_json::to_vec(&descriptor).unwrap_or_default())
+        });
+        if about.as_ref().is_some_and(|(_, descriptor)| descriptor.len() > MAX_REFERRER) {
+            return Err(Refusal::ManifestInvalid(format!(
+                "its annotations are in the list of what refers to its subject, and have more than {MAX_REFERRER} bytes"
+            )));
+        }
         self.check_references(repository, &manifest).await?;
-        let examination = self.examine(&manifest).await?;
+        let examination = self.examine(&manifest, &bytes).await?;
         let warning = self.judge(repository, selector, examination.as_ref())?;
-        let subject = manifest.subject.as_ref().map(|subject| subject.digest.clone());
         let record = Record {
             media_type,
             size: bytes.len() as u64,
@@ -98,35 +128,54 @@ impl Registry {
             children: manifest.manifests.iter().map(|child| child.digest.clone()).collect(),
             module: examination.map(Arc::new),
         };
-        let _turn = self.turn(repository).await;
         let tag = match selector {
-            Selector::Tag(tag) => Some(tag),
+            Selector::Tag(tag) => Some(tag.clone()),
             Selector::Digest(_) => None,
         };
-        if let Some(tag) = tag {
+        let subject = about.as_ref().map(|(subject, _)| subject.clone());
+        let pushed = Pushed { digest: digest.clone(), subject, warning };
+        let new = New { digest, bytes, manifest, record, about, tag };
+        let (registry, repository, expected) = (Arc::clone(self), repository.clone(), expected.clone());
+        self.complete(async move { registry.store_manifest(&repository, new, &expected).await }).await?;
+        Ok(pushed)
+    }
+
+    /// Stores a manifest that was examined.
+    async fn store_manifest(
+        &self,
+        repository: &Repository,
+        new: New,
+        expected: &Expected,
+    ) -> Result<(), Refusal> {
+        let New { digest, bytes, manifest, record, about, tag } = new;
+        let _referring = self.blobs.referring().await;
+        let turn = self.turn(repository).await;
+        // Again: since it was looked at, it may have been removed.
+        self.check_references(repository, &manifest).await?;
+        if let Some(tag) = &tag {
             self.check_expected(repository, tag, expected).await?;
+        }
+        let link = layout::link(repository, Room::Manifests, &digest);
+        let is_new = self.storage.stat(&link).await?.is_none();
+        if is_new {
+            self.check_quota(&turn, repository, record.size).await?;
         }
         self.blobs.write(&digest, bytes).await?;
         let text =
             serde_json::to_vec(&record).map_err(|error| Refusal::ManifestInvalid(error.to_string()))?;
-        self.storage.write(&layout::link(repository, Room::Manifests, &digest), text.into()).await?;
-        if let Some(subject) = &subject {
-            let descriptor = Descriptor {
-                media_type: record.media_type.clone(),
-                digest: digest.clone(),
-                size: record.size,
-                artifact_type: manifest.kind().map(str::to_owned),
-                annotations: manifest.annotations.clone(),
-            };
-            let text = serde_json::to_vec(&descriptor).unwrap_or_default();
-            self.storage.write(&layout::referrer(repository, subject, &digest), text.into()).await?;
+        self.storage.write(&link, text.into()).await?;
+        if is_new {
+            self.count(repository, record.size);
         }
-        if let Some(tag) = tag {
+        if let Some((subject, descriptor)) = about {
+            self.storage.write(&layout::referrer(repository, &subject, &digest), descriptor.into()).await?;
+        }
+        if let Some(tag) = &tag {
             let text = digest.to_string();
             self.storage.write(&layout::tag(repository, tag), text.into()).await?;
         }
-        self.catalogue.pushed(repository, &digest, &record, tag);
-        Ok(Pushed { digest, subject, warning })
+        self.catalogue.pushed(repository, &digest, &record, tag.as_ref());
+        Ok(())
     }
 
     /// All that a manifest cannot do without has to be there, and as large as the manifest says.
@@ -141,6 +190,10 @@ impl Registry {
             }
         }
         for child in &manifest.manifests {
+            // The garbage collection spares it, and what it leads to, before it is looked at.
+            for digest in self.catalogue.below(repository, &child.digest) {
+                self.blobs.used(&digest);
+            }
             if self.record(repository, &child.digest).await?.is_none() {
                 return Err(Refusal::ReferenceUnknown(child.digest.clone()));
             }
@@ -149,19 +202,26 @@ impl Registry {
     }
 
     /// What the manifest's module is, if it has one.
-    async fn examine(&self, manifest: &Manifest) -> Result<Option<Examination>, Refusal> {
-        // Few modules at a time are in memory.
-        let _turn = self.examining.acquire().await;
-        let wasm = match module(&self.blobs, manifest).await? {
-            Module::None => return Ok(None),
-            Module::Bytes(wasm) => wasm,
-            Module::Opaque(reason) => {
-                return Ok(Some(Examination { trust: Trust::Refused, reason, ..Examination::default() }));
+    async fn examine(&self, manifest: &Manifest, bytes: &[u8]) -> Result<Option<Examination>, Refusal> {
+        let refused = |reason| Examination { trust: Trust::Refused, reason, ..Examination::default() };
+        let (wasm, turn) = match module(&self.blobs, manifest, bytes, &self.examining).await? {
+            Module::Bytes(wasm, turn) => (wasm, turn),
+            Module::Opaque(reason) => return Ok(Some(refused(reason))),
+            // Whoever takes only what somebody signed cannot take what may not be.
+            Module::Unknown(reason) if self.options.signed == SignedPolicy::Refuse => {
+                return Ok(Some(refused(format!("whether it holds a module cannot be told: {reason}"))));
             }
+            Module::Unknown(_) | Module::None => return Ok(None),
         };
         let examiner = Arc::clone(&self.examiner);
-        let examined = tokio::task::spawn_blocking(move || examiner.examine(&wasm)).await;
-        Ok(Some(examined.map_err(|error| StorageError::new("examination", std::io::Error::other(error)))?))
+        let examined = tokio::task::spawn_blocking(move || {
+            let examined = examiner.examine(&wasm);
+            // Few modules at a time are in memory, whether or not somebody waits for them.
+            drop((wasm, turn));
+            examined
+        });
+        let failed = |error| StorageError::new("examination", std::io::Error::other(error));
+        Ok(Some(examined.await.map_err(failed)?))
     }
 
     /// What policy says to a module; the answer is what its client is told of one that is taken all the same.
@@ -235,7 +295,11 @@ impl Registry {
     }
 
     /// What a tag names.
-    async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, Refusal> {
+    pub(super) async fn tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, StorageError> {
         let key = layout::tag(repository, tag);
         let text = self.storage.read(&key, MAX_TAG).await?;
         Ok(text.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()))
@@ -259,24 +323,51 @@ impl Registry {
         tags.ok_or_else(|| Refusal::RepositoryUnknown(repository.clone()))
     }
 
-    /// What refers to a manifest, which need not be there; sorted by digest.
+    /// Digests of what refers to a manifest, which need not be there; sorted.
     pub(super) async fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<Vec<Descriptor>, Refusal> {
-        let mut found = Vec::new();
-        for entry in self.storage.list(&layout::referrers(repository, subject)).await? {
-            let Ok(manifest) = entry.name.replacen('-', ":", 1).parse::<Digest>() else { continue };
-            let key = layout::referrer(repository, subject, &manifest);
-            let Some(text) = self.storage.read(&key, MAX_MANIFEST as u64).await? else { continue };
-            // Left behind by a deletion that a kill ended.
-            if self.record(repository, &manifest).await?.is_none() {
+    ) -> Result<Vec<Digest>, StorageError> {
+        let entries = self.storage.list(&layout::referrers(repository, subject)).await?;
+        let mut found: Vec<Digest> =
+            entries.iter().filter_map(|entry| entry.name.replacen('-', ":", 1).parse().ok()).collect();
+        found.sort_unstable_by_key(Digest::to_string);
+        Ok(found)
+    }
+
+    /// A page of what refers to a manifest, behind a digest: at most `limit`, and no more than fits in memory. The digest
+    /// to go on behind, where there may be more.
+    pub(super) async fn referrers_page(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        after: &str,
+        limit: usize,
+        is_wanted: impl Fn(&Descriptor) -> bool,
+    ) -> Result<(Vec<Descriptor>, Option<Digest>), Refusal> {
+        let (mut page, mut bytes, mut before) = (Vec::new(), 0, None);
+        for manifest in self.referrers(repository, subject).await? {
+            if manifest.to_string().as_str() <= after {
                 continue;
             }
-            found.extend(serde_json::from_slice::<Descriptor>(&text).ok());
+            if page.len() >= limit || bytes >= MAX_REFERRERS {
+                return Ok((page, before));
+            }
+            let key = layout::referrer(repository, subject, &manifest);
+            // Left behind by a deletion that a kill ended, or not.
+            let link = layout::link(repository, Room::Manifests, &manifest);
+            if self.storage.stat(&link).await?.is_some()
+                && let Some(text) = self.storage.read(&key, MAX_MANIFEST as u64).await?
+                && let Ok(found) = serde_json::from_slice::<Descriptor>(&text)
+                && is_wanted(&found)
+            {
+                bytes += text.len();
+                page.push(found);
+            }
+            before = Some(manifest);
         }
-        Ok(found)
+        Ok((page, None))
     }
 
     /// Removes a tag, or a manifest with all its tags. The content goes with the next garbage collection.
@@ -313,9 +404,14 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), Refusal> {
         for name in self.catalogue.tags_of(repository, digest) {
-            if let Ok(tag) = name.parse::<Tag>() {
-                self.storage.remove(&layout::tag(repository, &tag)).await?;
-                self.catalogue.untagged(repository, &tag);
+            let Ok(tag) = name.parse::<Tag>() else { continue };
+            match self.tag(repository, &tag).await? {
+                // What is in memory was behind what is stored.
+                Some(named) if named != *digest => self.catalogue.tagged(repository, &tag, &named),
+                _ => {
+                    self.storage.remove(&layout::tag(repository, &tag)).await?;
+                    self.catalogue.untagged(repository, &tag);
+                }
             }
         }
         let content = self.blobs.read(digest, MAX_MANIFEST as u64).await?;
@@ -325,6 +421,7 @@ impl Registry {
             self.storage.remove(&layout::referrer(repository, &subject.digest, digest)).await?;
         }
         self.catalogue.removed(repository, digest);
+        self.count_again(repository);
         Ok(())
     }
 
@@ -360,12 +457,14 @@ impl Registry {
     pub(super) async fn examine_again(&self) -> Result<usize, Refusal> {
         let mut examined = 0;
         for (repository, digest) in self.catalogue.all_manifests() {
-            let _turn = self.turn(&repository).await;
-            let Some(mut record) = self.record(&repository, &digest).await? else { continue };
+            let Some(record) = self.record(&repository, &digest).await? else { continue };
             let Some(bytes) = self.blobs.read(&digest, MAX_MANIFEST as u64).await? else { continue };
             let (manifest, _) = Manifest::read(&bytes, Some(&record.media_type))?;
             // What is here stays, and says what is wrong with it.
-            record.module = self.examine(&manifest).await?.map(Arc::new);
+            let module = self.examine(&manifest, &bytes).await?.map(Arc::new);
+            let _turn = self.turn(&repository).await;
+            let Some(mut record) = self.record(&repository, &digest).await? else { continue };
+            record.module = module;
             examined += usize::from(record.module.is_some());
             let text = serde_json::to_vec(&record).unwrap_or_default();
             self.storage.write(&layout::link(&repository, Room::Manifests, &digest), text.into()).await?;

@@ -103,6 +103,14 @@ impl fmt::Debug for Repository {
 // === impl Tag ===
 
 impl Tag {
+    /// Lexical order as the specification has it: case-insensitive, alphanumeric
+    /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-tags>). Tags that differ only in
+    /// case have an order as well: a page goes on behind one of them.
+    pub(super) fn order(one: &str, other: &str) -> std::cmp::Ordering {
+        let lower = |text: &str| text.bytes().map(|byte| byte.to_ascii_lowercase()).collect::<Vec<u8>>();
+        lower(one).cmp(&lower(other)).then_with(|| one.cmp(other))
+    }
+
     /// As written.
     pub(super) fn as_str(&self) -> &str {
         &self.0
@@ -168,6 +176,13 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Repository, Selector, Tag};
+
+    #[test]
+    fn tags_are_sorted_as_the_specification_says() {
+        let mut tags = ["v2", "V10", "latest", "Beta", "beta", "alpha", "1.0", "_x"];
+        tags.sort_by(|one, other| Tag::order(one, other));
+        assert_eq!(tags, ["1.0", "_x", "alpha", "Beta", "beta", "latest", "V10", "v2"]);
+    }
 
     #[test]
     fn names_are_as_the_specification_says() {

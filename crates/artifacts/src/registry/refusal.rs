@@ -51,6 +51,10 @@ pub(super) enum Refusal {
     Untrusted(String),
     #[error("the tag {tag} is {found} now, and not what the request expects")]
     Precondition { tag: String, found: String },
+    #[error(
+        "this registry is for this machine only, and is asked for as {0:?}; name that with --external-url if it is its name"
+    )]
+    Elsewhere(String),
     #[error("log in to do this")]
     Unauthenticated(Challenge),
     #[error("user name or password is wrong")]

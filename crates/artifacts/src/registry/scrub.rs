@@ -40,6 +40,11 @@ impl Scrubbed {
     }
 }
 
+/// Whether it is the disk that cannot give a file: EIO, EACCES, EISDIR, ENODATA, EBADMSG and EUCLEAN of Linux.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| [5, 13, 21, 61, 74, 117].contains(&code))
+}
+
 // === impl Registry ===
 
 impl Registry {
@@ -51,16 +56,22 @@ impl Registry {
     async fn try_scrub(&self, pace: Option<u64>) -> Result<Scrubbed, StorageError> {
         let mut report = Scrubbed::default();
         for digest in self.all_blobs().await? {
-            match self.blobs.check(&digest, pace).await? {
+            match self.blobs.check(&digest, pace).await {
                 // Removed meanwhile.
-                Health::Gone => continue,
-                Health::Sound => {}
-                Health::Damaged(damage) => {
+                Ok(Health::Gone) => continue,
+                Ok(Health::Sound) => {}
+                Ok(Health::Damaged(damage)) => {
                     report.damaged += 1;
-                    report.finding(format!(
-                        "damaged: {digest}: its {} bytes have the digest {}",
-                        damage.size, damage.found
-                    ));
+                    report.finding(format!("damaged: {digest}: {damage}"));
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    report.damaged += 1;
+                    report.finding(format!("damaged: {digest}: it cannot be read: {}", error.source));
+                    // Of a storage that nobody reaches just now, nothing is known to be damaged.
+                    if is_of_the_disk(&error.source) {
+                        self.blobs.mark_unreadable(&digest).await;
+                    }
                 }
             }
             report.blobs += 1;

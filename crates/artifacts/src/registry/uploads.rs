@@ -36,6 +36,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A request waits this long for one before it that has not ended yet, as where a client connects again.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// An upload that has no byte yet expires this soon.
+const EMPTY_EXPIRY: Duration = Duration::from_secs(600);
+
+/// Of the uploads at once, one user may have half, and one repository; of few ones all.
+const SHARE: usize = 2;
+const FEW: usize = 16;
+
 /// Ends the name of the file that says which repository an upload is for.
 const OWNER: &str = ".repository";
 
@@ -51,6 +58,8 @@ pub(super) struct Uploads {
 pub(super) struct Session {
     pub(super) id: String,
     pub(super) repository: Repository,
+    /// Who began it; `None` for one that did not log in, and after a start.
+    user: Option<String>,
     length: Arc<AtomicU64>,
     state: Arc<tokio::sync::Mutex<State>>,
 }
@@ -96,7 +105,7 @@ impl Uploads {
             let repository = fs::read_to_string(&path)?.parse::<Repository>();
             match (repository, fs::metadata(&file)) {
                 (Ok(repository), Ok(metadata)) => {
-                    let session = Session::new(id, repository, file, metadata.len(), None);
+                    let session = Session::new(id, repository, None, file, metadata.len(), None);
                     sessions.insert(id.to_owned(), Arc::new(session));
                 }
                 _ => fs::remove_file(&path)?,
@@ -105,15 +114,23 @@ impl Uploads {
         Ok(Uploads { folder: folder.to_owned(), limit, sessions: Mutex::new(sessions) })
     }
 
-    /// Begins an upload.
-    pub(super) async fn begin(&self, repository: &Repository) -> Result<Arc<Session>, Refusal> {
-        if self.count() >= self.limit {
-            return Err(Refusal::TooMany);
+    /// Begins an upload. Neither a user nor a repository takes the places of all others.
+    pub(super) async fn begin(
+        &self,
+        repository: &Repository,
+        user: Option<&str>,
+    ) -> Result<Arc<Session>, Refusal> {
+        if !self.has_room(repository, user) {
+            // What was never written to, or is gone, makes room.
+            self.expire(Duration::MAX).await;
+            if !self.has_room(repository, user) {
+                return Err(Refusal::TooMany);
+            }
         }
         let id = random_id().map_err(|error| StorageError::new("a random number", error))?;
         let (file, owner) = (self.folder.join(&id), owner(&self.folder, &id));
         let session =
-            Session::new(&id, repository.clone(), file.clone(), 0, Some(Algorithm::Sha256.hasher()));
+            Session::new(&id, repository.clone(), user, file.clone(), 0, Some(Algorithm::Sha256.hasher()));
         let text = repository.to_string();
         blocking(&id, move || {
             File::options().write(true).create_new(true).mode(0o600).open(file)?;
@@ -123,6 +140,14 @@ impl Uploads {
         let session = Arc::new(session);
         lock(&self.sessions).insert(id, Arc::clone(&session));
         Ok(session)
+    }
+
+    fn has_room(&self, repository: &Repository, user: Option<&str>) -> bool {
+        let sessions = lock(&self.sessions);
+        let share = self.limit.div_ceil(SHARE).max(FEW);
+        let of_repository = sessions.values().filter(|session| session.repository == *repository).count();
+        let of_user = sessions.values().filter(|session| session.user.as_deref() == user).count();
+        sessions.len() < self.limit && of_repository < share && (user.is_none() || of_user < share)
     }
 
     /// The upload of this id, in this repository.
@@ -142,15 +167,19 @@ impl Uploads {
         Ok(removed?)
     }
 
-    /// Ends the uploads that nobody wrote to for so long; how many.
+    /// Ends the uploads that nobody wrote to for so long, earlier where there is nothing of them, and at once where their
+    /// file is gone; how many.
     pub(super) async fn expire(&self, age: Duration) -> usize {
         let sessions: Vec<Arc<Session>> = lock(&self.sessions).values().cloned().collect();
         let mut ended = 0;
         for session in sessions {
             let Ok(state) = Arc::clone(&session.state).try_lock_owned() else { continue };
-            let modified = fs::metadata(&state.file).and_then(|metadata| metadata.modified());
-            let idle = modified.ok().and_then(|then| SystemTime::now().duration_since(then).ok());
-            if idle.is_none_or(|idle| idle < age) {
+            let age = if session.length() == 0 { age.min(EMPTY_EXPIRY) } else { age };
+            let has_expired = match fs::metadata(&state.file).and_then(|metadata| metadata.modified()) {
+                Ok(then) => SystemTime::now().duration_since(then).is_ok_and(|idle| idle >= age),
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+            if !has_expired {
                 continue;
             }
             match self.end(&session, Writer(state)).await {
@@ -205,10 +234,18 @@ fn random_id() -> io::Result<String> {
 // === impl Session ===
 
 impl Session {
-    fn new(id: &str, repository: Repository, file: PathBuf, length: u64, hasher: Option<Hasher>) -> Session {
+    fn new(
+        id: &str,
+        repository: Repository,
+        user: Option<&str>,
+        file: PathBuf,
+        length: u64,
+        hasher: Option<Hasher>,
+    ) -> Session {
         let length = Arc::new(AtomicU64::new(length));
         let state = State { file, length: Arc::clone(&length), hasher, ended: false };
-        Session { id: id.to_owned(), repository, length, state: Arc::new(tokio::sync::Mutex::new(state)) }
+        let (id, user) = (id.to_owned(), user.map(str::to_owned));
+        Session { id, repository, user, length, state: Arc::new(tokio::sync::Mutex::new(state)) }
     }
 
     /// Bytes that are there.
@@ -355,4 +392,37 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     let done = tokio::task::spawn_blocking(step).await.unwrap_or_else(|error| Err(io::Error::other(error)));
     done.map_err(|error| StorageError::new(what, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FEW, Uploads};
+    use crate::registry::refusal::Refusal;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn an_upload_whose_file_is_gone_takes_no_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = Uploads::open(folder.path(), 1).unwrap();
+        let repository = "a/b".parse().unwrap();
+        let session = uploads.begin(&repository, None).await.unwrap();
+        assert!(matches!(uploads.begin(&repository, None).await, Err(Refusal::TooMany)));
+        std::fs::remove_file(folder.path().join(&session.id)).unwrap();
+        assert_eq!(uploads.expire(Duration::MAX).await, 1);
+        uploads.begin(&repository, None).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_the_places_of_all_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = Uploads::open(folder.path(), 2 * FEW).unwrap();
+        for number in 0..FEW {
+            let repository = format!("a/{number}").parse().unwrap();
+            uploads.begin(&repository, Some("alice")).await.unwrap();
+        }
+        let other = "a/other".parse().unwrap();
+        assert!(matches!(uploads.begin(&other, Some("alice")).await, Err(Refusal::TooMany)));
+        uploads.begin(&other, Some("bob")).await.unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use crate::verify;
 use dhow_artifacts::registry::{Claims, Examination, Examiner, Trust};
 use dhow_claims::token::Token;
 use dhow_claims::{Capability, TrustStore};
-use dhow_engine::{image, inspect};
+use dhow_engine::inspect;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -32,13 +32,12 @@ impl Known {
 impl Examiner for Known {
     fn examine(&self, wasm: &[u8]) -> Examination {
         let mut found = Examination::default();
-        let binary = match image::binary(wasm) {
-            Ok(binary) => binary,
-            Err(error) => {
-                return Examination { trust: Trust::Refused, reason: error.to_string(), ..found };
-            }
-        };
-        match inspect::inspect(&binary) {
+        // Text is not read: a little of it becomes very much in memory, and it has no token.
+        if !wasm.starts_with(b"\0asm") {
+            let reason = "it is no WebAssembly in binary form".to_owned();
+            return Examination { trust: Trust::Refused, reason, ..found };
+        }
+        match inspect::inspect(wasm) {
             Ok(inspection) => {
                 found.kind = inspection.kind.to_string();
                 found.abi = inspection.abi.to_string();
@@ -49,12 +48,12 @@ impl Examiner for Known {
                 return Examination { trust: Trust::Refused, reason: error.to_string(), ..found };
             }
         }
-        let token = match dhow_claims::section::token(&binary) {
+        let token = match dhow_claims::section::token(wasm) {
             Ok(Some(text)) => Token::parse(text).ok(),
             _ => None,
         };
         found.claims = token.as_ref().map(claims);
-        match dhow_claims::verify(&binary, self.trust.as_ref(), SystemTime::now()) {
+        match dhow_claims::verify(wasm, self.trust.as_ref(), SystemTime::now()) {
             Ok(_) => found.trust = Trust::Verified,
             Err(refusal) => {
                 found.trust = match refusal {

@@ -50,7 +50,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// How clients reach it, where that is not the host that they ask for: behind a proxy that speaks TLS
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = external_url)]
     external_url: Option<String>,
     /// Who may log in: a file of `dhow registry user`, or of htpasswd -B
     #[arg(long, value_name = "FILE", help_heading = "Access")]
@@ -70,7 +70,7 @@ pub(super) struct Serve {
     /// Bytes of a blob at most
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size, help_heading = "Limits")]
     max_blob: u64,
-    /// Bytes of all blobs of a repository at most [default: no limit]
+    /// Bytes of all blobs and manifests of a repository at most [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
     max_repository: Option<u64>,
     /// Uploads under way at most
@@ -91,6 +91,19 @@ pub(super) struct Serve {
     /// Bytes a second that are read for it
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size, help_heading = "Work")]
     scrub_pace: u64,
+}
+
+/// `http://` or `https://`, a host, and perhaps a port: what follows it in answers are paths of the API.
+fn external_url(text: &str) -> Result<String, String> {
+    let expected = || format!("{text:?} is no address that clients can use; expected https://HOST[:PORT]");
+    let url: http::Uri = text.parse().map_err(|_| expected())?;
+    let is_web = matches!(url.scheme_str(), Some("http" | "https"));
+    let is_plain = url.path().trim_end_matches('/').is_empty() && url.query().is_none();
+    let authority = url.authority().filter(|authority| !authority.as_str().contains('@'));
+    match authority.filter(|authority| is_web && is_plain && !authority.host().is_empty()) {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(expected()),
+    }
 }
 
 /// What may be done without logging in.
@@ -176,7 +189,10 @@ impl Serve {
         let listener = Listener::tcp(self.addr, tls)?;
         let address = listener.address().unwrap_or(self.addr);
         let stop = Stop::default();
-        let face = Face::new(Arc::clone(&registry), self.external_url.clone(), tls.is_some());
+        let mut face = Face::new(Arc::clone(&registry), self.external_url.clone(), tls.is_some());
+        if self.addr.ip().is_loopback() && self.users.is_none() {
+            face = face.for_this_machine();
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.serve(face, stop.clone()));
         let (obeying, obeyed) = (Arc::clone(&registry), stop.clone());

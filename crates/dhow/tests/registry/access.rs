@@ -177,6 +177,15 @@ fn tokens_are_for_what_they_were_asked_for() {
     assert_eq!(at(addr, None).get("/v2/").status, 401);
     assert_eq!(at(addr, Some(&reading)).get("/v2/").status, 200);
 
+    // A token gives no other one, and lists only if it is for that.
+    let other = "/token?service=x&scope=repository:apps/shop:pull,push";
+    let renewed = at(addr, Some(&reading)).get(other);
+    assert_eq!(renewed.status, 401);
+    assert!(renewed.header("www-authenticate").unwrap().starts_with("Basic "));
+    let (_, listing) = token(Some(&alice), "registry:catalog:*");
+    let list = |token: &str| at(addr, Some(token)).get("/v2/_catalog").status;
+    assert_eq!((list(&reading), list(&listing), list(&alice)), (401, 200, 200));
+
     // Who is removed is gone at once, token or not; what cannot be read changes nothing.
     setting.file("rules.toml", b"[[allow]]\nusers = [");
     assert_eq!(pull(&reading), 200);
@@ -185,6 +194,14 @@ fn tokens_are_for_what_they_were_asked_for() {
     let removed = setting.run(&["registry", "user", "remove", "alice", "--users", "users"]);
     assert_eq!(removed.code, Some(0));
     assert_eq!(at(addr, Some(&alice)).get("/v2/").status, 401);
+    assert_eq!((pull(&reading), list(&listing)), (401, 401));
+    // Somebody else of that name, or the same one with another password, needs another token.
+    let added = setting.run_with_input(
+        &["registry", "user", "add", "alice", "--users", "users", "--password-stdin"],
+        b"another\n",
+    );
+    assert_eq!(added.code, Some(0), "{}", added.err);
+    assert_eq!((list(&listing), list(&credentials("alice", "another"))), (401, 200));
     let said = host.stop();
     assert!(said.contains("rules.toml:2:") && said.contains("stays in force"), "{said}");
     for secret in ["ecila", "toor", "$2y$"] {
@@ -218,11 +235,14 @@ fn without_rules_a_password_is_enough_and_anonymous_is_what_was_said() {
 #[test]
 fn what_would_be_open_to_others_has_to_be_said() {
     let setting = with_users(&["alice"]);
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["--external-url", "registry"], "expected https://HOST[:PORT]"),
+        (&["--external-url", "https://me@registry"], "expected https://HOST[:PORT]"),
+        (&["--external-url", "https://registry/v2"], "expected https://HOST[:PORT]"),
         (&["--addr", "0.0.0.0:0"], "others can reach 0.0.0.0:0, and there are no users"),
         (&["--permissions", "rules.toml"], "name a file of them with --users"),
         (&["--anonymous", "nothing"], "nobody could do anything"),
-        (&["--users", "nowhere"], "nowhere: No such file"),
+        (&["--users", "nowhere"], "`dhow registry user add NAME --users nowhere` makes it"),
         (&["--tls-cert", "users", "--tls-key", "users"], "no certificate"),
         (&["--max-blob", "much"], "expected bytes"),
     ];
@@ -237,6 +257,25 @@ fn what_would_be_open_to_others_has_to_be_said() {
     let host = setting.registry(&[]);
     let ended = setting.run(&["registry", "serve", "--addr", "127.0.0.1:0", "--data-dir", "registry"]);
     assert!(ended.code == Some(1) && ended.err.contains("another process has the registry"), "{}", ended.err);
+    host.stop();
+}
+
+#[test]
+fn web_pages_of_others_reach_no_open_registry() {
+    let setting = with_users(&["alice"]);
+    let status = |host: &crate::support::Host, headers: &[(&str, &str)]| {
+        at(host.addr, None).send("POST", "/v2/a/blobs/uploads/", headers, b"").status
+    };
+    let host = setting.registry(&["--external-url", "https://modules.example"]);
+    assert_eq!(status(&host, &[]), 202);
+    assert_eq!(status(&host, &[("origin", "https://evil.example")]), 403);
+    assert_eq!(status(&host, &[("origin", "null")]), 403);
+    assert_eq!(status(&host, &[("origin", "http://localhost:8080")]), 202);
+    assert_eq!(status(&host, &[("origin", "https://modules.example")]), 202);
+    host.stop();
+    // With users, whoever has no password does nothing, wherever it comes from.
+    let host = setting.registry(&["--users", "users"]);
+    assert_eq!(status(&host, &[("origin", "https://evil.example")]), 401);
     host.stop();
 }
 

@@ -185,6 +185,55 @@ fn policy_decides_what_happens_to_tokens_that_do_not_hold() {
 }
 
 #[test]
+fn what_a_pull_would_run_is_examined_wherever_it_is() {
+    let setting = Setting::new();
+    let good = signed(&setting, "good", "acme", &[]);
+    let unsigned = fs::read(guest("http-hello")).unwrap();
+    setting.file("trust.txt", key(&setting, "acme").as_bytes());
+    let host = setting.registry(&["--signed", "refuse", "--trust", "trust.txt"]);
+    let client = Client { addr: host.addr, authorization: None };
+    let push = |config: &Value, layers: &[(&str, &str, &[u8])]| {
+        let config = serde_json::to_vec(config).unwrap();
+        client.push_blob("a", &config);
+        let layer = |(media_type, title, bytes): &(&str, &str, &[u8])| {
+            client.push_blob("a", bytes);
+            let mut layer = descriptor(media_type, bytes);
+            layer["annotations"] = json!({"org.opencontainers.image.title": title});
+            layer
+        };
+        let layers: Vec<Value> = layers.iter().map(layer).collect();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, &config),
+            "layers": layers});
+        client.put_manifest("a", "latest", &serde_json::to_vec(&manifest).unwrap()).status
+    };
+    let archive = |name: &str, content: &[u8]| {
+        setting.file(name, content);
+        let packed =
+            std::process::Command::new("tar").args(["-cf", "-", name]).current_dir(setting.path()).output();
+        packed.unwrap().stdout
+    };
+    let (any, tar) = ("application/octet-stream", "application/vnd.oci.image.layer.v1.tar");
+    let linux = json!({"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/app"]}});
+    for (module, status) in [(&good, 201), (&unsigned, 403)] {
+        let app = archive("app", module);
+        assert_eq!(push(&linux, &[("application/wasm", "", module)]), status);
+        assert_eq!(push(&linux, &[(any, "", module)]), status);
+        assert_eq!(push(&linux, &[(tar, "hello.wasm", module)]), status);
+        assert_eq!(push(&linux, &[(tar, "", &app)]), status);
+        assert_eq!(push(&linux, &[(any, "notes", b"hello"), (any, "", module)]), status);
+    }
+    // Which of two is run, nobody knows; nor what is in a layer that cannot be read, or is text.
+    assert_eq!(push(&linux, &[(any, "", &good), (any, "", &unsigned)]), 403);
+    assert_eq!(push(&linux, &[(&format!("{tar}+zstd"), "", b"anything")]), 403);
+    assert_eq!(push(&linux, &[(any, "", b"(module)")]), 403);
+    // What is no module at all is none of its business.
+    assert_eq!(push(&linux, &[(tar, "", &archive("app", b"#!/bin/sh"))]), 201);
+    assert_eq!(push(&linux, &[("text/plain", "", b"hello")]), 201);
+    assert_eq!(push(&linux, &[]), 201);
+    host.stop();
+}
+
+#[test]
 fn the_page_shows_modules_and_nothing_that_was_pushed_is_markup() {
     let registry = Registry::start();
     let (client, setting) = (registry.client(), &registry.setting);

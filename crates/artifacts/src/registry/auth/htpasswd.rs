@@ -97,6 +97,17 @@ impl Users {
         self.0.keys().map(String::as_str)
     }
 
+    /// A fingerprint of a user's password as it is now; `None` for nobody.
+    pub(super) fn print(&self, name: &str, key: &Key) -> Option<String> {
+        use std::fmt::Write;
+        let print = key.print(&["token", name, self.0.get(name)?]);
+        Some(print.iter().take(16).fold(String::new(), |mut text, byte| {
+            // Writing to a text cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
+    }
+
     /// Writes the file anew, for its owner only, in one step.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         use crate::registry::storage::folder::{place, write_durably};

@@ -5,7 +5,7 @@
 
 use super::watched::FileError;
 use super::{Action, TOKEN_LIFE};
-use crate::registry::storage::folder::{make_folder, write_durably};
+use crate::registry::storage::folder::{force_folder, make_folder, write_durably};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::hmac;
@@ -28,10 +28,16 @@ pub(super) struct Key(hmac::Key);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Token {
     /// Seconds since 1970.
-    exp: u64,
+    pub(super) exp: u64,
     #[serde(rename = "sub", default, skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<String>,
     pub(super) access: Vec<Access>,
+    /// Also for lists of what is in all repositories.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) catalog: bool,
+    /// A fingerprint of the user's password; the token ends with it.
+    #[serde(rename = "pwd", default, skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<String>,
 }
 
 /// What it is for.
@@ -50,40 +56,22 @@ impl Key {
         let error = |reason: String| FileError { path: path.to_owned(), line: None, reason };
         let bytes = match std::fs::read(path) {
             Ok(bytes) if bytes.len() == 32 => bytes,
-            Ok(bytes) => {
+            // What a kill at the first start may have left of a version before this one is as good as none.
+            Ok(bytes) if !bytes.is_empty() => {
                 return Err(error(format!(
                     "the key of tokens has {} bytes, and not 32; remove it, and clients get new tokens",
                     bytes.len()
                 )));
             }
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = vec![0; 32];
-                SystemRandom::new().fill(&mut bytes).map_err(|_| error("no random numbers".to_owned()))?;
-                make_folder(path.parent().unwrap_or(Path::new(".")))
-                    .map_err(|wrong| error(wrong.to_string()))?;
-                write_durably(path, &bytes).map_err(|wrong| error(wrong.to_string()))?;
-                bytes
-            }
-            Err(wrong) => return Err(error(wrong.to_string())),
+            Err(wrong) if wrong.kind() != io::ErrorKind::NotFound => return Err(error(wrong.to_string())),
+            found => make_key(path, found.is_ok()).map_err(|wrong| error(wrong.to_string()))?,
         };
         Ok(Key(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
-    pub(super) fn issue(&self, user: Option<&str>, access: Vec<Access>, now: SystemTime) -> String {
-        self.issue_for(user, access, now, TOKEN_LIFE)
-    }
-
-    /// A token that is good for so long.
-    pub(super) fn issue_for(
-        &self,
-        user: Option<&str>,
-        access: Vec<Access>,
-        now: SystemTime,
-        life: Duration,
-    ) -> String {
-        let exp = seconds(now).saturating_add(life.as_secs());
-        let token = Token { exp, user: user.map(str::to_owned), access };
-        let claims = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default());
+    /// Signs a token.
+    pub(super) fn issue(&self, token: &Token) -> String {
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default());
         let signed = format!("{HEADER}.{claims}");
         let signature = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
         format!("{signed}.{signature}")
@@ -117,6 +105,35 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Makes the file of a new key, which is never there in part. Of two processes that make it, both have the key of one.
+fn make_key(path: &Path, replace: bool) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let placed = write_durably(&new, &bytes).and_then(|()| match replace {
+        true => std::fs::rename(&new, path),
+        false => std::fs::hard_link(&new, path),
+    });
+    let _ = std::fs::remove_file(&new);
+    match placed {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !replace => std::fs::read(path),
+        Err(error) => Err(error),
+        Ok(()) => force_folder(folder).map(|()| bytes),
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    /// For a user, from now on, good for so long.
+    pub(super) fn new(user: Option<&str>, access: Vec<Access>, now: SystemTime, life: Duration) -> Token {
+        let exp = seconds(now).saturating_add(life.as_secs());
+        Token { exp, user: user.map(str::to_owned), access, catalog: false, password: None }
+    }
+}
+
 // === impl Access ===
 
 impl Access {
@@ -146,7 +163,7 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::super::{Action, TOKEN_LIFE};
-    use super::{Access, Key};
+    use super::{Access, Key, Token};
     use std::time::{Duration, SystemTime};
 
     #[test]
@@ -157,7 +174,7 @@ mod tests {
         let now = SystemTime::now();
         let access = vec![Access::parse("repository:a/b:pull,push,fly").unwrap()];
         assert_eq!(access[0].actions, [Action::Pull, Action::Push]);
-        let token = key.issue(Some("alice"), access.clone(), now);
+        let token = key.issue(&Token::new(Some("alice"), access.clone(), now, TOKEN_LIFE));
         assert_eq!(key.read(&token, now).unwrap().access, access);
         assert_eq!(Key::open(&folder.path().join("key")).unwrap().read(&token, now).unwrap().access, access);
         assert!(other.read(&token, now).is_none());
@@ -170,6 +187,11 @@ mod tests {
             let same = key.read(&changed, now).is_none_or(|read| read.access == access);
             assert!(same, "{changed}");
         }
+        // A kill may have left an empty file.
+        std::fs::write(folder.path().join("empty"), b"").unwrap();
+        Key::open(&folder.path().join("empty")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(std::fs::metadata(folder.path().join("empty")).unwrap().len(), 32);
         for text in ["", ".", "..", "a.b.c", &token[1..], &format!("{token}.")] {
             assert!(key.read(text, now).is_none(), "{text}");
         }

@@ -89,7 +89,7 @@ impl Refusal {
             Refusal::Untrusted(_) => (S::FORBIDDEN, "DENIED"),
             Refusal::Precondition { .. } => (S::PRECONDITION_FAILED, "DENIED"),
             Refusal::Unauthenticated(_) | Refusal::WrongPassword => (S::UNAUTHORIZED, "UNAUTHORIZED"),
-            Refusal::Denied { .. } => (S::FORBIDDEN, "DENIED"),
+            Refusal::Denied { .. } | Refusal::Elsewhere(_) => (S::FORBIDDEN, "DENIED"),
             Refusal::TooMany => (S::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Refusal::Query(_) => (S::BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
             Refusal::DiskFull => (S::INSUFFICIENT_STORAGE, "UNKNOWN"),

@@ -4,6 +4,7 @@
 use super::answer::{self, Answer, empty, range, set};
 use super::{Asked, Body};
 use crate::digest::Digest;
+use crate::registry::Registry;
 use crate::registry::auth::Action;
 use crate::registry::name::Repository;
 use crate::registry::refusal::Refusal;
@@ -22,7 +23,9 @@ impl Asked<'_> {
     pub(super) async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Answer, Refusal> {
         if self.method == Method::DELETE {
             self.allow(repository, Action::Delete)?;
-            self.registry().delete_blob(repository, digest).await?;
+            let (registry, repository, digest) = self.owned(repository, digest);
+            let deleted = async move { registry.delete_blob(&repository, &digest).await };
+            self.registry().complete(deleted).await?;
             return Ok(empty(StatusCode::ACCEPTED));
         }
         self.allow(repository, Action::Pull)?;
@@ -56,6 +59,11 @@ impl Asked<'_> {
         Ok(answer)
     }
 
+    /// What a change needs that may outlive its request.
+    fn owned(&self, repository: &Repository, digest: &Digest) -> (Arc<Registry>, Repository, Digest) {
+        (Arc::clone(self.registry()), repository.clone(), digest.clone())
+    }
+
     /// `POST`: an upload begins, or is whole already, or is not needed.
     pub(super) async fn begin_upload(
         &self,
@@ -69,15 +77,17 @@ impl Asked<'_> {
             if let Some(from) = self.parameters.get("from") {
                 let from: Repository = from.parse()?;
                 // Who may not read there learns nothing about it: the upload begins as if nothing were there.
-                if self.allow(&from, Action::Pull).is_ok()
-                    && registry.mount(repository, &from, &digest).await?
-                {
-                    return Ok(created(repository, &digest));
+                if self.allow(&from, Action::Pull).is_ok() {
+                    let (registry, to, blob) = self.owned(repository, &digest);
+                    let mounted = async move { registry.mount(&to, &from, &blob).await };
+                    if self.registry().complete(mounted).await? {
+                        return Ok(created(repository, &digest));
+                    }
                 }
             }
         }
         let whole = self.parameters.get("digest").map(digest).transpose()?;
-        let session = registry.uploads.begin(repository).await?;
+        let session = registry.uploads.begin(repository, self.identity.user.as_deref()).await?;
         match whole {
             None => Ok(under_way(StatusCode::ACCEPTED, &session, session.length())),
             Some(digest) => {

@@ -5,8 +5,9 @@ use super::answer::{self, Answer, set};
 use super::route::escape;
 use crate::digest::Digest;
 use crate::media_type::OCI_INDEX;
-use crate::registry::auth::Action;
-use crate::registry::name::Repository;
+use crate::registry::auth::{Action, CATALOG};
+use crate::registry::manifest::Descriptor;
+use crate::registry::name::{Repository, Tag};
 use crate::registry::refusal::{Challenge, Refusal};
 use ::http::StatusCode;
 use serde_json::json;
@@ -25,7 +26,7 @@ impl Asked<'_> {
         let tags = self.registry().tags(repository)?;
         let limit = self.limit()?;
         let last = self.parameters.get("last").unwrap_or_default();
-        let mut rest = tags.into_iter().filter(|tag| tag.as_str() > last);
+        let mut rest = tags.into_iter().filter(|tag| Tag::order(tag, last).is_gt());
         let page: Vec<String> = rest.by_ref().take(limit).collect();
         let next = rest.next().and(page.last().cloned());
         let mut answer = answer::json(StatusCode::OK, &json!({"name": repository.as_str(), "tags": page}));
@@ -34,7 +35,7 @@ impl Asked<'_> {
     }
 
     pub(super) fn catalog(&self) -> Result<Answer, Refusal> {
-        self.may_list(Challenge::Token("registry:catalog:*".to_owned()))?;
+        self.may_list(Challenge::Token(CATALOG.to_owned()))?;
         let limit = self.limit()?;
         let last = self.parameters.get("last").filter(|last| !last.is_empty());
         let last: Option<Repository> = last.map(str::parse).transpose()?;
@@ -54,14 +55,13 @@ impl Asked<'_> {
     ) -> Result<Answer, Refusal> {
         self.allow(repository, Action::Pull)?;
         let wanted = self.parameters.get("artifactType").filter(|wanted| !wanted.is_empty());
-        let found = self.registry().referrers(repository, subject).await?;
+        let limit = self.limit()?.min(REFERRERS);
         let last = self.parameters.get("last").unwrap_or_default();
-        let is_wanted = |kind: Option<&str>| wanted.is_none_or(|wanted| kind == Some(wanted));
-        let mut rest = found.into_iter().filter(|found| {
-            is_wanted(found.artifact_type.as_deref()) && found.digest.to_string().as_str() > last
-        });
-        let page: Vec<_> = rest.by_ref().take(REFERRERS).collect();
-        let next = rest.next().and(page.last().map(|found| found.digest.to_string()));
+        let is_wanted =
+            |found: &Descriptor| wanted.is_none_or(|wanted| found.artifact_type.as_deref() == Some(wanted));
+        let (page, next) =
+            self.registry().referrers_page(repository, subject, last, limit, is_wanted).await?;
+        let next = next.map(|digest| digest.to_string());
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page});
         let mut answer = answer::json(StatusCode::OK, &index);
         set(&mut answer, "content-type", OCI_INDEX);
@@ -73,7 +73,7 @@ impl Asked<'_> {
         self.link(
             &mut answer,
             &format!("/v2/{repository}/referrers/{subject}"),
-            REFERRERS,
+            limit,
             next.as_deref(),
             &more,
         );

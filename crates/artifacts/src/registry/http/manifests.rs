@@ -10,6 +10,7 @@ use crate::registry::refusal::Refusal;
 use crate::registry::uploads::RequestBody;
 use ::http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use ::http::{Method, StatusCode};
+use std::sync::Arc;
 
 // === impl Asked ===
 
@@ -27,7 +28,10 @@ impl Asked<'_> {
             }
             Method::DELETE => {
                 self.allow(repository, Action::Delete)?;
-                self.registry().delete_manifest(repository, selector).await?;
+                let (registry, repository, selector) =
+                    (Arc::clone(self.registry()), repository.clone(), selector.clone());
+                let deleted = async move { registry.delete_manifest(&repository, &selector).await };
+                self.registry().complete(deleted).await?;
                 Ok(empty(StatusCode::ACCEPTED))
             }
             _ => {

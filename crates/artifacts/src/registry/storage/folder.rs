@@ -187,11 +187,19 @@ pub(in crate::registry) fn write_durably(path: &Path, bytes: &[u8]) -> io::Resul
 pub(in crate::registry) fn place(file: &Path, path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
-    fs::rename(file, path)?;
+    match fs::rename(file, path) {
+        // No entry is a folder; one that a repair of the disk left is empty.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            fs::remove_dir(path)?;
+            fs::rename(file, path)?;
+        }
+        renamed => renamed?,
+    }
     force_folder(folder)
 }
 
-fn force_folder(path: &Path) -> io::Result<()> {
+/// Forces a folder's names to the disk.
+pub(in crate::registry) fn force_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
