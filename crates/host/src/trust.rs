@@ -40,6 +40,8 @@ pub struct Trust {
     pub store: Option<Arc<TrustStore>>,
     /// A module without a token is refused.
     pub require_signed: bool,
+    /// A token that names no capabilities claims nothing. Otherwise its module is limited by the manifest alone.
+    pub require_claims: bool,
     /// What else is asked; none where there is no policy.
     pub policies: Option<Arc<Policies>>,
 }
@@ -55,6 +57,25 @@ pub enum NotTrusted {
         /// What the token says of itself; empty if it cannot be read.
         token: String,
     },
+    /// It would take the place of a module that somebody else signed, or made.
+    #[error(
+        "signer: the app that runs is {runs}, and this module is {found}; whoever runs the host can allow that \
+         (dhow update --any-signer)"
+    )]
+    Signer {
+        /// Who signed the one that runs.
+        runs: String,
+        /// Who signed this one.
+        found: String,
+    },
+    /// It was loaded while that was no reason, and may do all that its manifest grants.
+    #[error(
+        "claims: its token names no capabilities ({0}), which this host requires since; sign it with --cap"
+    )]
+    NoClaims(String),
+    /// It was refused when the host started, and was never loaded.
+    #[error("{0}")]
+    NeverLoaded(String),
     /// A policy says no, or nothing that could be understood.
     #[error("policy: {0}")]
     Policy(String),
@@ -76,6 +97,8 @@ pub(crate) struct Applicant<'a> {
     pub(crate) grants: &'a Grants,
     /// Another version of it runs already.
     pub(crate) is_update: bool,
+    /// Nobody else may have signed it; none: anybody may.
+    pub(crate) signer: Option<&'a Signer>,
 }
 
 // === impl Trust ===
@@ -88,7 +111,7 @@ impl Trust {
 
     /// Decides whether a module may run.
     pub(crate) async fn admit(
-        &self,
+        self: &Arc<Self>,
         applicant: Applicant<'_>,
         metrics: &Metrics,
     ) -> Result<Admitted, NotTrusted> {
@@ -99,8 +122,20 @@ impl Trust {
         admitted
     }
 
-    async fn decide(&self, applicant: &Applicant<'_>, metrics: &Metrics) -> Result<Admitted, NotTrusted> {
+    async fn decide(
+        self: &Arc<Self>,
+        applicant: &Applicant<'_>,
+        metrics: &Metrics,
+    ) -> Result<Admitted, NotTrusted> {
         let verified = self.verify(applicant.module).await?;
+        let signer = verified.as_ref().map(|verified| Signer {
+            issuer: verified.token.issuer.to_string(),
+            subject: verified.token.subject.to_string(),
+        });
+        if let Some(runs) = applicant.signer.filter(|runs| signer.as_ref() != Some(runs)) {
+            let found = signer.as_ref().map_or_else(|| "not signed".to_owned(), Signer::said);
+            return Err(NotTrusted::Signer { runs: runs.said(), found });
+        }
         let event = if applicant.is_update { Event::Update } else { Event::Load };
         let module = (applicant.module.program.digest.to_string(), applicant.source.clone());
         let question = Question::new(event, applicant.app_id, verified.as_ref(), module, applicant.grants);
@@ -109,12 +144,12 @@ impl Trust {
         }
         let about = verified.as_ref().and_then(|verified| verified.token.claims.module());
         Ok(Admitted {
-            claimed: about.map(|module| claimed(&module.capabilities)),
-            signer: verified.as_ref().map(|verified| Signer {
-                issuer: verified.token.issuer.to_string(),
-                subject: verified.token.subject.to_string(),
+            claimed: about.and_then(|module| match &module.capabilities {
+                Some(capabilities) => Some(claimed(capabilities)),
+                None => self.require_claims.then(Claimed::default),
             }),
-            permit: Permit::new(verified, question),
+            signer,
+            permit: Permit::new(verified, question, Arc::clone(self)),
         })
     }
 
@@ -136,12 +171,21 @@ impl Trust {
 
     /// Decides again about an app that runs; its module is the same.
     async fn decide_again(&self, app: &App, metrics: &Metrics) -> Result<Option<u64>, NotTrusted> {
+        if let Some(reason) = app.permit.is_refused().then(|| app.permit.reason()).flatten() {
+            return Err(NotTrusted::NeverLoaded(reason));
+        }
         let (verified, question) = app.permit.about();
         let until = match verified {
             None if self.require_signed && app.module().is_some() => {
                 return Err(NotTrusted::Token { refusal: Refusal::Unsigned, token: String::new() });
             }
             None => None,
+            // What it may do was settled when it was loaded.
+            Some(verified) if self.require_claims && app.scope.grants.limit.is_none() => {
+                let (issuer, subject) =
+                    (verified.token.issuer.to_string(), verified.token.subject.to_string());
+                return Err(NotTrusted::NoClaims(Signer { issuer, subject }.said()));
+            }
             Some(verified) => {
                 let token = verified.token.clone();
                 let says = says(&token.issuer.to_string(), &token.subject.to_string());
@@ -157,11 +201,16 @@ impl Trust {
     }
 }
 
+/// Who a module's token says signed it, whether or not it holds.
+fn said_signer(module: &Module) -> Option<Signer> {
+    let text = dhow_claims::section::token(&module.wasm).ok().flatten();
+    let token = text.and_then(|text| dhow_claims::token::Token::parse(text).ok())?;
+    Some(Signer { issuer: token.issuer.to_string(), subject: token.subject.to_string() })
+}
+
 /// What the token of a module says of itself, for an error.
 fn what_it_says(module: &Module) -> String {
-    let text = dhow_claims::section::token(&module.wasm).ok().flatten();
-    let token = text.and_then(|text| dhow_claims::token::Token::parse(text).ok());
-    token.map(|token| says(token.issuer.as_str(), token.subject.as_str())).unwrap_or_default()
+    said_signer(module).as_ref().map(Signer::said).unwrap_or_default()
 }
 
 fn says(issuer: &str, subject: &str) -> String {
@@ -172,6 +221,27 @@ fn said(token: &str) -> String {
     if token.is_empty() { String::new() } else { format!(" ({token})") }
 }
 
+// === impl Admitted ===
+
+impl Admitted {
+    /// Of a module that may not run: it may do nothing, and is asked nothing.
+    pub(crate) fn refused(module: &Module, error: &NotTrusted, trust: Arc<Trust>) -> Admitted {
+        Admitted {
+            claimed: Some(Claimed::default()),
+            signer: said_signer(module),
+            permit: Permit::refused(error.to_string(), trust),
+        }
+    }
+}
+
+// === impl Signer ===
+
+impl Signer {
+    fn said(&self) -> String {
+        says(&self.issuer, &self.subject)
+    }
+}
+
 // === impl NotTrusted ===
 
 impl NotTrusted {
@@ -179,6 +249,9 @@ impl NotTrusted {
     pub fn part(&self) -> &'static str {
         match self {
             NotTrusted::Token { refusal, .. } => refusal.part(),
+            NotTrusted::Signer { .. } => "signer",
+            NotTrusted::NoClaims(_) => "claims",
+            NotTrusted::NeverLoaded(_) => "load",
             NotTrusted::Policy(_) => "policy",
         }
     }
@@ -192,12 +265,36 @@ impl Host {
     pub async fn trust_in(&self, trust: Trust) -> Vec<String> {
         let trust = Arc::new(trust);
         self.shared().trust.store(Arc::clone(&trust));
+        self.decide_about(&trust, self.versions()).await
+    }
+
+    /// Decides again about those versions about which that was not done by what is in force now: they were made ready
+    /// while it changed.
+    pub(crate) async fn catch_up_with_trust(&self, apps: Vec<Arc<App>>) -> Vec<String> {
+        let trust = self.shared().trust.load_full();
+        let late = apps.into_iter().filter(|app| !app.permit.is_by(&trust)).collect();
+        self.decide_about(&trust, late).await
+    }
+
+    /// Whether what is in force now decided about this version.
+    pub(crate) fn is_decided(&self, app: &App) -> bool {
+        app.permit.is_by(&self.shared().trust.load_full())
+    }
+
+    /// Decides again about a version that is about to run; the error is for people.
+    pub(crate) async fn may_run(&self, app: &Arc<App>) -> Result<(), String> {
+        let trust = self.shared().trust.load_full();
+        self.decide_about(&trust, vec![Arc::clone(app)]).await.pop().map_or(Ok(()), Err)
+    }
+
+    async fn decide_about(&self, trust: &Arc<Trust>, apps: Vec<Arc<App>>) -> Vec<String> {
         // Each may wait for a policy until its deadline.
-        let decided = stream::iter(self.versions()).map(async |app| {
+        let decided = stream::iter(apps).map(async |app| {
             let decided = trust.decide_again(&app, self.metrics()).await;
-            let Err(error) = decided.map(|until| app.permit.renew(until)) else { return None };
+            let Err(error) = decided.map(|until| app.permit.renew(until, trust)) else { return None };
             self.metrics().module_refused(&app.app_id, error.part());
-            app.permit.revoke(error.to_string());
+            app.permit.revoke(error.to_string(), trust);
+            app.rest();
             Some(format!("app {:?}: {error}", app.app_id))
         });
         let mut refused: Vec<String> = decided.buffer_unordered(AT_ONCE).filter_map(ready).collect().await;

@@ -207,7 +207,11 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
         ("wascc:keyvalue/Get/other", json!({"key": "k"}), "no binding \"other\" of keyvalue (audit)"),
         ("wascc:graphdb/Query", json!({}), "is no capability that dhow has"),
         ("nobody/Query", json!({}), "nobody"),
-        ("wascc:messaging/Request", json!({"subject": "s", "body": [], "timeout": 1}), "does not support requests"),
+        (
+            "wascc:messaging/Request",
+            json!({"subject": "s", "body": [], "timeout": 1}),
+            "does not support requests",
+        ),
         ("wascc:messaging/Publish", json!({"subject": "", "replyTo": "", "body": []}), "topic is empty"),
         ("wascc:http_server/HandleRequest", json!({}), "cannot ask its HTTP server"),
         ("wascc:keyvalue/Push", json!({"key": 5}), "payload is no keyvalue.ListPushRequest"),
