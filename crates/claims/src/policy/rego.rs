@@ -44,7 +44,7 @@ enum Rule {
 
 impl Rego {
     /// Reads a file, or the files of a folder and of those in it: `.rego` but not `_test.rego`, and `.json` with data. Any
-    /// other file is an error: one that is not read may have been the one that says no. An evaluation may take until
+    /// other file but `.md` is an error: one that is not read may have been the one that says no. An evaluation may take until
     /// `limit`.
     pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
         let mut engine = Engine::new();
@@ -142,7 +142,7 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
             if !name.ends_with("_test.rego") {
                 files.push(path);
             }
-        } else {
+        } else if !name.ends_with(".md") {
             let what = match name.ends_with(".yaml") || name.ends_with(".yml") {
                 true => "data in YAML is not read; write it as JSON",
                 false => "it is neither a policy (.rego) nor data (.json); move it out of the folder",

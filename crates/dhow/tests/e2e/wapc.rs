@@ -252,6 +252,24 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
 }
 
 #[test]
+fn a_capability_is_bound_while_the_host_runs() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    let exists = |binding: &str| {
+        let what = format!("wascc:keyvalue/KeyExists{binding}");
+        call(&host, &what, &json!({"key": "bound"}))["exists"].as_bool().unwrap()
+    };
+    let set = json!({"key": "bound", "value": "v", "expires": 0});
+    let bound = setting.run(&["bind", "actor", "wascc:keyvalue", "default=memory"]);
+    assert_eq!(bound.code, Some(0), "{bound:?}");
+    call(&host, "wascc:keyvalue/Set", &set);
+    assert!(exists("") && exists("/audit"), "both lead to the memory");
+    assert_eq!(setting.run(&["unbind", "actor", "wascc:keyvalue", "default"]).code, Some(0));
+    assert!(!exists("") && exists("/audit"));
+    host.stop();
+}
+
+#[test]
 fn requests_come_whole_and_instances_are_kept() {
     let setting = setting();
     let host = setting.up(&[]);
