@@ -3,7 +3,7 @@
 //!
 //! | route | answer |
 //! |---|---|
-//! | `POST /v1/apps/<id>/update?from=…&weight=…&header=…&window=…&max-errors=…&any-interface=1` | the entry of the history; without `from` the body is the module |
+//! | `POST /v1/apps/<id>/update?from=…&weight=…&header=…&window=…&max-errors=…&any-interface=1&any-signer=1` | the entry of the history; without `from` the body is the module |
 //! | `POST /v1/apps/<id>/promote`, `POST /v1/apps/<id>/rollback?to=VERSION` | the entry |
 //! | `GET /v1/apps/<id>/history?entry=N&wait=SECONDS` | all entries, or one once its outcome is certain |
 //! | `GET /v1/apps/<id>/bindings` | what the app finds beside its grants |
@@ -147,7 +147,7 @@ impl Live {
                 Ok(bindings(&self.fleet.bindings(app_id).await?))
             }
             (&Method::POST, ["v1", "apps", app_id, "bind"]) => {
-                let (block, names) = wanted(&text(body).await?)?;
+                let (block, capability, names) = wanted(&text(body).await?)?;
                 let Value::Object(names) = names else {
                     return Err(invalid("names has to be an object: {NAME: COMPONENT}"));
                 };
@@ -158,10 +158,10 @@ impl Live {
                     };
                     pairs.push((name, component.to_owned()));
                 }
-                Ok(bindings(&self.fleet.bind(app_id, block, &pairs, asking.who).await?))
+                Ok(bindings(&self.fleet.bind(app_id, (block, capability), &pairs, asking.who).await?))
             }
             (&Method::POST, ["v1", "apps", app_id, "unbind"]) => {
-                let (block, names) = wanted(&text(body).await?)?;
+                let (block, _, names) = wanted(&text(body).await?)?;
                 let names: Vec<String> = serde_json::from_value(names)
                     .map_err(|_| invalid("names has to be a list of the names to take away"))?;
                 Ok(bindings(&self.fleet.unbind(app_id, block, &names, asking.who).await?))
@@ -187,7 +187,10 @@ impl Live {
     }
 
     async fn update(&self, app_id: &str, module: NewModule, query: &Query, who: &str) -> Answer {
-        known(query, &["app", "from", "weight", "header", "window", "max-errors", "any-interface"])?;
+        known(
+            query,
+            &["app", "from", "weight", "header", "window", "max-errors", "any-interface", "any-signer"],
+        )?;
         let header = match query.get("header") {
             None => None,
             Some(text) => {
@@ -214,7 +217,8 @@ impl Live {
             }),
         };
         let any_interface = query.get("any-interface") == Some("1");
-        let update = Update { module, who: who.to_owned(), share, window, any_interface };
+        let any_signer = query.get("any-signer") == Some("1");
+        let update = Update { module, who: who.to_owned(), share, window, any_interface, any_signer };
         // It goes on when whoever asked goes away: half an update there is not.
         let (fleet, app_id) = (Arc::clone(&self.fleet), app_id.to_owned());
         let updated = tokio::spawn(async move { fleet.update(&app_id, update).await }).await;
@@ -248,13 +252,14 @@ fn bindings(bindings: &[Binding]) -> Value {
     json!({ "bindings": bindings })
 }
 
-/// The block, and what else a request about bindings says.
-fn wanted(text: &str) -> Result<(Block, Value), Refused> {
+/// The block, the capability if it is named by one, and what else a request about bindings says.
+fn wanted(text: &str) -> Result<(Block, Option<&'static str>, Value), Refused> {
     let mut request: Value =
         serde_json::from_str(text).map_err(|error| invalid(format!("the request is no JSON: {error}")))?;
     let block = request["block"].as_str().ok_or_else(|| invalid("the request names no block"))?;
+    let capability = Block::capability(block);
     let block = block.parse().map_err(FleetError::from)?;
-    Ok((block, request["names"].take()))
+    Ok((block, capability, request["names"].take()))
 }
 
 /// Parameters that are not known may be misspelt ones.

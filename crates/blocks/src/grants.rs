@@ -138,6 +138,8 @@ pub enum Ask<'a> {
     Serve,
     /// Write lines with a level to the log.
     Log,
+    /// Ask for identifiers and numbers.
+    Extras,
 }
 
 /// A refusal, with what would have to be granted or claimed.
@@ -209,7 +211,7 @@ impl Grants {
     pub fn allows(&self, ask: Ask<'_>) -> bool {
         match ask {
             // What the manifest gives without a grant, a token has to claim.
-            Ask::Files(_) | Ask::Serve | Ask::Log => {
+            Ask::Files(_) | Ask::Serve | Ask::Log | Ask::Extras => {
                 self.limit.as_ref().is_none_or(|limit| limit.claimed().allows(ask))
             }
             ask => {
@@ -241,7 +243,7 @@ impl Grants {
             Ask::Connect { host, port } => self.connect.iter().any(|p| p.matches(None, host, port)),
             Ask::Resolve(host) => self.connect.iter().any(|p| p.matches_host(host)),
             Ask::Listen { host, port } => self.listen.iter().any(|p| p.matches(None, host, port)),
-            Ask::Files(_) | Ask::Serve | Ask::Log => false,
+            Ask::Files(_) | Ask::Serve | Ask::Log | Ask::Extras => false,
         }
     }
 
@@ -378,6 +380,7 @@ impl Ask<'_> {
             Ask::Files(path) => ("files", path.to_owned()),
             Ask::Serve => ("serve", String::new()),
             Ask::Log => ("log", String::new()),
+            Ask::Extras => ("extras", String::new()),
         };
         Denied { kind, name, by }
     }

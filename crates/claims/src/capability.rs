@@ -1,8 +1,8 @@
 //! Names of capabilities, and the grants that they stand for.
 //!
 //! Wascap's names come in three families (`wascap:`, `wascc:`, `wasmcloud:`), each for a whole block. Those of `dhow:`
-//! are the kinds of grants, with or without a pattern: `dhow:state`, `dhow:state=orders*`; also `files`, `serve` and
-//! `log`, which manifests give without a grant. Any other name is legal in a token, and allows nothing here.
+//! are the kinds of grants, with or without a pattern: `dhow:state`, `dhow:state=orders*`; also `files`, `serve`,
+//! `log` and `extras`, which manifests give without a grant. Any other name is legal in a token, and allows nothing here.
 
 use dhow_blocks::grants::{Claimed, GrantError};
 use std::fmt;
@@ -144,13 +144,14 @@ impl Block {
     /// The kinds of claims that it stands for.
     fn kinds(self) -> &'static [&'static str] {
         match self {
-            Block::KeyValue => &["state"],
-            Block::Messaging | Block::EventStreams => &["publish", "subscribe"],
+            // An event is a key of a state store.
+            Block::KeyValue | Block::EventStreams => &["state"],
+            Block::Messaging => &["publish", "subscribe"],
             Block::HttpServer => &["serve"],
             Block::HttpClient => &["http"],
             Block::BlobStore => &["blob", "bindings"],
             Block::Logging => &["log"],
-            Block::Extras => &["sequencer"],
+            Block::Extras => &["sequencer", "extras"],
         }
     }
 }
@@ -190,10 +191,18 @@ mod tests {
         assert_eq!(nothing, Claimed::default());
         let some =
             of(&["wascc:keyvalue", "dhow:http=api.example.com", "dhow:lock=l", "wasmcloud:httpserver"]);
+        let streams = of(&["wasmcloud:eventstreams"]);
+        assert!(streams.grants.allows(Ask::State("any")));
+        assert!(!streams.grants.allows(Ask::Publish { pubsub: "p", topic: "t" }));
         let extras =
             of(&["wasmcloud:builtin:numbergen", "dhow:files=/data", "dhow:blob=pictures", "dhow:log"]);
         assert!(extras.grants.allows(Ask::Sequencer("any")) && extras.grants.allows(Ask::Blob("pictures")));
-        assert!(extras.log && !extras.grants.allows(Ask::Blob("letters")) && extras.files.len() == 1);
+        assert!(
+            extras.extras
+                && extras.log
+                && !extras.grants.allows(Ask::Blob("letters"))
+                && extras.files.len() == 1
+        );
         let http = |host| Ask::Http { scheme: "https", host, port: 443 };
         for (ask, allowed) in [
             (Ask::State("any"), true),
@@ -205,6 +214,6 @@ mod tests {
         ] {
             assert_eq!(some.grants.check(ask).is_ok(), allowed, "{ask:?}");
         }
-        assert!(some.serve && !some.log);
+        assert!(some.serve && !some.log && !some.extras);
     }
 }

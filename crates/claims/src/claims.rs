@@ -56,8 +56,9 @@ pub struct ModuleClaims {
     pub hash: String,
     /// Anything.
     pub tags: Vec<String>,
-    /// What the module may do, as it was written (see [`crate::Capability`]).
-    pub capabilities: Vec<String>,
+    /// What the module may do, as it was written (see [`crate::Capability`]). None: the token says nothing of it, as those
+    /// of Wascap's tools since 0.13; an empty list says that it may do nothing.
+    pub capabilities: Option<Vec<String>>,
     /// Counts up.
     pub rev: Option<i32>,
     /// Version, for people and for ranges.
@@ -187,7 +188,7 @@ impl Claims {
                 name: module.name.clone(),
                 hash: module.hash.clone(),
                 tags: Some(module.tags.clone()),
-                caps: Some(module.capabilities.clone()),
+                caps: module.capabilities.clone(),
                 rev: module.rev,
                 ver: module.version.clone(),
                 call_alias: module.call_alias.clone(),
@@ -239,7 +240,7 @@ fn module(
         name: wire.name,
         hash: wire.hash.to_ascii_uppercase(),
         tags: bounded("tags", wire.tags)?,
-        capabilities: bounded("caps", wire.caps)?,
+        capabilities: wire.caps.map(|caps| bounded("caps", Some(caps))).transpose()?,
         rev: wire.rev,
         version: wire.ver,
         call_alias: wire.call_alias,

@@ -62,6 +62,18 @@ pub enum Refusal {
         /// Who signed.
         issuer: PublicKey,
     },
+    /// Somebody trusted vouched for the issuer, until a time that is over.
+    #[error(
+        "trust: the word for {issuer}, which signed the module, expired {}; add a new token of its account or operator \
+         to the trust store (dhow keys vouch)",
+        when(*expires)
+    )]
+    VouchExpired {
+        /// Who signed.
+        issuer: PublicKey,
+        /// Seconds since 1970.
+        expires: u64,
+    },
     /// Nobody trusted vouches for the issuer.
     #[error(
         "trust: no chain leads from {issuer}, which signed the module, to a trusted key; add it or the token of \
@@ -98,7 +110,13 @@ pub fn verify_token(token: Token, trust: Option<&TrustStore>, now: SystemTime) -
         None => Chain { keys: Vec::new(), expires: None },
         Some(trust) => match trust.chain(&token.issuer, now) {
             Some(chain) => chain,
-            None => return Err(Refusal::Untrusted { issuer: token.issuer }),
+            None => {
+                let expired = trust.expired(&token.issuer, now);
+                let issuer = token.issuer;
+                return Err(expired.map_or(Refusal::Untrusted { issuer: issuer.clone() }, |expires| {
+                    Refusal::VouchExpired { issuer, expires }
+                }));
+            }
         },
     };
     let until = earlier(token.claims.expires, chain.expires);
@@ -132,7 +150,7 @@ impl Refusal {
             Refusal::Hash { .. } => "hash",
             Refusal::Expired { .. } | Refusal::NotYet { .. } => "validity",
             Refusal::Issuer { .. } => "issuer",
-            Refusal::Untrusted { .. } => "trust",
+            Refusal::Untrusted { .. } | Refusal::VouchExpired { .. } => "trust",
         }
     }
 }

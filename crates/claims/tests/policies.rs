@@ -25,7 +25,7 @@ fn question(app_id: &str, capabilities: &[&str], version: Option<&str>, grants: 
         (KeyPair::generate(Role::Account).unwrap(), KeyPair::generate(Role::Module).unwrap());
     let about = ModuleClaims {
         hash: "00".to_owned(),
-        capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
+        capabilities: Some(capabilities.iter().map(|name| (*name).to_owned()).collect()),
         version: version.map(str::to_owned),
         ..ModuleClaims::default()
     };

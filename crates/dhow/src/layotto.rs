@@ -3,8 +3,8 @@
 use crate::hosts::{self, HostInfo};
 use crate::process::Process;
 use crate::serve::{self, Serving};
-use crate::signals::Signals;
 use crate::sidecar::{ANSWER, NoPort};
+use crate::signals::Signals;
 use crate::stop::{self, Stop};
 use crate::trust::TrustArgs;
 use crate::watch::Changes;

@@ -295,10 +295,7 @@ impl Run {
 
 /// Runs a program to its end. One that listens is drained at the first Ctrl-C: its ports close, and connections under
 /// way end.
-async fn run_program(
-    app: &Arc<App>,
-    args: &[String],
-) -> Result<Option<Result<i32, InvokeError>>, Error> {
+async fn run_program(app: &Arc<App>, args: &[String]) -> Result<Option<Result<i32, InvokeError>>, Error> {
     let ports = Ports::new();
     let mut signals = app.service().is_some().then(Signals::listen).transpose()?;
     // On a thread of the runtime: beside this one, another would wake for every packet that it waits for.

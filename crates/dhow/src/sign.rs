@@ -100,7 +100,7 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
         name: Some(sign.name.clone().unwrap_or_else(|| stem.to_owned())),
         hash: section::hash(&wasm)?,
         tags: sign.tags.clone(),
-        capabilities: sign.capabilities.clone(),
+        capabilities: Some(sign.capabilities.clone()),
         rev: sign.rev,
         version: sign.version.clone(),
         call_alias: sign.call_alias.as_deref().map(alias),

@@ -25,11 +25,14 @@ pub(crate) struct TrustArgs {
     /// Run no module that is not signed
     #[arg(long)]
     require_signed: bool,
+    /// A module whose token names no capabilities may do nothing; otherwise the manifest alone limits it
+    #[arg(long)]
+    require_claims: bool,
     /// Ask this policy in Rego, or all of a folder, whether an app may be loaded
     #[arg(long, value_name = "FILE|FOLDER")]
     policy: Option<PathBuf>,
     /// Ask the policy server (OPA) at this URL whether an app may be loaded
-    #[arg(long, value_name = "URL", env = "OPA_URL")]
+    #[arg(long, value_name = "URL", env = "OPA_URL", hide_env_values = true)]
     opa: Option<String>,
     /// Ask the policies about every invocation, too; an answer is kept for this long [default: 5s]
     #[arg(
@@ -68,17 +71,22 @@ impl TrustArgs {
                 Some(Arc::new(opa) as Arc<dyn PolicyServer>)
             }
         };
+        let trust = |policies| Trust {
+            store,
+            require_signed: config.require_signed,
+            require_claims: config.require_claims,
+            policies,
+        };
         let per_invocation = config.policy_per_invocation.map(|kept| PerInvocation { kept });
         if rego.is_none() && server.is_none() {
             return match per_invocation {
                 Some(_) => Err(Error::usage(
                     "there is no policy that could be asked about every invocation; name one with --policy or --opa",
                 )),
-                None => Ok(Trust { store, require_signed: config.require_signed, policies: None }),
+                None => Ok(trust(None)),
             };
         }
-        let policies = Arc::new(Policies::new(rego, server, timeout, per_invocation));
-        Ok(Trust { store, require_signed: config.require_signed, policies: Some(policies) })
+        Ok(trust(Some(Arc::new(Policies::new(rego, server, timeout, per_invocation)))))
     }
 
     /// Files whose change means that it is decided again.
@@ -86,11 +94,8 @@ impl TrustArgs {
         let TrustConfig { store, policy, .. } = self.over(manifest);
         let mut files: Vec<PathBuf> = store.into_iter().collect();
         if let Some(policy) = policy {
-            let entries = std::fs::read_dir(&policy).into_iter().flatten().flatten();
-            files.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
-            if policy.is_file() {
-                files.push(policy);
-            }
+            // What cannot be read is told when it is loaded.
+            files.extend(dhow_claims::policy::rego::files(&policy).unwrap_or_default());
         }
         files
     }
@@ -100,7 +105,10 @@ impl TrustArgs {
         let given = [
             ("--trust", self.trust.is_some()),
             ("--require-signed", self.require_signed),
+            ("--require-claims", self.require_claims),
             ("--policy", self.policy.is_some()),
+            // The environment may name a server for the other commands.
+            ("--opa", self.opa.is_some() && self.opa != std::env::var("OPA_URL").ok()),
             ("--policy-per-invocation", self.policy_per_invocation.is_some()),
             ("--policy-timeout", self.policy_timeout.is_some()),
         ];
@@ -112,6 +120,7 @@ impl TrustArgs {
         TrustConfig {
             store: own.trust.or_else(|| manifest.store.clone()),
             require_signed: own.require_signed || manifest.require_signed,
+            require_claims: own.require_claims || manifest.require_claims,
             policy: own.policy.or_else(|| manifest.policy.clone()),
             opa: own.opa.filter(|url| !url.is_empty()).or_else(|| manifest.opa.clone()),
             policy_timeout: own.policy_timeout.or(manifest.policy_timeout),

@@ -28,6 +28,7 @@ EXAMPLES
   dhow update orders --from orders-v2.wasm
   dhow update orders --from https://example.com/orders.wasm --window 30s --max-errors 1%
                                          and back again if more than 1% of its requests fail meanwhile
+  dhow update orders --from oci://registry.example.com/orders:2
   dhow update orders --from v2.wasm --weight 10%             for every tenth request
   dhow update orders --from v2.wasm --header x-canary=1      for requests with this header
   dhow promote orders                                        then for all
@@ -35,7 +36,7 @@ EXAMPLES
 pub(crate) struct Update {
     /// The app
     app: String,
-    /// The new module: path, URL, or - for standard input
+    /// The new module: path, URL, reference to a registry (oci://…), or - for standard input
     #[arg(long, value_name = "FILE|URL|-")]
     from: String,
     /// Only this part of the requests gets the new version, until it is promoted or rolled back
@@ -56,6 +57,9 @@ pub(crate) struct Update {
     /// Also if the new module speaks another interface than the one that runs
     #[arg(long)]
     any_interface: bool,
+    /// Also if the module that runs is signed, and the new one is not, or for another subject or by somebody else
+    #[arg(long)]
+    any_signer: bool,
     #[command(flatten)]
     at: At,
 }
@@ -151,6 +155,9 @@ impl Update {
         query.extend(given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         if self.any_interface {
             query.push(("any-interface", "1".to_owned()));
+        }
+        if self.any_signer {
+            query.push(("any-signer", "1".to_owned()));
         }
         let path = path(&self.app, "update", &query);
         let mut answer = client::act(&host, Method::POST, &path, module).await?;

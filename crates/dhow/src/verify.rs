@@ -68,14 +68,26 @@ pub(crate) fn execute(verify: &Verify) -> Result<ExitCode, Error> {
             }
         }
         Err(refusal) if verify.json => {
-            let said = json!({"holds": false, "part": refusal.part(), "reason": refusal.to_string()});
-            writeln!(out, "{said:#}")?;
+            let claims = said(&wasm).as_ref().map(as_json);
+            let (part, reason) = (refusal.part(), refusal.to_string());
+            let found = json!({"holds": false, "part": part, "reason": reason, "claims": claims});
+            writeln!(out, "{found:#}")?;
             return Ok(ExitCode::FAILURE);
         }
         Err(_) if verify.quiet => return Ok(ExitCode::FAILURE),
-        Err(refusal) => return Err(Error::new(format!("{source}: {refusal}"))),
+        Err(refusal) => {
+            if let Some(token) = said(&wasm) {
+                out.write_all(as_text(&token).as_bytes())?;
+            }
+            return Err(Error::new(format!("{source}: {refusal}")));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the token of a module says, even if it does not hold; nothing if its signature is not that of who it names.
+fn said(wasm: &[u8]) -> Option<Token> {
+    Token::parse(dhow_claims::section::token(wasm).ok().flatten()?).ok()
 }
 
 /// Reads a trust store.
@@ -135,8 +147,13 @@ pub(crate) fn as_text(token: &Token) -> String {
         Capability::Custom(_) => format!("{name} (allows nothing here)"),
         _ => name.clone(),
     };
-    let capabilities: Vec<String> = module.capabilities.iter().map(what).collect();
-    let capabilities = if capabilities.is_empty() { "none".to_owned() } else { capabilities.join(", ") };
-    row("capabilities", Some(capabilities));
+    row(
+        "capabilities",
+        Some(match module.capabilities.as_deref() {
+            None => "names no capabilities: the manifest alone limits it".to_owned(),
+            Some([]) => "none".to_owned(),
+            Some(names) => names.iter().map(what).collect::<Vec<String>>().join(", "),
+        }),
+    );
     text::table(&rows)
 }

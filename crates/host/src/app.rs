@@ -87,8 +87,8 @@ pub struct App {
     pub(crate) auditor: Arc<Auditor>,
     /// What requests pass on their way to it.
     pub(crate) filters: Filters,
-    /// How its invocations ended.
-    pub(crate) outcomes: Outcomes,
+    /// How its invocations ended; shared with the same version under other components.
+    pub(crate) outcomes: Arc<Outcomes>,
     /// A path that answers with a status below 400 when the app is well.
     pub(crate) health: Option<String>,
     /// From the beginning of an invocation to its end; of a program outside, to the head of its answer.
@@ -132,7 +132,7 @@ pub struct Wasm {
     /// The id that a function made for Layotto tells; known once the app is prepared.
     pub(crate) layotto_id: OnceLock<String>,
     /// Calls a guest that wants to be called by itself; ends with the app.
-    tended: OnceLock<Tended>,
+    tended: parking_lot::Mutex<Option<Tended>>,
 }
 
 /// A task that ends when it is dropped.
@@ -163,7 +163,13 @@ impl App {
     async fn admit(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, InvokeError> {
         let since = Instant::now();
         let trace = invocation.trace;
-        self.permits(invocation.trigger)?;
+        if let Err(refused) = self.permits(invocation.trigger) {
+            // Its own module's fault: the token is over, or claims too little.
+            if invocation.trigger != Trigger::Host {
+                self.outcomes.refused();
+            }
+            return Err(refused);
+        }
         if let Some((policies, request)) = self.asks_about(&invocation) {
             self.ask_policies(&policies, request).await?;
         }
@@ -277,12 +283,13 @@ impl App {
     }
 
     /// Lets go of idle instances, and of the code when the app was not used for `idle`.
-    pub(crate) fn sweep(&self, idle: Duration) {
+    pub(crate) fn sweep(self: &Arc<Self>, idle: Duration) {
         let Some(module) = self.module() else { return };
-        // Whoever speaks to its ports passes nothing else that could refuse.
-        if let Some(service) = self.service.as_ref().filter(|_| self.permit.is_over()) {
-            service.close();
+        if self.permit.is_over() {
+            return self.rest();
         }
+        // Its time may have been over, and been given back.
+        self.tend();
         let Some(guest) = module.guest.load_full() else { return };
         guest.sweep();
         let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
@@ -291,10 +298,24 @@ impl App {
         }
     }
 
+    /// Ends what an app that may not answer any more does by itself: its ports, its timers, its instances.
+    pub(crate) fn rest(&self) {
+        let Some(module) = self.module() else { return };
+        // Whoever speaks to its ports passes nothing else that could refuse.
+        if let Some(service) = &self.service {
+            service.close();
+        }
+        drop(module.tended.lock().take());
+        // What is under way has its own.
+        module.guest.store(None);
+    }
+
     /// Begins to call a guest that wants to be called by itself. It is not kept alive by that.
     pub(crate) fn tend(self: &Arc<Self>) {
-        let Some(module) = self.module().filter(|_| self.is_filter()) else { return };
-        module.tended.get_or_init(|| {
+        let Some(module) = self.module().filter(|_| self.is_filter() && !self.permit.is_over()) else {
+            return;
+        };
+        module.tended.lock().get_or_insert_with(|| {
             let app = Arc::downgrade(self);
             Tended(tokio::spawn(async move {
                 let Some(app) = app.upgrade() else { return };
@@ -408,7 +429,7 @@ impl Wasm {
             guest: ArcSwapOption::empty(),
             loading: Mutex::new(()),
             layotto_id: OnceLock::new(),
-            tended: OnceLock::new(),
+            tended: parking_lot::Mutex::default(),
         }
     }
 
@@ -543,7 +564,7 @@ impl Outcomes {
                 | InvokeError::DeadlineExceeded { .. }
                 | InvokeError::Unreachable { .. },
             ) => false,
-            // The host's doing, or the client's.
+            // The host's doing, or the client's; what the token does not allow is counted where it is asked.
             Err(_) => return,
         };
         self.answered.fetch_add(1, Ordering::Relaxed);
@@ -554,6 +575,12 @@ impl Outcomes {
 
     fn failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an invocation that the app's own token does not allow it.
+    fn refused(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.failed();
     }
 
     /// So many were answered, and of those so many failed.

@@ -46,6 +46,11 @@ struct Pace {
 // === impl Auditor ===
 
 impl Auditor {
+    /// Who signed the module; none for one that is not signed.
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
     pub(crate) fn new(metrics: Metrics, signer: Option<Signer>) -> Auditor {
         Auditor { metrics, signer, pace: Mutex::new(Pace::new(Instant::now())) }
     }

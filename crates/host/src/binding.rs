@@ -6,8 +6,9 @@
 use crate::prepare::AppSpec;
 use dhow_blocks::grants::{Grants, NamePattern};
 use dhow_blocks::scope::Providers;
+use dhow_guest::CapabilityBinding;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,6 +21,9 @@ pub struct Binding {
     pub name: String,
     /// The component behind it; none: there is nothing of that name for the app.
     pub component: Option<String>,
+    /// The capability by which it was named, as waPC modules know it: `keyvalue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
 }
 
 /// A block whose components can be bound.
@@ -75,7 +79,7 @@ pub struct UnknownBlock(pub String);
 pub(crate) fn apply(spec: &mut AppSpec, providers: &mut Providers) -> Result<(), BindError> {
     // Looked up in what there was: two names may change places.
     let before = providers.clone();
-    for Binding { block, name, component } in &spec.bindings {
+    for Binding { block, name, component, capability } in &spec.bindings {
         let app_id = &spec.app_id;
         let change = Change { app_id, block: *block, name, component: component.as_deref() };
         match block {
@@ -96,6 +100,21 @@ pub(crate) fn apply(spec: &mut AppSpec, providers: &mut Providers) -> Result<(),
         if let (Some(_), Ok(pattern)) = (component, name.parse::<NamePattern>()) {
             for granted in block.granted(&mut spec.grants) {
                 granted.push(pattern.clone());
+            }
+        }
+        // A waPC module names no component: its capability leads to one.
+        if let (Some(capability), Some(component)) = (capability, component) {
+            spec.capabilities.retain(|known| known.capability != *capability || known.name != *name);
+            spec.capabilities.push(CapabilityBinding {
+                capability: capability.clone(),
+                name: name.clone(),
+                component: Some(component.clone()),
+                values: BTreeMap::new(),
+            });
+            if let Ok(pattern) = component.parse::<NamePattern>() {
+                for granted in block.granted(&mut spec.grants) {
+                    granted.push(pattern.clone());
+                }
             }
         }
     }
@@ -157,7 +176,7 @@ impl Block {
         ("keyvalue", Block::State),
         ("messaging", Block::PubSub),
         ("blobstore", Block::Blob),
-        ("eventstreams", Block::PubSub),
+        ("eventstreams", Block::State),
     ];
 
     /// The block of components of this type (`state.redis`), as far as it is known by its first part.
@@ -209,6 +228,14 @@ impl Block {
         self.granted(&mut grants).into_iter().any(|granted| !granted.is_empty())
     }
 
+    /// The capability that a text names, such as `keyvalue` of `wascc:keyvalue`; none for the name of a block.
+    pub fn capability(text: &str) -> Option<&'static str> {
+        let capability = text.rsplit(':').next().unwrap_or(text);
+        let is_block = Block::NAMES.iter().any(|(name, _)| *name == text);
+        let known = Block::CAPABILITIES.iter().find(|(name, _)| !is_block && *name == capability);
+        known.map(|(name, _)| *name)
+    }
+
     /// Whether two stand for components of one kind.
     pub(crate) fn is_kin(self, other: Block) -> bool {
         let kind = |block| match block {
@@ -250,8 +277,17 @@ mod tests {
             ("wascc:keyvalue", Block::State),
             ("wasmcloud:messaging", Block::PubSub),
             ("subscribe", Block::Subscribe),
+            ("wascc:eventstreams", Block::State),
         ] {
             assert_eq!(text.parse(), Ok(block), "{text}");
+        }
+        for (text, capability) in [
+            ("wascc:keyvalue", Some("keyvalue")),
+            ("messaging", Some("messaging")),
+            ("state", None),
+            ("x", None),
+        ] {
+            assert_eq!(Block::capability(text), capability, "{text}");
         }
         assert_eq!("stat".parse::<Block>(), Err(UnknownBlock("stat".to_owned())));
         assert!(UnknownBlock("x".into()).to_string().contains("state, pubsub"));

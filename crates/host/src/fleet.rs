@@ -29,7 +29,7 @@ use crate::binding::{BindError, UnknownBlock};
 use crate::components::ComponentError;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
-use crate::prepare::{AppSpec, PrepareError};
+use crate::prepare::{AppSpec, PrepareError, Succession};
 use crate::split::{Share, Split};
 use crate::trust::Trust;
 use async_trait::async_trait;
@@ -156,6 +156,23 @@ pub enum FleetError {
         /// Those that there are.
         there: String,
     },
+    /// The module of a version is another one now.
+    #[error(
+        "app {app_id:?}: the module of version {version} is not there any more: {from} is {found}, not {digest}; \
+         nothing changed"
+    )]
+    Changed {
+        /// The app.
+        app_id: String,
+        /// The version.
+        version: u64,
+        /// Where its module was.
+        from: String,
+        /// What is there now.
+        found: String,
+        /// What it was.
+        digest: String,
+    },
     /// The version cannot take over.
     #[error("{0}; nothing changed")]
     Refused(String),
@@ -247,8 +264,12 @@ impl Fleet {
     /// Decides again which modules run, as [`Host::trust_in`]. Versions that are kept ready to come back are let go: who
     /// goes back to one has it prepared and decided about anew.
     pub async fn trust_in(&self, trust: Trust) -> Vec<String> {
-        let refused = self.host.trust_in(trust).await;
-        for slot in self.state.lock().await.slots.values_mut() {
+        let mut refused = self.host.trust_in(trust).await;
+        let mut state = self.state.lock().await;
+        // Versions that took over meanwhile were decided about by what was in force before.
+        let apps = state.slots.values().flat_map(Slot::apps).cloned().collect();
+        refused.extend(self.host.catch_up_with_trust(apps).await);
+        for slot in state.slots.values_mut() {
             slot.past.clear();
         }
         refused
@@ -296,16 +317,22 @@ impl Fleet {
         Ok(Mark { fleet: self, app_id: app_id.to_owned() })
     }
 
+    /// Fails if one of these versions, which are about to run, may not run by what is in force now: making one ready
+    /// takes long enough for the trust to change and for a token to expire.
+    async fn still_may_run(&self, apps: &[&Arc<App>]) -> Result<(), FleetError> {
+        let late = apps.iter().filter(|app| !self.host.is_decided(app) || app.permit.is_over());
+        for app in late {
+            self.host.may_run(app).await.map_err(FleetError::Refused)?;
+        }
+        Ok(())
+    }
+
     /// Remembers what is to be; only then it is done.
     async fn remember(&self, state: &mut State, next: Kept) -> Result<(), FleetError> {
-        // Another update may have kept a module that nothing refers to yet.
-        let is_alone = self.under_way.lock().len() <= 1;
         let kept = next.clone();
         self.blocking(move |store| {
             store.save(&kept)?;
-            if is_alone {
-                store.clean(&kept);
-            }
+            store.clean(&kept);
             Ok(())
         })
         .await?;
@@ -317,7 +344,7 @@ impl Fleet {
     /// Does something with files in a thread that may wait; nothing where nothing is kept.
     async fn blocking<T: Default + Send + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Arc<Store>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, FleetError> {
         let Some(store) = self.store.clone() else { return Ok(T::default()) };
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
@@ -353,17 +380,16 @@ impl Fleet {
         spec: &AppSpec,
         digest: &str,
         version: u64,
+        succession: Succession,
     ) -> Result<Arc<App>, FleetError> {
         let stored = spec.stored.clone().map(Source::Path);
         let module = Module::read(stored.as_ref().unwrap_or(&spec.source)).await?;
         let found = module.program.digest.to_string();
         if found != digest {
-            return Err(FleetError::Refused(format!(
-                "app {:?}: the module of version {version} is not there any more: {} is {found}, not {digest}",
-                spec.app_id, spec.source
-            )));
+            let (app_id, from) = (spec.app_id.clone(), spec.source.to_string());
+            return Err(FleetError::Changed { app_id, version, from, found, digest: digest.to_owned() });
         }
-        Ok(self.host.prepare(spec.clone(), Ok(Arc::new(module)), version).await?)
+        Ok(self.host.prepare_after(spec.clone(), Ok(Arc::new(module)), version, succession).await?)
     }
 }
 
@@ -377,6 +403,7 @@ impl LiveUpdate for Fleet {
             share: None,
             window: None,
             any_interface: false,
+            any_signer: false,
         };
         Fleet::update(&this, app_id, update).await.map(drop).map_err(|error| error.to_string())
     }
@@ -416,13 +443,18 @@ impl Slot {
         }
     }
 
+    /// What runs of it.
+    fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        std::iter::once(&self.app).chain(self.candidate.as_ref().map(|candidate| &candidate.app))
+    }
+
     /// Puts another version in the place of the one that runs, which is kept ready.
     fn take_over(&mut self, spec: AppSpec, app: Arc<App>) {
         let old = (std::mem::replace(&mut self.spec, spec), std::mem::replace(&mut self.app, app));
         self.candidate = None;
         self.past.retain(|(_, past)| past.version != old.1.version && past.version != self.app.version);
         // A service that was let go does not come back; another one is started in its place.
-        if old.1.service().is_none() {
+        if old.1.service().is_none() && !old.1.permit.is_refused() {
             self.past.insert(0, old);
             self.past.truncate(READY);
         }
@@ -446,6 +478,7 @@ impl FleetError {
             FleetError::Refused(_)
             | FleetError::Component(_)
             | FleetError::Module(_)
+            | FleetError::Changed { .. }
             | FleetError::Prepare(_) => FailureKind::Refused,
             FleetError::Store(_) => FailureKind::Internal,
         }

@@ -1,7 +1,7 @@
 //! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
 use crate::app::{Admission, App, Kind, Outcomes, Wasm};
-use crate::audit::Auditor;
+use crate::audit::{Auditor, Signer};
 use crate::binding::{self, BindError, Binding};
 use crate::components::ComponentError;
 use crate::filters::Filters;
@@ -104,6 +104,17 @@ pub enum PrepareError {
     /// A component that the app was bound to is not there for it.
     #[error(transparent)]
     Binding(#[from] BindError),
+}
+
+/// What a version has of the one in whose place it is to run.
+#[derive(Clone, Default)]
+pub(crate) struct Succession {
+    /// The module has to be signed by this one; none: by anybody, or not at all.
+    pub(crate) signer: Option<Signer>,
+    /// It is the same version, made anew: how its invocations ended is counted on.
+    pub(crate) outcomes: Option<Arc<Outcomes>>,
+    /// If its module is not trusted, the app stands in its place all the same, and answers nothing.
+    pub(crate) stands_refused: bool,
 }
 
 /// Default admission: as much as one machine sensibly runs, and a queue that a short burst fits in.
@@ -224,6 +235,17 @@ impl Host {
         module: Result<Arc<Module>, ModuleError>,
         version: u64,
     ) -> Result<Arc<App>, PrepareError> {
+        self.prepare_after(spec, module, version, Succession::default()).await
+    }
+
+    /// The same, for a version that takes the place of another one.
+    pub(crate) async fn prepare_after(
+        self: &Arc<Self>,
+        spec: AppSpec,
+        module: Result<Arc<Module>, ModuleError>,
+        version: u64,
+        succession: Succession,
+    ) -> Result<Arc<App>, PrepareError> {
         for dir in &spec.dirs {
             let failed = |reason: String| PrepareError::Directory {
                 app_id: spec.app_id.clone(),
@@ -246,18 +268,31 @@ impl Host {
             source: file.clone(),
             grants: &spec.grants,
             is_update: version > 1,
+            signer: succession.signer.as_ref(),
         };
         let trust = self.shared().trust.load_full();
-        let admitted = trust.admit(applicant, self.metrics()).await;
-        let admitted = admitted.map_err(|error| PrepareError::NotTrusted {
-            app_id: app_id.clone(),
-            file: file.clone(),
-            error: Box::new(error),
-        })?;
+        let outcomes = succession.outcomes.unwrap_or_default();
+        let admitted = match trust.admit(applicant, self.metrics()).await {
+            Ok(admitted) => admitted,
+            Err(error) if succession.stands_refused => {
+                tracing::error!(
+                    app_id,
+                    "{file}: {error}; it answers nothing until it is signed anew and reloaded"
+                );
+                let refused = Admitted::refused(&module, &error, trust);
+                let program = Arc::clone(&module.program);
+                return Ok(self.assemble(spec, components, program, (version, refused, outcomes)));
+            }
+            Err(error) => {
+                let error = Box::new(error);
+                return Err(PrepareError::NotTrusted { app_id, file, error });
+            }
+        };
         let host = Arc::clone(self);
         // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared =
-            tokio::task::spawn_blocking(move || host.compile(spec, components, &module, (version, admitted)));
+        let prepared = tokio::task::spawn_blocking(move || {
+            host.compile(spec, components, &module, (version, admitted, outcomes))
+        });
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
         let (app, guest) = prepared.await.unwrap_or_else(|panicked| Err(broken(panicked.to_string())))?;
         if let (Some(guest), Some(wasm)) = (guest, app.module()) {
@@ -274,7 +309,7 @@ impl Host {
         spec: AppSpec,
         components: Providers,
         module: &Module,
-        version: (u64, Admitted),
+        version: (u64, Admitted, Arc<Outcomes>),
     ) -> Result<(Arc<App>, Option<Arc<Guest>>), PrepareError> {
         let (app_id, file) = (spec.app_id.clone(), spec.source.to_string());
         let shared = self.shared();
@@ -294,7 +329,7 @@ impl Host {
         spec: AppSpec,
         components: Providers,
         program: Arc<Program>,
-        (version, admitted): (u64, Admitted),
+        (version, admitted, outcomes): (u64, Admitted, Arc<Outcomes>),
     ) -> Arc<App> {
         let app_id: Arc<str> = spec.app_id.as_str().into();
         let mut args = vec![spec.app_id.clone()];
@@ -356,7 +391,7 @@ impl Host {
             permit: admitted.permit,
             auditor,
             filters: Filters::new(spec.filters),
-            outcomes: Outcomes::default(),
+            outcomes,
             health: spec.health,
             deadline,
             shared,
@@ -391,7 +426,7 @@ impl Host {
             permit: Permit::unlimited(),
             auditor: Arc::new(Auditor::new(self.metrics().clone(), None)),
             filters: Filters::default(),
-            outcomes: Outcomes::default(),
+            outcomes: Arc::default(),
             health: None,
             deadline: NATIVE_DEADLINE,
             shared: self.shared(),

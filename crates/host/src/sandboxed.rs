@@ -15,7 +15,7 @@ use crate::app::Shared;
 use crate::audit::Auditor;
 use crate::metrics::Metrics;
 use crate::module::Module;
-use crate::trust::{Applicant, Permit, Trust};
+use crate::trust::{Applicant, Permit, Runs, Trust};
 use async_trait::async_trait;
 use dhow_artifacts::access::Access;
 use dhow_blocks::grants::{Ask, By, Denied};
@@ -56,6 +56,8 @@ struct Running {
     /// See [`id`].
     id: String,
     permit: Permit,
+    /// Its token's claims limit what it may do.
+    is_limited: bool,
 }
 
 /// Whether a component of this type is a module.
@@ -113,6 +115,7 @@ impl Sandbox {
             source: source.to_string(),
             grants: &options.grants,
             is_update: false,
+            signer: None,
         };
         let admitted = shared.trust.load_full().admit(applicant, &shared.metrics).await;
         let admitted = admitted.map_err(|error| format!("{source}: {error}"))?;
@@ -124,6 +127,7 @@ impl Sandbox {
             auditor: Auditor::new(shared.metrics.clone(), admitted.signer),
             last: Mutex::default(),
         });
+        let is_limited = admitted.claimed.is_some();
         let scope = Scope {
             app_id: Arc::clone(&id),
             namespace: namespace.into(),
@@ -157,7 +161,7 @@ impl Sandbox {
             runtime_authorities: Vec::new(),
             client: Arc::clone(client),
         };
-        let running = Arc::new(Running { id: id.to_string(), permit: admitted.permit });
+        let running = Arc::new(Running { id: id.to_string(), permit: admitted.permit, is_limited });
         self.remember(&running);
         let provider = Provider {
             name: spec.name.clone(),
@@ -202,12 +206,14 @@ impl Sandbox {
 
     /// Decides again about the modules that run. One that may not any more answers nothing; the answer says which, and
     /// why.
-    pub(crate) async fn trust_in(&self, trust: &Trust) -> Vec<String> {
+    pub(crate) async fn trust_in(&self, trust: &Arc<Trust>) -> Vec<String> {
         let Some(Runtime { shared, .. }) = self.runtime.get() else { return Vec::new() };
         let running: Vec<Arc<Running>> = self.running.lock().iter().filter_map(Weak::upgrade).collect();
         let mut refused = Vec::new();
         for component in running {
-            if let Some(error) = trust.renew(&component.id, &component.permit, true, &shared.metrics).await {
+            let Running { id, permit, is_limited } = &*component;
+            let runs = Runs { id, permit, has_module: true, is_limited: *is_limited };
+            if let Some(error) = trust.renew(runs, &shared.metrics).await {
                 refused.push(format!("{}: {error}", component.id));
             }
         }

@@ -62,6 +62,8 @@ pub struct TrustConfig {
     pub store: Option<PathBuf>,
     /// A module without a token is refused. Default false.
     pub require_signed: bool,
+    /// A token that names no capabilities claims nothing (`claims = "required"`). Default false.
+    pub require_claims: bool,
     /// A policy in Rego: a file, or a folder of them.
     pub policy: Option<PathBuf>,
     /// URL of a policy server.

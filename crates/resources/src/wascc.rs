@@ -22,7 +22,7 @@ pub use plan::{Actor, Plan};
 use crate::error::{ResourceErrors, quote};
 use crate::manifest::{CapabilityConfig, capability};
 use crate::text_file::{check_size, read_text};
-use crate::tree::{Findings, Node, Position};
+use crate::tree::{Findings, Node, Position, Value};
 use crate::values;
 use crate::yaml_tree;
 use std::fmt;
@@ -65,10 +65,15 @@ pub struct ActorBinding {
 
 /// Whether a text is such a manifest: a map with `actors`, which no other file of `dhow up` has.
 pub fn is_manifest(text: &str) -> bool {
+    // In JSON the first column says nothing.
+    if text.trim_start().starts_with('{') {
+        let document = yaml_tree::parse_one(text, Path::new("")).ok().flatten();
+        let fields = document.map(|document| document.value);
+        return matches!(fields, Some(Value::Map(fields)) if fields.iter().any(|field| field.key == "actors"));
+    }
     let starts = |line: &str| {
-        let line = line.trim_start_matches(['{', ' ', '"']);
-        line.strip_prefix("actors")
-            .is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
+        let rest = line.trim_start_matches('"').strip_prefix("actors");
+        rest.is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
     };
     text.lines().filter(|line| !line.starts_with([' ', '\t', '-', '#'])).any(starts)
 }

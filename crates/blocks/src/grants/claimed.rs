@@ -18,6 +18,8 @@ pub struct Claimed {
     pub serve: bool,
     /// It may write lines with a level to the log.
     pub log: bool,
+    /// It may ask for identifiers and numbers of waPC's `extras`.
+    pub extras: bool,
 }
 
 /// The claims that limit grants, and what those were before.
@@ -67,15 +69,17 @@ impl Claimed {
         "files",
         "serve",
         "log",
+        "extras",
     ];
 
-    /// Claims what a pattern of this kind allows; `serve` and `log` know no names, and their pattern is `*`.
+    /// Claims what a pattern of this kind allows; `serve`, `log` and `extras` know no names, and their pattern is `*`.
     pub fn allow(&mut self, kind: &str, pattern: &str) -> Result<(), GrantError> {
         match kind {
             "files" => self.files.push(pattern.parse()?),
             "serve" if pattern == "*" => self.serve = true,
             "log" if pattern == "*" => self.log = true,
-            "serve" | "log" => {
+            "extras" if pattern == "*" => self.extras = true,
+            "serve" | "log" | "extras" => {
                 let reason = "this kind has no names";
                 return Err(super::PatternError { pattern: pattern.to_owned(), reason }.into());
             }
@@ -97,6 +101,7 @@ impl Claimed {
             Ask::Files(path) => self.files.iter().any(|pattern| pattern.matches(path)),
             Ask::Serve => self.serve,
             Ask::Log => self.log,
+            Ask::Extras => self.extras,
             ask => self.grants.list_allows(ask),
         }
     }
@@ -116,7 +121,7 @@ impl Limit {
 
     /// Whether the manifest alone would allow it.
     pub(super) fn grants(&self, ask: Ask<'_>) -> bool {
-        matches!(ask, Ask::Files(_) | Ask::Serve | Ask::Log) || self.granted.allows(ask)
+        matches!(ask, Ask::Files(_) | Ask::Serve | Ask::Log | Ask::Extras) || self.granted.allows(ask)
     }
 }
 
@@ -418,7 +423,7 @@ mod tests {
             [by(Ask::State("a")), by(Ask::State("c"))],
             [super::super::By::Token, super::super::By::Manifest]
         );
-        for ask in [Ask::Serve, Ask::Log, Ask::Files("/data")] {
+        for ask in [Ask::Serve, Ask::Log, Ask::Extras, Ask::Files("/data")] {
             assert_eq!(granted.check(ask), Ok(()), "{ask:?}");
             assert!(in_force.check(ask).unwrap_err().to_string().contains("--cap dhow:"), "{ask:?}");
         }

@@ -17,6 +17,9 @@ const MAX_FILE: u64 = 1 << 20;
 /// Files of a policy.
 const MAX_FILES: usize = 1000;
 
+/// Folders in folders.
+const MAX_DEPTH: usize = 16;
+
 /// Steps of the interpreter between two looks at the clock.
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
 
@@ -40,8 +43,9 @@ enum Rule {
 // === impl Rego ===
 
 impl Rego {
-    /// Reads a file, or the files of a folder: `.rego` but not `_test.rego`, and `.json` with data. An evaluation may
-    /// take until `limit`.
+    /// Reads a file, or the files of a folder and of those in it: `.rego` but not `_test.rego`, and `.json` with data. Any
+    /// other file but `.md` is an error: one that is not read may have been the one that says no. An evaluation may take until
+    /// `limit`.
     pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
         let mut engine = Engine::new();
         // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
@@ -50,7 +54,7 @@ impl Rego {
         jwt::add_to(&mut engine).map_err(PolicyError::Failed)?;
         engine.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for file in files(path)? {
-            add(&mut engine, &file)?;
+            add(&mut engine, path, &file)?;
         }
         let packages = engine.get_packages().map_err(|error| failed(path, &error))?;
         let has = |name: &str| packages.iter().any(|package| package == name);
@@ -106,30 +110,54 @@ impl Rego {
     }
 }
 
-/// The files of a policy, by name.
-fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
-    let error = |reason: String| PolicyError::File { path: path.to_owned(), reason };
-    let is_folder = std::fs::metadata(path).map_err(|failed| error(failed.to_string()))?.is_dir();
-    if !is_folder {
+/// The files of a policy, by name: the file itself, or all of a folder and of those in it, but for hidden ones.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    if !std::fs::metadata(path).map_err(|wrong| failed(path, &wrong))?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(|failed| error(failed.to_string()))? {
-        let file = entry.map_err(|failed| error(failed.to_string()))?.path();
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_policy = name.ends_with(".rego") && !name.ends_with("_test.rego");
-        if is_policy || name.ends_with(".json") {
-            files.push(file);
-        }
-        if files.len() > MAX_FILES {
-            return Err(error(format!("the folder has more than {MAX_FILES} files")));
-        }
-    }
+    collect(path, 0, &mut files)?;
     files.sort();
     Ok(files)
 }
 
-fn add(engine: &mut Engine, file: &Path) -> Result<(), PolicyError> {
+fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), PolicyError> {
+    let error = |path: &Path, reason: String| PolicyError::File { path: path.to_owned(), reason };
+    if depth > MAX_DEPTH {
+        return Err(error(
+            folder,
+            format!("it is in a folder in a folder, {MAX_DEPTH} times; a link may lead in a circle"),
+        ));
+    }
+    for entry in std::fs::read_dir(folder).map_err(|wrong| failed(folder, &wrong))? {
+        let path = entry.map_err(|wrong| failed(folder, &wrong))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Of editors, of version control, and where Kubernetes keeps what its links lead to.
+        if name.starts_with('.') {
+            continue;
+        }
+        if std::fs::metadata(&path).map_err(|wrong| failed(&path, &wrong))?.is_dir() {
+            collect(&path, depth + 1, files)?;
+        } else if name.ends_with(".json") || name.ends_with(".rego") {
+            if !name.ends_with("_test.rego") {
+                files.push(path);
+            }
+        } else if !name.ends_with(".md") {
+            let what = match name.ends_with(".yaml") || name.ends_with(".yml") {
+                true => "data in YAML is not read; write it as JSON",
+                false => "it is neither a policy (.rego) nor data (.json); move it out of the folder",
+            };
+            return Err(error(&path, what.to_owned()));
+        }
+        if files.len() > MAX_FILES {
+            return Err(error(folder, format!("there are more than {MAX_FILES} files")));
+        }
+    }
+    Ok(())
+}
+
+/// Adds a file; data stands under the names of the folders below `root` in which its file is, as OPA has it.
+fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError> {
     let error = |reason: String| PolicyError::File { path: file.to_owned(), reason };
     let size = std::fs::metadata(file).map_err(|failed| error(failed.to_string()))?.len();
     if size > MAX_FILE {
@@ -137,7 +165,15 @@ fn add(engine: &mut Engine, file: &Path) -> Result<(), PolicyError> {
     }
     let text = std::fs::read_to_string(file).map_err(|failed| error(failed.to_string()))?;
     if file.extension().is_some_and(|extension| extension == "json") {
-        return engine.add_data_json(&text).map_err(|wrong| failed(file, &wrong));
+        let mut data: serde_json::Value =
+            serde_json::from_str(&text).map_err(|wrong| failed(file, &wrong))?;
+        let folders =
+            file.parent().and_then(|folder| folder.strip_prefix(root).ok()).unwrap_or(Path::new(""));
+        for folder in folders.iter().rev() {
+            let name = folder.to_str().ok_or_else(|| error("a folder's name is no UTF-8".to_owned()))?;
+            data = serde_json::Value::from_iter([(name, data)]);
+        }
+        return engine.add_data_json(&data.to_string()).map_err(|wrong| failed(file, &wrong));
     }
     let name = file.display().to_string();
     let Err(wrong) = engine.add_policy(name.clone(), text.clone()) else { return Ok(()) };
@@ -171,7 +207,9 @@ mod tests {
     fn read(files: &[(&str, &str)]) -> Result<Rego, PolicyError> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).unwrap();
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
         }
         Rego::read(folder.path(), LIMIT)
     }
@@ -182,7 +220,7 @@ mod tests {
         let about = ModuleClaims {
             hash: "00".to_owned(),
             tags: vec!["shop".to_owned()],
-            capabilities: vec!["wasmcloud:keyvalue".to_owned()],
+            capabilities: Some(vec!["wasmcloud:keyvalue".to_owned()]),
             ..ModuleClaims::default()
         };
         let subject = module.public_key().to_string();
@@ -222,6 +260,18 @@ mod tests {
             let decision = rego.decide(&question()).unwrap();
             assert!(decision.allow, "{rule}");
         }
+    }
+
+    #[test]
+    fn folders_in_a_folder_are_read_too() {
+        let allow = "package dhow\nimport rego.v1\ndefault allow := false\nallow if { not denied; data.lists.known.front == 1 }";
+        let deny = "package dhow\nimport rego.v1\ndenied if input.app_id == \"front\"";
+        let data = ("lists/known/data.json", r#"{"front": 1}"#);
+        let ignored = (".git/config", "none of this");
+        let decide = |files: &[(&str, &str)]| read(files).unwrap().decide(&question()).unwrap().allow;
+        let off = "package dhow\nimport rego.v1\ndenied if false";
+        assert!(decide(&[("allow.rego", allow), ("deny/app.rego", off), data, ignored]));
+        assert!(!decide(&[("allow.rego", allow), ("deny/app.rego", deny), data]));
     }
 
     #[test]
@@ -283,6 +333,12 @@ mod tests {
             (&[("a.rego", "package other\nallow := true")], "package dhow"),
             (&[], "package dhow"),
             (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
+            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: 1")], "data.yaml"),
+            (&[("a.rego", "package dhow\nallow := true"), ("deny.reg", "package dhow")], "deny.reg"),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("b/c/d.rego", "package dhow\nallow if {")],
+                "d.rego",
+            ),
         ] {
             let error = read(files).map(drop).unwrap_err().to_string();
             assert!(error.contains(words) && !error.contains('\n'), "{error}");

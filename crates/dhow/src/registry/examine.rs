@@ -78,7 +78,7 @@ fn claims(token: &Token) -> Claims {
         version: module.version,
         revision: module.rev,
         tags: module.tags,
-        capabilities: module.capabilities,
+        capabilities: module.capabilities.unwrap_or_default(),
         issuer: token.issuer.to_string(),
         subject: token.subject.to_string(),
         expires: token.claims.expires,

@@ -290,7 +290,7 @@ fn a_token_that_does_not_hold_is_named_and_nothing_is_loaded() {
         ("stranger.wasm", &["--trust", "key.txt"], "trust: no chain leads from A"),
         ("good.wasm", &["--trust", "empty.txt"], "trust: no chain leads from A"),
         ("good.wasm", &["--trust", "broken-chain.txt"], "trust: no chain leads from A"),
-        ("good.wasm", &["--trust", "chain-over.txt"], "trust: no chain leads from A"),
+        ("good.wasm", &["--trust", "chain-over.txt"], "trust: the word for A"),
         ("good.wasm", &["--trust", "garbage.txt"], "garbage.txt: line 1"),
         ("good.wasm", &["--trust", "absent.txt"], "absent.txt"),
         ("none.wasm", &["--require-signed"], "the module is not signed; sign it with: dhow sign"),
@@ -365,6 +365,119 @@ fn who_is_not_trusted_any_more_answers_nothing_any_more() {
     signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve", "--account", "account"]);
     host.line(|line| line.contains("not reloaded") && line.contains("trust: no chain"));
     assert_eq!(host.get("/").status, 200);
+    host.stop();
+}
+
+/// An actor that is signed with these capabilities and may replace itself.
+fn actor(capabilities: &[&str]) -> Setting {
+    let setting = Setting::with_manifest(
+        r#"
+        [apps.actor]
+        module = "actor.wasm"
+        routes = ["/"]
+        grants = { state = ["*"], update = ["actor"] }
+        "#,
+    );
+    let flags: Vec<String> = capabilities.iter().map(|capability| format!("--cap={capability}")).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    signed(&setting, "wapc-actor", "actor.wasm", &flags);
+    setting
+}
+
+/// What the actor gets for a call of its host.
+fn ask_actor(host: &Host, what: &str, payload: &Value) -> String {
+    host.send("POST", &format!("/call/{what}"), &[], payload.to_string().as_bytes()).text()
+}
+
+#[test]
+fn a_token_is_not_shed_by_an_update() {
+    let setting = actor(&["wasmcloud:httpserver", "dhow:update=actor"]);
+    let host = setting.up(&[]);
+    let get = |host: &Host| ask_actor(host, "wascc:keyvalue/Get", &json!({"key": "k"}));
+    assert!(get(&host).contains("not claimed: state"), "{}", get(&host));
+    // Of the same interface, small and not signed.
+    let other = br#"(module
+        (import "wapc" "__guest_request" (func (param i32 i32)))
+        (memory (export "memory") 1)
+        (func (export "__guest_call") (param i32 i32) (result i32) i32.const 1))"#;
+    let request = json!({ "newModule": other.to_vec() });
+    let answer = ask_actor(&host, "wascc:http_server/PerformLiveUpdate", &request);
+    assert!(answer.contains("signer: the app that runs is signed by A"), "{answer}");
+
+    let unsigned = guest("wapc-actor").to_string_lossy().into_owned();
+    let stranger = signed(&setting, "wapc-actor", "stranger.wasm", &["--account", "stranger"]);
+    let update =
+        |from: &str, flags: &[&str]| setting.run(&[&["update", "actor", "--from", from], flags].concat());
+    for from in [unsigned.as_str(), &stranger.to_string_lossy()] {
+        let refused = update(from, &[]);
+        assert!(refused.code == Some(1) && refused.err.contains("--any-signer"), "{refused:?}");
+    }
+    assert!(get(&host).contains("not claimed: state"), "{}", get(&host));
+    let allowed = update(&unsigned, &["--any-signer"]);
+    assert_eq!(allowed.code, Some(0), "{allowed:?}");
+    assert!(get(&host).contains("exists"), "{}", get(&host));
+    host.stop();
+}
+
+#[test]
+fn streams_are_state_and_numbers_are_claimed() {
+    let setting = actor(&["wasmcloud:httpserver", "wasmcloud:eventstreams"]);
+    let host = setting.up(&[]);
+    let event = json!({"eventId": "", "stream": "s", "values": {"n": "1"}});
+    let written = ask_actor(&host, "wascc:eventstreams/WriteEvent", &event);
+    assert!(written.contains("eventId"), "{written}");
+    let request = json!({"guid": false, "sequence": false, "random": false, "min": 0, "max": 0});
+    let denied = ask_actor(&host, "wascc:extras/RequestGuid", &request);
+    assert!(denied.contains("not claimed: extras"), "{denied}");
+    host.stop();
+}
+
+#[test]
+fn a_token_without_capabilities_leaves_it_to_the_manifest() {
+    use dhow_claims::{Claims, KeyPair, ModuleClaims, Role, Subject, section, token::Token};
+    let setting = Setting::with_manifest(
+        "[apps.a]\nmodule = \"a.wasm\"\nroutes = [\"/\"]\n[apps.b]\nmodule = `http-hello`\nroutes = [\"/b\"]\n",
+    );
+    let wasm = fs::read(guest("http-hello")).unwrap();
+    let (account, module) =
+        (KeyPair::generate(Role::Account).unwrap(), KeyPair::generate(Role::Module).unwrap());
+    let hash = section::hash(&wasm).unwrap();
+    let about = Subject::Module(ModuleClaims { hash, ..ModuleClaims::default() });
+    let subject = module.public_key().to_string();
+    let token = Token::sign(Claims { subject, about, ..Claims::default() }, &account).unwrap();
+    setting.file("a.wasm", &section::embed(&wasm, &token.text).unwrap());
+    let said = setting.run(&["verify", "a.wasm"]);
+    assert!(said.code == Some(0) && said.out.contains("the manifest alone limits it"), "{said:?}");
+    let host = setting.up(&[]);
+    assert_eq!(host.get("/").status, 200);
+    host.stop();
+    let host = setting.up(&["--require-claims"]);
+    let (answer, other) = (host.get("/"), host.get("/b"));
+    assert!(answer.status == 403 && answer.text().contains("not claimed: serve"), "{answer:?}");
+    assert_eq!(other.status, 200);
+    host.stop();
+}
+
+#[test]
+fn one_module_that_is_not_trusted_keeps_no_other_from_starting() {
+    let setting = Setting::with_manifest(
+        "[apps.a]\nmodule = \"a.wasm\"\nroutes = [\"/\"]\n[apps.b]\nmodule = `http-hello`\nroutes = [\"/b\"]\n",
+    );
+    signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve", "--expires", "0s"]);
+    let said = setting.run(&["verify", "a.wasm"]);
+    assert!(said.code == Some(1) && said.out.contains("dhow:serve"), "{said:?}");
+    let said = setting.run(&["verify", "a.wasm", "--json"]);
+    let said: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&said["holds"], &said["claims"]["capabilities"]), (&json!(false), &json!(["dhow:serve"])));
+    let mut host = setting.up(&[]);
+    host.line(|line| line.contains("validity: the token expired") && line.contains("answers nothing"));
+    let answer = host.get("/");
+    assert!(answer.status == 403 && answer.text().contains("validity: the token expired"), "{answer:?}");
+    assert_eq!(host.get("/b").status, 200);
+    // Signed anew, it runs after a reload.
+    signed(&setting, "http-hello", "a.wasm", &["--cap", "dhow:serve"]);
+    host.signal(libc::SIGHUP);
+    eventually("the app", || (host.get("/").status == 200).then_some(()));
     host.stop();
 }
 

@@ -206,6 +206,31 @@ fn a_version_that_fails_is_taken_back_by_itself() {
 }
 
 #[test]
+fn a_window_goes_on_while_the_app_is_bound_anew() {
+    let setting = with("http-hello");
+    let host = setting.up(&[]);
+    updated(&setting, "misbehave", &["--window", "60s", "--detach"]);
+    let bound = setting.run(&["bind", "app", "state", "statestore"]);
+    assert_eq!(bound.code, Some(0), "{bound:?}");
+    eventually("the old version", || (host.get("/trap").status == 200).then_some(()));
+    assert_eq!(story(&setting), ["manifest 1 done", "update 2 rolled-back", "rollback 1 done"]);
+    host.stop();
+}
+
+#[test]
+fn a_kept_module_that_is_lost_keeps_no_host_from_starting() {
+    let setting = with("http-hello");
+    let host = setting.up(&[]);
+    updated(&setting, "http-counter", &[]);
+    host.stop();
+    fs::remove_dir_all(setting.path().join(".dhow/live/modules")).unwrap();
+    let mut host = setting.up(&[]);
+    assert_eq!(host.get("/").text(), "hello\n");
+    host.line(|line| line.contains("is lost"));
+    host.stop();
+}
+
+#[test]
 fn an_unhealthy_version_does_not_take_over() {
     let setting = Setting::with_manifest(&MANIFEST.replace("routes", "health = \"/trap\"\nroutes"));
     setting.file("app.wasm", &fs::read(guest("http-hello")).unwrap());

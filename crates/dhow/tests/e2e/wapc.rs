@@ -208,7 +208,11 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
         ("wascc:keyvalue/Get/other", json!({"key": "k"}), "no binding \"other\" of keyvalue (audit)"),
         ("wascc:graphdb/Query", json!({}), "is no capability that dhow has"),
         ("nobody/Query", json!({}), "nobody"),
-        ("wascc:messaging/Request", json!({"subject": "s", "body": [], "timeout": 1}), "does not support requests"),
+        (
+            "wascc:messaging/Request",
+            json!({"subject": "s", "body": [], "timeout": 1}),
+            "does not support requests",
+        ),
         ("wascc:messaging/Publish", json!({"subject": "", "replyTo": "", "body": []}), "topic is empty"),
         ("wascc:http_server/HandleRequest", json!({}), "cannot ask its HTTP server"),
         ("wascc:keyvalue/Push", json!({"key": 5}), "payload is no keyvalue.ListPushRequest"),
@@ -245,6 +249,24 @@ fn what_cannot_be_answered_is_an_error_of_the_call() {
     for (path, status) in [("/panic", 500), ("/error", 500), ("/teapot", 418), ("/", 200)] {
         assert_eq!(host.get(path).status, status, "{path}");
     }
+    host.stop();
+}
+
+#[test]
+fn a_capability_is_bound_while_the_host_runs() {
+    let setting = setting();
+    let host = setting.up(&[]);
+    let exists = |binding: &str| {
+        let what = format!("wascc:keyvalue/KeyExists{binding}");
+        call(&host, &what, &json!({"key": "bound"}))["exists"].as_bool().unwrap()
+    };
+    let set = json!({"key": "bound", "value": "v", "expires": 0});
+    let bound = setting.run(&["bind", "actor", "wascc:keyvalue", "default=memory"]);
+    assert_eq!(bound.code, Some(0), "{bound:?}");
+    call(&host, "wascc:keyvalue/Set", &set);
+    assert!(exists("") && exists("/audit"), "both lead to the memory");
+    assert_eq!(setting.run(&["unbind", "actor", "wascc:keyvalue", "default"]).code, Some(0));
+    assert!(!exists("") && exists("/audit"));
     host.stop();
 }
 

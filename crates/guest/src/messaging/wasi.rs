@@ -311,7 +311,11 @@ impl request_reply::HostRequestOptions for Messaging<'_> {
         Ok(self.table.push(RequestOptions::default())?)
     }
 
-    async fn set_timeout_ms(&mut self, options: Resource<RequestOptions>, limit: u32) -> wasmtime::Result<()> {
+    async fn set_timeout_ms(
+        &mut self,
+        options: Resource<RequestOptions>,
+        limit: u32,
+    ) -> wasmtime::Result<()> {
         self.table.get_mut(&options)?.timeout_ms = Some(limit);
         Ok(())
     }

@@ -20,6 +20,7 @@ pub(super) const LOGGING: [&str; 1] = ["WriteLog"];
 /// Makes an identifier, the next number of the app, or a number from `min` to `max` inclusive.
 pub(super) fn generate(room: &Room, asked: &Asked, payload: &[u8]) -> Result<Answer, String> {
     let request: GeneratorRequest = asked.format.read(payload)?;
+    room.setup.scope.check(Ask::Extras).map_err(|denied| denied.to_string())?;
     let mut result = GeneratorResult::default();
     match asked.operation.as_str() {
         "RequestGuid" => result.guid = Some(uuid()),

@@ -10,6 +10,7 @@ use super::update::touch;
 use super::{Fleet, FleetError, Slot, State, addable, digest};
 use crate::app::App;
 use crate::binding::{Binding, Block};
+use crate::prepare::{AppSpec, Succession};
 use dhow_resources::component::Component;
 use dhow_resources::error::nearest;
 use dhow_resources::load::{self, Resources};
@@ -129,11 +130,12 @@ impl Fleet {
         Ok(state.slot(app_id)?.spec.bindings.clone())
     }
 
-    /// Gives an app components, each under a name of its own: pairs of that name and the component's.
+    /// Gives an app components, each under a name of its own: pairs of that name and the component's. With a capability,
+    /// such as `keyvalue`, the names are those of its bindings, too.
     pub async fn bind(
         self: &Arc<Self>,
         app_id: &str,
-        block: Block,
+        (block, capability): (Block, Option<&str>),
         names: &[(String, String)],
         who: &str,
     ) -> Result<Vec<Binding>, FleetError> {
@@ -141,6 +143,7 @@ impl Fleet {
             block,
             name: name.clone(),
             component: Some(component.clone()),
+            capability: capability.map(str::to_owned),
         });
         let bound: Vec<Binding> = bound.collect();
         self.rebind(app_id, who, |slot| {
@@ -168,7 +171,8 @@ impl Fleet {
                     .iter()
                     .any(|found| found.block.is_kin(block) && found.name == *name && found.component.is_some());
                 if block.allows(&slot.base.grants, name) {
-                    bindings.push(Binding { block, name: name.clone(), component: None });
+                    let name = name.clone();
+                    bindings.push(Binding { block, name, component: None, capability: None });
                 } else if !was_bound {
                     return Err(FleetError::Missing(format!(
                         "app {app_id:?} is not bound to {name:?} of the block {block}, and its manifest does not grant it"
@@ -198,6 +202,7 @@ impl Fleet {
         }
         let slot = self.renewed(slot).await?;
         let mut state = self.state.lock().await;
+        self.still_may_run(&slot.apps().collect::<Vec<_>>()).await?;
         let mut next = state.kept.clone();
         touch(&mut next, &slot).bindings = bindings.clone();
         self.remember(&mut state, next).await?;
@@ -249,6 +254,8 @@ impl Fleet {
         let concerned: Vec<Slot> = state
             .slots
             .values()
+            // One that was refused from the start uses nothing.
+            .filter(|slot| !slot.app.permit.is_refused())
             .filter(|slot| changed.iter().any(|component| is_concerned(slot, component)))
             .cloned()
             .collect();
@@ -308,15 +315,19 @@ impl Fleet {
 
     /// The same versions of an app with the components as they are declared now.
     async fn renewed(&self, mut slot: Slot) -> Result<Slot, FleetError> {
-        let (wanted, version) = (digest(&slot.app), slot.app.version);
-        slot.app = self.prepare_again(&slot.spec, &wanted, version).await?;
+        slot.app = self.again(&slot.spec, &slot.app).await?;
         if let Some(candidate) = &mut slot.candidate {
-            let (wanted, version) = (digest(&candidate.app), candidate.app.version);
-            candidate.app = self.prepare_again(&candidate.spec, &wanted, version).await?;
+            candidate.app = self.again(&candidate.spec, &candidate.app).await?;
         }
         // They were prepared with other components.
         slot.past.clear();
         Ok(slot)
+    }
+
+    /// The same version; a window that it is watched in goes on.
+    async fn again(&self, spec: &AppSpec, app: &App) -> Result<Arc<App>, FleetError> {
+        let succession = Succession { outcomes: Some(Arc::clone(&app.outcomes)), ..Succession::default() };
+        self.prepare_again(spec, &digest(app), app.version, succession).await
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Candidate, Fleet, FleetError, Slot, digest};
 use crate::app::App;
 use crate::binding::Binding;
 use crate::module::{Module, ModuleError};
-use crate::prepare::AppSpec;
+use crate::prepare::{AppSpec, PrepareError, Succession};
 use crate::split::Share;
 use dhow_artifacts::Source;
 use std::collections::BTreeMap;
@@ -52,6 +52,7 @@ impl Fleet {
         for spec in specs {
             shares.entry(spec.source.clone()).or_default().push(spec);
         }
+        let is_first = current.is_empty();
         let slots = Arc::new(Semaphore::new(AT_ONCE));
         let mut preparing = JoinSet::new();
         for (source, specs) in shares {
@@ -61,10 +62,13 @@ impl Fleet {
                 let place = Arc::clone(&slots).acquire_owned().await;
                 let (this, shared, kept) = (Arc::clone(self), Arc::clone(&shared), Arc::clone(&kept));
                 let (known, progress) = (current.get(&spec.app_id).cloned(), progress.clone());
+                // One module that is not trusted keeps the host from nothing else when it starts.
+                let stands_refused =
+                    known.as_ref().map_or(is_first, |slot: &Slot| slot.app.permit.is_refused());
                 preparing.spawn(async move {
                     let _place = place;
                     progress(Some(&spec.app_id));
-                    let prepared = this.prepare_slot(spec, &shared, known, &kept).await;
+                    let prepared = this.prepare_slot(spec, &shared, known, &kept, stands_refused).await;
                     progress(None);
                     prepared
                 });
@@ -80,6 +84,14 @@ impl Fleet {
                 Ok(Err(error)) => failures.push(error.to_string()),
                 Err(panicked) => failures.push(panicked.to_string()),
             }
+        }
+        let is_refused = |prepared: &Prepared| prepared.slot.app.permit.is_refused();
+        if is_first && failures.is_empty() && next.values().all(is_refused) {
+            // A host on which nothing runs helps nobody.
+            failures.extend(next.values().map(|Prepared { slot, .. }| {
+                let reason = slot.app.permit.reason().unwrap_or_default();
+                format!("app {:?}: {}: {reason}", slot.base.app_id, slot.spec.source)
+            }));
         }
         let apps =
             next.iter().map(|(app_id, prepared)| (app_id.clone(), Arc::clone(&prepared.slot.app))).collect();
@@ -104,6 +116,11 @@ impl Fleet {
 
     async fn take(self: &Arc<Self>, next: BTreeMap<String, Prepared>) -> Result<(), FleetError> {
         let mut state = self.state.lock().await;
+        for Prepared { slot, is_new, .. } in next.values() {
+            if *is_new && !slot.app.permit.is_refused() {
+                self.still_may_run(&slot.apps().collect::<Vec<_>>()).await?;
+            }
+        }
         let mut kept = state.kept.clone();
         for (app_id, prepared) in &next {
             let Some(app) = kept.apps.get_mut(app_id) else { continue };
@@ -141,16 +158,18 @@ impl Fleet {
         shared: &Shared,
         known: Option<Slot>,
         kept: &Kept,
+        stands_refused: bool,
     ) -> Result<Prepared, FleetError> {
         let remembered = kept.apps.get(&base.app_id);
         if let Some(app) = remembered
-            && let Some(slot) = self.instead(&base, shared, known.as_ref(), app).await?
+            && let Some(slot) = self.instead(&base, shared, known.as_ref(), app, stands_refused).await?
         {
             return Ok(slot);
         }
         let known = known.filter(|slot| slot.candidate.is_none());
         if let Some(slot) = &known
             && slot.base == base
+            && !slot.app.permit.is_refused()
             && shared.is_still(&slot.app).await
         {
             return Ok(Prepared { slot: slot.clone(), is_new: false, is_base: true });
@@ -168,7 +187,8 @@ impl Fleet {
             (_, Some(slot)) => slot.app.version + 1,
             (_, None) => 1,
         };
-        let app = self.host.prepare(spec.clone(), module, version).await?;
+        let succession = Succession { stands_refused, ..Succession::default() };
+        let app = self.host.prepare_after(spec.clone(), module, version, succession).await?;
         let slot = Slot { base, spec, app, candidate: None, past: Vec::new() };
         Ok(Prepared { slot, is_new: true, is_base: true })
     }
@@ -193,6 +213,7 @@ impl Fleet {
         shared: &Shared,
         known: Option<&Slot>,
         kept: &KeptApp,
+        stands_refused: bool,
     ) -> Result<Option<Prepared>, FleetError> {
         let source = base.source.to_string();
         let Some(before) = kept.instead_of.as_ref().filter(|before| before.source == source) else {
@@ -207,10 +228,10 @@ impl Fleet {
         if is_path && now.is_some() && before.digest.is_some() && now != before.digest {
             return Ok(None);
         }
-        if let Some(slot) = known.filter(|slot| slot.base == *base) {
+        if let Some(slot) = known.filter(|slot| slot.base == *base && !slot.app.permit.is_refused()) {
             return Ok(Some(Prepared { slot: slot.clone(), is_new: false, is_base: false }));
         }
-        let again = async |version: u64| -> Result<Option<(AppSpec, Arc<App>)>, FleetError> {
+        let again = async |version: u64, stands_refused| -> Result<Option<(AppSpec, Arc<App>)>, FleetError> {
             let Some(wanted) = kept.versions.get(&version) else { return Ok(None) };
             // What the manifest names needs no copy.
             let spec = match now.as_ref() == Some(&wanted.digest) {
@@ -219,26 +240,46 @@ impl Fleet {
             };
             let Some(spec) = spec else { return Ok(None) };
             let spec = AppSpec { bindings: self.possible(&base.app_id, kept), ..spec };
-            let app = self.prepare_again(&spec, &wanted.digest, version).await?;
-            Ok(Some((spec, app)))
+            // A window in which it is watched goes on.
+            let running = known.into_iter().flat_map(Slot::apps).find(|app| app.version == version);
+            let outcomes = running.map(|app| Arc::clone(&app.outcomes));
+            let succession = Succession { outcomes, stands_refused, ..Succession::default() };
+            match self.prepare_again(&spec, &wanted.digest, version, succession).await {
+                Ok(app) => Ok(Some((spec, app))),
+                // The host runs without what it kept, rather than not at all.
+                Err(error @ (FleetError::Module(_) | FleetError::Changed { .. })) => {
+                    let (app_id, source) = (&base.app_id, &base.source);
+                    tracing::error!(
+                        app_id,
+                        version,
+                        "the module that was kept of it is lost: {error}; {source} runs in its place"
+                    );
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
         };
-        let Some((spec, app)) = again(kept.current).await? else { return Ok(None) };
+        let Some((spec, app)) = again(kept.current, stands_refused).await? else { return Ok(None) };
         let candidate = match &kept.split {
-            Some(split) => again(split.version).await?.map(|(spec, app)| Candidate {
-                spec,
-                app,
-                share: Share::of(split),
-            }),
+            Some(split) => match again(split.version, false).await {
+                Err(FleetError::Prepare(error @ PrepareError::NotTrusted { .. })) if stands_refused => {
+                    tracing::error!(app_id = base.app_id, "it is not tried any more: {error}");
+                    None
+                }
+                found => found?.map(|(spec, app)| Candidate { spec, app, share: Share::of(split) }),
+            },
             None => None,
         };
-        // For an operator who reads the manifest.
-        tracing::info!(
-            app_id = base.app_id,
-            version = app.version,
-            "an updated version runs in the place of {}; `dhow history {}` tells more",
-            base.source,
-            base.app_id
-        );
+        // For an operator who reads the manifest; where its own module runs, there is nothing to say.
+        if now.as_ref() != Some(&digest(&app)) {
+            tracing::info!(
+                app_id = base.app_id,
+                version = app.version,
+                "an updated version runs in the place of {}; `dhow history {}` tells more",
+                base.source,
+                base.app_id
+            );
+        }
         let slot = Slot { base: base.clone(), spec, app, candidate, past: Vec::new() };
         Ok(Some(Prepared { slot, is_new: true, is_base: false }))
     }

@@ -5,12 +5,15 @@
 //! synced and then renamed, so that a host that dies at any moment finds what was before or what is after.
 
 use crate::binding::Binding;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Entries that are kept of one app; the oldest go.
@@ -145,6 +148,17 @@ pub(super) struct AddedResource {
 /// A folder where it is remembered.
 pub(super) struct Store {
     folder: PathBuf,
+    /// Files of modules that are kept and not referred to yet, with how many hold each. Held while one is removed.
+    pinned: Mutex<BTreeMap<String, usize>>,
+    /// Tells the files apart that are being written.
+    writes: AtomicU64,
+}
+
+/// A module that is kept, and stays even if nothing that is remembered refers to it, as long as this is held.
+pub(super) struct Pinned {
+    pub(super) path: PathBuf,
+    name: String,
+    store: Arc<Store>,
 }
 
 /// What could not be read or written.
@@ -250,7 +264,7 @@ impl Entry {
 impl Store {
     /// In this folder, which need not be there yet. Left-overs of a host that died are removed.
     pub(super) fn open(folder: PathBuf) -> Result<(Store, Kept), StoreError> {
-        let store = Store { folder };
+        let store = Store { folder, pinned: Mutex::default(), writes: AtomicU64::new(0) };
         let path = store.state();
         let kept = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| StoreError {
@@ -272,14 +286,16 @@ impl Store {
         self.folder.join("modules").join(file_name(digest))
     }
 
-    /// Keeps a module.
-    pub(super) fn keep(&self, digest: &str, wasm: &[u8]) -> Result<PathBuf, StoreError> {
-        let path = self.module(digest);
-        if fs::metadata(&path).is_ok_and(|known| known.len() == wasm.len() as u64) {
-            return Ok(path);
+    /// Keeps a module, at least until what is answered is dropped.
+    pub(super) fn keep(self: &Arc<Self>, digest: &str, wasm: &[u8]) -> Result<Pinned, StoreError> {
+        let (path, name) = (self.module(digest), file_name(digest));
+        // Before it is looked for: from here on nobody removes it.
+        *self.pinned.lock().entry(name.clone()).or_default() += 1;
+        let pinned = Pinned { path, name, store: Arc::clone(self) };
+        if !fs::metadata(&pinned.path).is_ok_and(|known| known.len() == wasm.len() as u64) {
+            self.write(&pinned.path, wasm)?;
         }
-        self.write(&path, wasm)?;
-        Ok(path)
+        Ok(pinned)
     }
 
     /// Remembers this from now on.
@@ -295,7 +311,11 @@ impl Store {
         let needed: BTreeSet<String> = kept.digests().into_iter().map(file_name).collect();
         let Ok(files) = fs::read_dir(self.folder.join("modules")) else { return };
         for file in files.flatten() {
-            if !file.file_name().to_str().is_some_and(|name| needed.contains(name)) {
+            let name = file.file_name().to_string_lossy().into_owned();
+            // A file that is being written is called so with something behind it.
+            let pinned = self.pinned.lock();
+            let is_pinned = pinned.keys().any(|pinned| name.starts_with(pinned.as_str()));
+            if !is_pinned && !needed.contains(&name) {
                 // Tried again the next time.
                 let _ = fs::remove_file(file.path());
             }
@@ -310,18 +330,38 @@ impl Store {
         let written = || -> io::Result<()> {
             let folder = path.parent().unwrap_or(&self.folder);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let new = path.with_extension("new");
+            // Two may write the same module at once.
+            let number = self.writes.fetch_add(1, Ordering::Relaxed);
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{number}.new"));
+            let new = path.with_file_name(name);
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
+            let renamed =
+                file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+            if renamed.is_err() {
+                // The number is not used again.
+                let _ = fs::remove_file(&new);
+            }
+            renamed?;
             File::open(folder)?.sync_all()
         };
         written().map_err(|error| StoreError {
             path: path.to_owned(),
             reason: format!("cannot be written, so nothing was changed: {error}"),
         })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut pinned = self.store.pinned.lock();
+        if let Some(count) = pinned.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                pinned.remove(&self.name);
+            }
+        }
     }
 }
 
@@ -334,6 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("live");
         let (store, mut kept) = Store::open(folder.clone()).unwrap();
+        let store = Arc::new(store);
         assert_eq!(kept, Kept::default());
         let app = kept.apps.entry("a".to_owned()).or_default();
         for number in 1..=30 {
@@ -353,5 +394,36 @@ mod tests {
         assert_eq!(fs::read_dir(folder.join("modules")).unwrap().count(), MAX_VERSIONS);
         fs::write(folder.join("state.json"), b"{").unwrap();
         assert!(Store::open(folder).err().unwrap().to_string().contains("move the file away"));
+    }
+
+    #[test]
+    fn a_module_that_is_held_stays_while_others_are_cleaned_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, kept) = Store::open(dir.path().to_owned()).unwrap();
+        let store = Arc::new(store);
+        let (one, again) = (store.keep("b3:a", b"wasm").unwrap(), store.keep("b3:a", b"wasm").unwrap());
+        let half = one.path.with_file_name("b3-a.wasm.7.new");
+        fs::write(&half, b"wa").unwrap();
+        drop(store.keep("b3:b", b"wasm").unwrap());
+        for (held, is_there) in [(Some(one), true), (Some(again), true), (None, false)] {
+            store.clean(&kept);
+            let found = store.module("b3:a").exists();
+            assert_eq!((found, half.exists(), store.module("b3:b").exists()), (is_there, is_there, false));
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn a_module_can_be_kept_by_many_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path().to_owned()).unwrap().0);
+        let wasm = vec![7; 1 << 16];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| store.keep("b3:a", &wasm).map(drop).unwrap());
+            }
+        });
+        assert_eq!(fs::read(store.module("b3:a")).unwrap(), wasm);
+        assert_eq!(fs::read_dir(dir.path().join("modules")).unwrap().count(), 1, "no left-overs");
     }
 }

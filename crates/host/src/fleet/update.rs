@@ -3,11 +3,12 @@
 //! A version is read, verified and compiled, and an instance is made, while the old one serves. Then the change is
 //! remembered, and then the table of the host is swapped: whatever began on the old version ends on it.
 
+use super::record::Pinned;
 use super::record::{Action, Base, Entry, Kept, KeptSplit, KeptVersion, KeptWindow, Outcome};
 use super::{Candidate, Fleet, FleetError, Slot, State, digest, header};
 use crate::app::App;
 use crate::module;
-use crate::prepare::AppSpec;
+use crate::prepare::{AppSpec, Succession};
 use crate::split::{Share, WHOLE};
 use bytes::Bytes;
 use dhow_artifacts::Source;
@@ -41,6 +42,9 @@ pub struct Update {
     pub window: Option<Window>,
     /// Also if the module speaks another interface than the one that runs.
     pub any_interface: bool,
+    /// Also if the module that runs is signed, and this one is not, or as another one or by somebody else. No app can
+    /// ask for that: what a token limits is not for the limited to lift.
+    pub any_signer: bool,
 }
 
 /// A module that is to run.
@@ -133,15 +137,18 @@ impl Fleet {
             return Ok(entry.clone());
         }
         fits(&slot, module.program.inspection.abi, update)?;
-        let base = self.keep_base(&slot).await;
+        let (base, _base_kept) = self.keep_base(&slot).await;
         let source = match &update.module {
             Module::From(source) => source.clone(),
             Module::Bytes(_) => Source::Stdin,
         };
         let (wasm, digest) = (module.wasm.clone(), entry.digest.clone());
-        let stored = self.blocking(move |store| store.keep(&digest, &wasm).map(Some)).await?;
+        let kept = self.blocking(move |store| store.keep(&digest, &wasm).map(Some)).await?;
+        let stored = kept.as_ref().map(|kept| kept.path.clone());
         let spec = AppSpec { source, stored, ..slot.spec.clone() };
-        let app = self.host.prepare(spec.clone(), Ok(Arc::new(module)), version).await?;
+        let signer = slot.app.auditor.signer().filter(|_| !update.any_signer).cloned();
+        let succession = Succession { signer, ..Succession::default() };
+        let app = self.host.prepare_after(spec.clone(), Ok(Arc::new(module)), version, succession).await?;
         let before = update.share.is_none().then_some(&slot.app);
         if let Err(reason) = app.check(before).await {
             if let Some(service) = app.service() {
@@ -178,6 +185,7 @@ impl Fleet {
     ) -> Result<Entry, FleetError> {
         let app_id = &spec.app_id.clone();
         let mut state = self.state.lock().await;
+        self.still_may_run(&[&app]).await?;
         let slot = state.slot(app_id)?.clone();
         let mut next = state.kept.clone();
         let kept = touch(&mut next, &slot);
@@ -252,8 +260,10 @@ impl Fleet {
         let Some(Candidate { spec, app, .. }) = slot.candidate.clone() else {
             return Err(FleetError::NoSplit { app_id: app_id.to_owned() });
         };
-        let base = self.keep_base(&slot).await;
+        app.check(Some(&slot.app)).await.map_err(|reason| not_well(app_id, app.version, &reason))?;
+        let (base, _base_kept) = self.keep_base(&slot).await;
         let mut state = self.state.lock().await;
+        self.host.may_run(&app).await.map_err(FleetError::Refused)?;
         let mut next = state.kept.clone();
         let kept = touch(&mut next, &slot);
         let mut entry = Entry::new(who, Action::Promote, spec.origin());
@@ -304,9 +314,13 @@ impl Fleet {
             true => (slot.spec.clone(), Arc::clone(&slot.app)),
             false => self.earlier(&slot, &kept, version).await?,
         };
-        let base = self.keep_base(&slot).await;
+        let (base, _base_kept) = self.keep_base(&slot).await;
         (entry.version, entry.digest, entry.from) = (version, digest(&back.1), back.0.origin());
         let mut state = self.state.lock().await;
+        // Who ends a split goes on with what runs.
+        if version != current {
+            self.host.may_run(&back.1).await.map_err(FleetError::Refused)?;
+        }
         let mut next = state.kept.clone();
         let kept = touch(&mut next, &slot);
         (kept.split, kept.current) = (None, version);
@@ -342,6 +356,11 @@ impl Fleet {
         version: u64,
     ) -> Result<(AppSpec, Arc<App>), FleetError> {
         if let Some(ready) = slot.past.iter().find(|(_, app)| app.version == version) {
+            ready
+                .1
+                .check(Some(&slot.app))
+                .await
+                .map_err(|reason| not_well(&slot.spec.app_id, version, &reason))?;
             return Ok(ready.clone());
         }
         let missing = || FleetError::NoVersion {
@@ -352,34 +371,33 @@ impl Fleet {
         let spec = self.spec_of_version(&slot.base, kept, version).ok_or_else(missing)?;
         let spec = AppSpec { bindings: slot.spec.bindings.clone(), ..spec };
         let wanted = kept.versions.get(&version).ok_or_else(missing)?;
-        let app = self.prepare_again(&spec, &wanted.digest, version).await?;
+        let app = self.prepare_again(&spec, &wanted.digest, version, Succession::default()).await?;
         if let Err(reason) = app.check(Some(&slot.app)).await {
             if let Some(service) = app.service() {
                 service.close();
             }
-            let app_id = &spec.app_id;
-            return Err(FleetError::Refused(format!(
-                "app {app_id:?}: version {version} is not well: {reason}"
-            )));
+            return Err(not_well(&spec.app_id, version, &reason));
         }
         Ok((spec, app))
     }
 
     /// The manifest's module as it is now; if it is what runs, it is kept, to come back to.
-    async fn keep_base(&self, slot: &Slot) -> Base {
+    async fn keep_base(&self, slot: &Slot) -> (Base, Option<Pinned>) {
         let source = slot.base.source.to_string();
-        let Source::Path(_) = slot.base.source else { return Base { source, digest: None } };
+        let Source::Path(_) = slot.base.source else { return (Base { source, digest: None }, None) };
         let Ok(module) = module::Module::read(&slot.base.source).await else {
-            return Base { source, digest: None };
+            return (Base { source, digest: None }, None);
         };
         let found = module.program.digest.to_string();
+        let mut pinned = None;
         if found == digest(&slot.app) {
             let (wasm, digest) = (module.wasm.clone(), found.clone());
-            if let Err(error) = self.blocking(move |store| store.keep(&digest, &wasm).map(Some)).await {
-                tracing::warn!("the module that runs is not kept to come back to: {error}");
+            match self.blocking(move |store| store.keep(&digest, &wasm).map(Some)).await {
+                Ok(kept) => pinned = kept,
+                Err(error) => tracing::warn!("the module that runs is not kept to come back to: {error}"),
             }
         }
-        Base { source, digest: Some(found) }
+        (Base { source, digest: Some(found) }, pinned)
     }
 
     /// Ends the watching of a version.
@@ -429,6 +447,10 @@ pub(super) fn touch<'a>(kept: &'a mut Kept, slot: &Slot) -> &'a mut super::KeptA
     kept
 }
 
+fn not_well(app_id: &str, version: u64, reason: &str) -> FleetError {
+    FleetError::Refused(format!("app {app_id:?}: version {version} is not well: {reason}"))
+}
+
 /// Whether a module can stand in the place of the one that runs.
 fn fits(slot: &Slot, abi: Abi, update: &Update) -> Result<(), FleetError> {
     let app_id = &slot.spec.app_id;
@@ -476,24 +498,33 @@ impl Share {
     }
 }
 
-/// Looks at a version until its time is over, and takes it back if it fails too often.
+/// Looks at a version until its time is over, and takes it back if it fails too often. The version may be made anew
+/// meanwhile, with other components or routes.
 async fn watch(fleet: Weak<Fleet>, app: Arc<App>, window: KeptWindow) {
     let (begun, length) = (Instant::now(), Duration::from_millis(window.millis));
     let (answered_before, failed_before) = app.outcomes.so_far();
+    let app_id = Arc::clone(&app.app_id);
+    drop(app);
+    // Why it is to be taken back, while somebody else changes the app.
+    let mut failing = None;
     let mut health = Instant::now();
     let mut unwell = 0;
     loop {
-        tokio::time::sleep(LOOK.min(length.saturating_sub(begun.elapsed()))).await;
+        let left = length.saturating_sub(begun.elapsed());
+        tokio::time::sleep(if failing.is_some() { LOOK } else { LOOK.min(left) }).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        if !fleet.is_watched(&app, &window).await {
-            return fleet.settle(&app.app_id, &window, "another change came before the time was over").await;
-        }
+        let Some(app) = fleet.watched(&app_id, &window).await else {
+            return fleet.settle(&app_id, &window, "another change came before the time was over").await;
+        };
         let is_over = begun.elapsed() >= length;
         let (answered, failed) = app.outcomes.so_far();
         let (answered, failed) = (answered - answered_before, failed - failed_before);
         let too_many = failed * u64::from(WHOLE) > answered.max(1) * u64::from(window.max_errors);
-        let mut reason = (failed > 0 && too_many && (is_over || answered >= LEAST))
-            .then(|| format!("{failed} of {answered} invocations failed"));
+        let mut reason = failing.take();
+        reason = reason.or_else(|| {
+            (failed > 0 && too_many && (is_over || answered >= LEAST))
+                .then(|| format!("{failed} of {answered} invocations failed"))
+        });
         if reason.is_none() && (is_over || health.elapsed() >= HEALTH) {
             health = Instant::now();
             unwell = match app.is_well().await {
@@ -506,10 +537,18 @@ async fn watch(fleet: Weak<Fleet>, app: Arc<App>, window: KeptWindow) {
             };
         }
         match reason {
-            Some(reason) => return fleet.take_back(&app.app_id, &window, reason).await,
+            Some(reason) => match fleet.take_back(&app_id, &window, &reason).await {
+                Err(FleetError::Busy { .. } | FleetError::HostBusy) => failing = Some(reason),
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(app_id = &*app_id, "{reason}, and it cannot be rolled back: {error}");
+                    let note = format!("{reason}, and it could not be rolled back: {error}");
+                    return fleet.settle(&app_id, &window, &note).await;
+                }
+            },
             None if is_over => {
                 let note = format!("{failed} of {answered} invocations failed in {length:?}");
-                return fleet.settle(&app.app_id, &window, &note).await;
+                return fleet.settle(&app_id, &window, &note).await;
             }
             None => {}
         }
@@ -517,28 +556,29 @@ async fn watch(fleet: Weak<Fleet>, app: Arc<App>, window: KeptWindow) {
 }
 
 impl Fleet {
-    /// Whether this version still is what somebody wanted to be watched.
-    async fn is_watched(&self, app: &Arc<App>, window: &KeptWindow) -> bool {
+    /// The version that somebody wanted to be watched, as it runs now; none if another change came.
+    async fn watched(&self, app_id: &str, window: &KeptWindow) -> Option<Arc<App>> {
         let state = self.state.lock().await;
-        let Some(slot) = state.slots.get(&*app.app_id) else { return false };
-        let kept = state.kept.apps.get(&*app.app_id);
-        let is_current = slot.app.version == app.version
-            || slot.candidate.as_ref().is_some_and(|candidate| candidate.app.version == app.version);
-        is_current && kept.is_some_and(|kept| kept.window.as_ref() == Some(window))
+        let is_open = state.kept.apps.get(app_id).is_some_and(|kept| kept.window.as_ref() == Some(window));
+        let slot = state.slots.get(app_id).filter(|_| is_open)?;
+        slot.apps().find(|app| app.version == window.version).cloned()
     }
 
     /// Goes back from a version that fails.
-    async fn take_back(self: &Arc<Self>, app_id: &str, window: &KeptWindow, reason: String) {
-        let taken_back = async {
-            let _turn = self.beside_others().await?;
-            let _mark = self.mark(app_id, "its automatic rollback")?;
-            let mut entry = Entry::new("dhow", Action::Rollback, String::new());
-            entry.note = reason.clone();
-            self.go_back(app_id, Some(window.before), entry).await
-        };
-        if let Err(error) = taken_back.await {
-            tracing::error!(app_id, "{reason}, and it cannot be rolled back: {error}");
-            self.settle(app_id, window, &format!("{reason}, and it could not be rolled back: {error}")).await;
+    async fn take_back(
+        self: &Arc<Self>,
+        app_id: &str,
+        window: &KeptWindow,
+        reason: &str,
+    ) -> Result<(), FleetError> {
+        let _turn = self.beside_others().await?;
+        let _mark = self.mark(app_id, "its automatic rollback")?;
+        // Whoever had the app before may have changed it.
+        if self.watched(app_id, window).await.is_none() {
+            return Ok(());
         }
+        let mut entry = Entry::new("dhow", Action::Rollback, String::new());
+        reason.clone_into(&mut entry.note);
+        self.go_back(app_id, Some(window.before), entry).await.map(drop)
     }
 }

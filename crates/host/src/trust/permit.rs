@@ -1,6 +1,6 @@
 //! Whether an app may answer, as it stands: looked at by every invocation.
 
-use super::Policies;
+use super::{Policies, Trust};
 use crate::app::App;
 use arc_swap::ArcSwapOption;
 use dhow_blocks::grants::Ask;
@@ -26,19 +26,45 @@ pub(crate) struct Permit {
     verified: Option<Box<Verified>>,
     /// What policies were asked; none for a program outside.
     question: Option<Box<Question>>,
+    /// By what it was decided.
+    by: ArcSwapOption<Trust>,
+    /// It was never allowed, and nothing of it was compiled: it stays so until another app takes its place.
+    is_refused: bool,
 }
 
 // === impl Permit ===
 
 impl Permit {
-    pub(crate) fn new(verified: Option<Verified>, question: Question) -> Permit {
+    pub(crate) fn new(verified: Option<Verified>, question: Question, by: Arc<Trust>) -> Permit {
         let until = verified.as_ref().and_then(|verified| verified.until).unwrap_or(FOR_EVER);
         Permit {
             until: AtomicU64::new(until),
             revoked: ArcSwapOption::empty(),
             verified: verified.map(Box::new),
             question: Some(Box::new(question)),
+            by: ArcSwapOption::new(Some(by)),
+            is_refused: false,
         }
+    }
+
+    /// Of a module that may not run, for this reason.
+    pub(super) fn refused(reason: String, by: Arc<Trust>) -> Permit {
+        Permit {
+            revoked: ArcSwapOption::new(Some(Arc::new(reason))),
+            by: ArcSwapOption::new(Some(by)),
+            is_refused: true,
+            ..Permit::default()
+        }
+    }
+
+    /// Whether it never was allowed to run.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Why it may not run, once it may not.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.revoked.load().as_deref().cloned()
     }
 
     /// Of a program outside, which has no module.
@@ -50,12 +76,19 @@ impl Permit {
         (self.verified.as_deref(), self.question.as_deref())
     }
 
-    pub(super) fn renew(&self, until: Option<u64>) {
+    /// Whether this is what decided.
+    pub(super) fn is_by(&self, trust: &Arc<Trust>) -> bool {
+        self.by.load().as_ref().is_some_and(|by| Arc::ptr_eq(by, trust))
+    }
+
+    pub(super) fn renew(&self, until: Option<u64>, by: &Arc<Trust>) {
+        self.by.store(Some(Arc::clone(by)));
         self.until.store(until.unwrap_or(FOR_EVER), Ordering::Relaxed);
         self.revoked.store(None);
     }
 
-    pub(super) fn revoke(&self, reason: String) {
+    pub(super) fn revoke(&self, reason: String, by: &Arc<Trust>) {
+        self.by.store(Some(Arc::clone(by)));
         self.revoked.store(Some(reason.into()));
         self.until.store(0, Ordering::Relaxed);
     }
@@ -69,7 +102,8 @@ impl Permit {
 
     pub(crate) fn why_over(&self) -> String {
         if let Some(reason) = &*self.revoked.load() {
-            return format!("its module is not trusted any more: {reason}");
+            let any_more = if self.is_refused { "" } else { " any more" };
+            return format!("its module is not trusted{any_more}: {reason}");
         }
         let until = self.until.load(Ordering::Relaxed);
         format!(

@@ -7,7 +7,6 @@ use super::{NotTrusted, says};
 use crate::host::Host;
 use bytes::Bytes;
 use dhow_blocks::grants::Grants;
-use dhow_claims::capability::claimed;
 use dhow_claims::policy::{Event, Question};
 use dhow_claims::{Refusal, Verified, verify_token};
 use std::time::SystemTime;
@@ -59,8 +58,8 @@ impl Host {
             self.metrics().module_refused(app_id, refused.part());
         })?;
         let about = verified.as_ref().and_then(|verified| verified.token.claims.module());
-        Ok(match about {
-            Some(module) => grants.limited_by(claimed(&module.capabilities)),
+        Ok(match about.and_then(|module| trust.claims_of(module)) {
+            Some(claimed) => grants.limited_by(claimed),
             None => grants,
         })
     }

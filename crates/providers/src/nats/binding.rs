@@ -89,7 +89,8 @@ impl Binding for Nats {
                 Ok(BindingResponse::default())
             }
             "request" => {
-                let answer = self.connection.request(subject, HeaderMap::new(), data, REQUEST_TIMEOUT).await?;
+                let answer =
+                    self.connection.request(subject, HeaderMap::new(), data, REQUEST_TIMEOUT).await?;
                 Ok(BindingResponse { data: Some(answer.payload), metadata: subject_of(&answer.subject) })
             }
             _ => Err(BlockError::invalid(format!(

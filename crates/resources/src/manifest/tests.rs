@@ -41,6 +41,7 @@ fn every_field_is_read() {
         TrustConfig {
             store: Some("site/trust.txt".into()),
             require_signed: true,
+            require_claims: true,
             policy: Some("site/policies".into()),
             opa: Some("http://127.0.0.1:8181/v1/data/dhow".to_owned()),
             policy_timeout: Some(Duration::from_secs(1)),

@@ -147,8 +147,15 @@ fn mistakes_are_told_with_their_place() {
 #[test]
 fn other_files_are_told_apart_and_values_are_not_shown() {
     assert!(is_manifest("{\"actors\": []}") && is_manifest("actors : []"));
-    for text in ["apps:\n- appID: a\n", "version: 1\napps:\n  - actors: x\n", "# actors:\n", "", "actorsx: 1"]
-    {
+    assert!(is_manifest("{\n  \"labels\": {},\n  \"actors\": [\n    \"a.wasm\"\n  ]\n}\n"));
+    for text in [
+        "apps:\n- appID: a\n",
+        "version: 1\napps:\n  - actors: x\n",
+        "# actors:\n",
+        "",
+        "actorsx: 1",
+        "{\n  \"apps\": {\n    \"actors\": []\n  }\n}",
+    ] {
         assert!(!is_manifest(text), "{text}");
     }
     let shown = format!("{:?}", parse(KVCOUNTER).unwrap());
