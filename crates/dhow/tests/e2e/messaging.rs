@@ -152,9 +152,11 @@ fn messages_are_calls() {
     assert_eq!(recorded(&host, BLOCKS, "wasi:refusals", 1), expected);
     send(&host, "wasmcloud", "e", &json!({"id": "r", "do": "refusals"}));
     let refusals = recorded(&host, BLOCKS, "wasmcloud:refusals", 1);
-    for (what, text) in
-        [("request", "publish=pubsub/a"), ("unanswered", "support requests"), ("publish", "publish=pubsub/forbidden")]
-    {
+    for (what, text) in [
+        ("request", "publish=pubsub/a"),
+        ("unanswered", "support requests"),
+        ("publish", "publish=pubsub/forbidden"),
+    ] {
         assert!(refusals[what].as_str().unwrap().contains(text), "{what}: {refusals}");
     }
 

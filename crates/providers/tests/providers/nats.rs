@@ -67,7 +67,8 @@ async fn answers_come_back(broker: &Broker) {
     let running = subscribed(&pubsub, "ask.*", "one", &handler).await;
     let asking = Arc::clone(&pubsub);
     let asked = tokio::spawn(async move {
-        let question = Outgoing { content_type: Some("text/plain".to_owned()), ..outgoing("ask.time", "when?") };
+        let question =
+            Outgoing { content_type: Some("text/plain".to_owned()), ..outgoing("ask.time", "when?") };
         asking.request(question, SOON).await
     });
     let question = next(&mut seen).await;

@@ -3,8 +3,8 @@
 //!
 //! A token is a JSON Web Token (HS256) of this registry for itself; no other one can read or make it.
 
-use super::watched::FileError;
 use super::Action;
+use super::watched::FileError;
 use crate::registry::storage::folder::{force_folder, make_folder, write_durably};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
