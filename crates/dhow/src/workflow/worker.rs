@@ -125,7 +125,6 @@ fn usual_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::duration;
-    use dhow_argo::workers::LEASE;
 
     #[test]
     fn the_lease_that_is_told_is_the_usual_one() {
