@@ -10,7 +10,10 @@ fn words(input: StepInput) -> Result<StepOutput, Box<dyn Error>> {
     let long: Vec<&str> = text.split_whitespace().filter(|word| word.chars().count() >= least).collect();
     fs::write("/long.txt", long.join("\n"))?;
     println!("{} of {} words are long", long.len(), text.split_whitespace().count());
-    Ok(StepOutput::new().result(long.len().to_string()).parameter("first", long.first().unwrap_or(&"")).artifact("long", "/long.txt"))
+    Ok(StepOutput::new()
+        .result(long.len().to_string())
+        .parameter("first", long.first().unwrap_or(&""))
+        .artifact("long", "/long.txt"))
 }
 
 dhow_sdk::step!(words);
