@@ -76,6 +76,7 @@ pub(crate) struct Proxy {
     setup: Arc<Setup>,
     engine: Engine,
     /// Instances that may serve; the last one is the warmest.
+    #[allow(clippy::vec_box, reason = "an instance is large, and goes from hand to hand with each request")]
     idle: Mutex<Vec<Box<Instance>>>,
 }
 

@@ -64,6 +64,13 @@ fn under_load(addr: SocketAddr, work: impl FnOnce()) -> Measured {
         .stdout(Stdio::piped())
         .spawn();
     let mut load = load.expect("wrk is installed: cargo xtask setup");
+    // Interrupted before it listens for that, it says nothing.
+    eventually("wrk to catch signals", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", load.id())).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        (caught & 1 << (libc::SIGINT - 1) != 0).then_some(())
+    });
     work();
     let pid = libc::pid_t::try_from(load.id()).unwrap();
     // SAFETY: `kill` takes plain numbers, and the child is not reaped before `wait`, so its id is its own.
