@@ -27,13 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Largest answer that holds a token, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
 
+/// Makes the request for a token.
+type AsksForToken = Box<dyn Fn() -> Result<Request<Body>, ArtifactError> + Send + Sync>;
+
 /// One file on a web server.
 pub(super) struct Site {
     client: HttpClient,
     runtime: Handle,
     url: Url,
     headers: HeaderMap,
-    oauth2: Option<Box<dyn Fn() -> Result<Request<Body>, ArtifactError> + Send + Sync>>,
+    oauth2: Option<AsksForToken>,
 }
 
 // === impl Site ===

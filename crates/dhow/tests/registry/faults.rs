@@ -95,7 +95,7 @@ fn an_upload_goes_on_after_a_lost_connection_and_after_a_kill() {
     let upload = client.begin("a");
     // Half of what is announced, and then nobody is there.
     let mut stream = TcpStream::connect(client.addr).unwrap();
-    write!(stream, "PATCH {upload} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", blob.len()).unwrap();
+    write!(stream, "PATCH {upload} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", blob.len()).unwrap();
     stream.write_all(&blob[..1_500_000]).unwrap();
     drop(stream);
     // All that arrived is kept.
@@ -301,7 +301,7 @@ fn a_stop_lets_an_upload_finish() {
     let upload = client.begin("a");
     let mut stream = crate::support::http::Client::connect(client.addr);
     let head = format!(
-        "PUT {upload}?digest={} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        "PUT {upload}?digest={} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
         digest(&blob),
         blob.len()
     );

@@ -275,7 +275,7 @@ fn lists_come_in_pages(registry: Registry) {
         }
     };
     assert_eq!(json!(collect("/v2/_catalog?n=2", "repositories")), json!(expected));
-    let tags = json!(["B", "_d", "a", "c.1", "v1"]);
+    let tags = json!(["_d", "a", "B", "c.1", "v1"]);
     assert_eq!(json!(collect("/v2/team/app0/tags/list?n=2", "tags")), tags);
     assert_eq!(client.get("/v2/team/app0/tags/list").json(), json!({"name": "team/app0", "tags": tags}));
     assert_eq!(client.get("/v2/team/app0/tags/list?n=0").json()["tags"], json!([]));
