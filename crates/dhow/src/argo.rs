@@ -22,7 +22,7 @@ pub(crate) struct Argo {
 enum Command {
     Lint(Lint),
     Convert(Convert),
-    Plugin(plugin::Plugin),
+    Plugin(Box<plugin::Plugin>),
     Agent(Box<agent::Agent>),
 }
 

@@ -151,7 +151,8 @@ fn what_is_not_granted_is_denied_and_what_cannot_be_opened_says_why() {
     let (etcd, bad, state) = ("wasm-component-etcd", "provider-misbehave", "state.wasm");
     let endpoint = ("endpoint", url.as_str());
     let denied = "add it to grants.http in the component's metadata";
-    let cases: [(&str, &str, &[(&str, &str)], &str); 14] = [
+    type Metadata<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, &str, Metadata<'_>, &str); 14] = [
         (state, etcd, &[endpoint], denied),
         (state, etcd, &[endpoint, ("grants.http", "http://127.0.0.1:1")], denied),
         (state, etcd, &[endpoint, ("grants.htp", "*")], "did you mean http?"),

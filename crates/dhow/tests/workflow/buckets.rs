@@ -322,6 +322,7 @@ const LARGE: u64 = 512 << 20;
 const MEMORY: u64 = 64 << 20;
 
 /// The most memory that a run took, in bytes.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and says what it took")]
 fn peak(desk: &Desk, name: &str, server: &Process) -> u64 {
     let endpoint = url(server);
     let file = format!("{name}.yaml");

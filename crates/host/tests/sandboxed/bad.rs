@@ -105,7 +105,8 @@ async fn what_cannot_be_opened_says_why() {
     let url = format!("http://{}", etcd.address());
     let (etcd, bad, endpoint) = ("wasm-component-etcd", "provider-misbehave", ("endpoint", url.as_str()));
     let denied = "add it to grants.http in the component's metadata";
-    let cases: [(&str, &str, &[(&str, &str)], &str); 13] = [
+    type Metadata<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, &str, Metadata<'_>, &str); 13] = [
         ("state", etcd, &[endpoint], denied),
         ("state", etcd, &[endpoint, ("grants.http", "http://127.0.0.1:1")], denied),
         ("state", etcd, &[endpoint, ("grants.htp", "*")], "did you mean http?"),
