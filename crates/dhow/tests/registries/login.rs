@@ -26,7 +26,10 @@ fn a_login_is_tried_kept_and_forgotten() {
     assert!(error.contains("there are no credentials for it") && error.contains("dhow login"), "{error}");
     let login = ["login", &address, "--username", user, "--password-stdin", "--ca", "ca.pem"];
     let error = refused(setting.run_with_input(&login, b"wrong\n"));
-    assert!(error.contains("refuses this user and password") && error.contains("nothing was stored"), "{error}");
+    assert!(
+        error.contains("refuses this user and password") && error.contains("nothing was stored"),
+        "{error}"
+    );
     let config = setting.path().join(".docker/config.json");
     assert!(!config.exists());
     setting
@@ -113,7 +116,10 @@ fn podmans_file_is_read_and_the_most_exact_name_wins() {
     };
     succeeded(push("team/hello"));
     let error = refused(push("other/hello"));
-    assert!(error.contains("refuses this user and password") && error.contains("nothing was stored"), "{error}");
+    assert!(
+        error.contains("refuses this user and password") && error.contains("nothing was stored"),
+        "{error}"
+    );
 }
 
 /// Somebody at a terminal, who waits for each question. Prints all that the terminal shows.

@@ -95,7 +95,8 @@ fn an_upload_goes_on_after_a_lost_connection_and_after_a_kill() {
     let upload = client.begin("a");
     // Half of what is announced, and then nobody is there.
     let mut stream = TcpStream::connect(client.addr).unwrap();
-    write!(stream, "PATCH {upload} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", blob.len()).unwrap();
+    write!(stream, "PATCH {upload} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", blob.len())
+        .unwrap();
     stream.write_all(&blob[..1_500_000]).unwrap();
     drop(stream);
     // All that arrived is kept.
