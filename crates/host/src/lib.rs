@@ -43,6 +43,7 @@ pub mod log;
 pub mod metrics;
 pub mod module;
 mod observed;
+mod outcomes;
 pub mod prepare;
 pub mod resiliency;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! From a manifest entry and its module to an app that can run: compile, link once to see that it fits.
 
-use crate::app::{Admission, App, Kind, Outcomes, Wasm};
+use crate::app::{Admission, App, Kind, Wasm};
 use crate::audit::{Auditor, Signer};
 use crate::binding::{self, BindError, Binding};
 use crate::components::ComponentError;
@@ -8,6 +8,7 @@ use crate::filters::Filters;
 use crate::fleet::UPLOAD;
 use crate::host::Host;
 use crate::module::{Module, ModuleError};
+use crate::outcomes::Outcomes;
 use crate::service::Service;
 use crate::trust::{Admitted, Applicant, NotTrusted, Permit};
 use dhow_artifacts::Source;
