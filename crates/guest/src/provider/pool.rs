@@ -44,6 +44,39 @@ pub(super) trait Exported: Send + Sync + Sized + 'static {
     ) -> BoxFuture<'a, wasmtime::Result<Result<(), String>>>;
 }
 
+/// What the bindings of one interface have in common; `$words` says what a component means with an error.
+macro_rules! exported {
+    ($wit:ident, $interface:literal, $words:expr) => {
+        impl $crate::provider::pool::Exported for $wit::Guest {
+            const INTERFACE: &'static str = $interface;
+            type Indices = $wit::GuestIndices;
+
+            fn find(
+                pre: &wasmtime::component::InstancePre<$crate::store::GuestState>,
+            ) -> wasmtime::Result<$wit::GuestIndices> {
+                $wit::GuestIndices::new(pre)
+            }
+
+            fn load(
+                indices: &$wit::GuestIndices,
+                store: &mut wasmtime::Store<$crate::store::GuestState>,
+                instance: &wasmtime::component::Instance,
+            ) -> wasmtime::Result<$wit::Guest> {
+                indices.load(store, instance)
+            }
+
+            fn init<'a>(
+                &'a self,
+                store: &'a mut wasmtime::Store<$crate::store::GuestState>,
+                metadata: &'a $wit::Metadata,
+            ) -> futures::future::BoxFuture<'a, wasmtime::Result<Result<(), String>>> {
+                Box::pin(async move { Ok(self.call_init(store, metadata).await?.map_err($words)) })
+            }
+        }
+    };
+}
+pub(super) use exported;
+
 /// One instance, which was initialised.
 pub(super) struct Instance<E> {
     pub(super) store: Store<GuestState>,

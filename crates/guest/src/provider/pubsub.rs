@@ -1,16 +1,13 @@
 //! A message broker that is a component, and is pulled: who pulls, and when, is above (`dhow_host::sandboxed`).
 
 use super::generated::exports::dhow::provider::pubsub::{self as wit, FeatureSet};
-use super::pool::{Broken, Exported, Instance, Pool};
+use super::pool::{Broken, Instance, Pool, exported};
 use super::{Place, Provider};
-use crate::store::GuestState;
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::Outcome;
 use dhow_blocks::pubsub::{Feature, MAX_MESSAGE_BYTES, Message, Outgoing, Subscribe};
-use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use wasmtime::component::InstancePre;
 
 /// A message broker.
 pub struct Broker {
@@ -24,33 +21,7 @@ pub struct Receiver {
     instance: Instance<wit::Guest>,
 }
 
-impl Exported for wit::Guest {
-    const INTERFACE: &'static str = "dhow:provider/pubsub@0.1.";
-    type Indices = wit::GuestIndices;
-
-    fn find(pre: &InstancePre<GuestState>) -> wasmtime::Result<wit::GuestIndices> {
-        wit::GuestIndices::new(pre)
-    }
-
-    fn load(
-        indices: &wit::GuestIndices,
-        store: &mut wasmtime::Store<GuestState>,
-        instance: &wasmtime::component::Instance,
-    ) -> wasmtime::Result<wit::Guest> {
-        indices.load(store, instance)
-    }
-
-    fn init<'a>(
-        &'a self,
-        store: &'a mut wasmtime::Store<GuestState>,
-        metadata: &'a wit::Metadata,
-    ) -> BoxFuture<'a, wasmtime::Result<Result<(), String>>> {
-        Box::pin(async move {
-            let answer = self.call_init(store, metadata).await?;
-            Ok(answer.map_err(|error| BlockError::from(error).to_string()))
-        })
-    }
-}
+exported!(wit, "dhow:provider/pubsub@0.1.", |error| BlockError::from(error).to_string());
 
 // === impl Broker ===
 

@@ -1,16 +1,13 @@
 //! A secret store that is a component.
 
 use super::generated::exports::dhow::provider::secrets::{self as wit, FeatureSet};
-use super::pool::{Exported, Pool};
+use super::pool::{Pool, exported};
 use super::{Place, Provider};
-use crate::store::GuestState;
 use async_trait::async_trait;
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::Metadata;
 use dhow_blocks::secrets::{Secret, SecretStore};
-use futures::future::BoxFuture;
 use std::collections::BTreeMap;
-use wasmtime::component::InstancePre;
 
 /// A secret store.
 pub(super) struct Store {
@@ -18,33 +15,7 @@ pub(super) struct Store {
     has_multiple_values: bool,
 }
 
-impl Exported for wit::Guest {
-    const INTERFACE: &'static str = "dhow:provider/secrets@0.1.";
-    type Indices = wit::GuestIndices;
-
-    fn find(pre: &InstancePre<GuestState>) -> wasmtime::Result<wit::GuestIndices> {
-        wit::GuestIndices::new(pre)
-    }
-
-    fn load(
-        indices: &wit::GuestIndices,
-        store: &mut wasmtime::Store<GuestState>,
-        instance: &wasmtime::component::Instance,
-    ) -> wasmtime::Result<wit::Guest> {
-        indices.load(store, instance)
-    }
-
-    fn init<'a>(
-        &'a self,
-        store: &'a mut wasmtime::Store<GuestState>,
-        metadata: &'a wit::Metadata,
-    ) -> BoxFuture<'a, wasmtime::Result<Result<(), String>>> {
-        Box::pin(async move {
-            let answer = self.call_init(store, metadata).await?;
-            Ok(answer.map_err(|error| BlockError::from(error).to_string()))
-        })
-    }
-}
+exported!(wit, "dhow:provider/secrets@0.1.", |error| BlockError::from(error).to_string());
 
 // === impl Store ===
 

@@ -1,19 +1,15 @@
 //! A state store that is a component.
 
 use super::generated::exports::dhow::provider::state::{self as wit, FeatureSet};
-use super::pool::{Exported, Pool};
+use super::pool::{Pool, exported};
 use super::{Place, Provider, brief};
-use crate::store::GuestState;
 use async_trait::async_trait;
 use dhow_blocks::state::{
     Capability, Concurrency, Delete, Item, KeyPage, MAX_VALUE_BYTES, Operation, Set, StateError, StateStore,
     Ttl,
 };
-use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-use wasmtime::Store as WasmStore;
-use wasmtime::component::InstancePre;
 
 /// A state store.
 pub(super) struct Store {
@@ -23,33 +19,7 @@ pub(super) struct Store {
     singly: AtomicBool,
 }
 
-impl Exported for wit::Guest {
-    const INTERFACE: &'static str = "dhow:provider/state@0.1.";
-    type Indices = wit::GuestIndices;
-
-    fn find(pre: &InstancePre<GuestState>) -> wasmtime::Result<wit::GuestIndices> {
-        wit::GuestIndices::new(pre)
-    }
-
-    fn load(
-        indices: &wit::GuestIndices,
-        store: &mut WasmStore<GuestState>,
-        instance: &wasmtime::component::Instance,
-    ) -> wasmtime::Result<wit::Guest> {
-        indices.load(store, instance)
-    }
-
-    fn init<'a>(
-        &'a self,
-        store: &'a mut WasmStore<GuestState>,
-        metadata: &'a wit::Metadata,
-    ) -> BoxFuture<'a, wasmtime::Result<Result<(), String>>> {
-        Box::pin(async move {
-            let answer = self.call_init(store, metadata).await?;
-            Ok(answer.map_err(|error| StateError::from(Error { error, key: "" }).to_string()))
-        })
-    }
-}
+exported!(wit, "dhow:provider/state@0.1.", |error| StateError::from(Error { error, key: "" }).to_string());
 
 // === impl Store ===
 
