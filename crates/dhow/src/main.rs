@@ -37,6 +37,7 @@ mod completions;
 mod doctor;
 mod elsewhere;
 mod error;
+mod executor;
 mod folders;
 mod hosts;
 mod inspect;

@@ -2,17 +2,14 @@
 
 use super::pairs;
 use crate::Error;
+use crate::executor::{self, executor};
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use crate::trust::TrustArgs;
 use crate::workflow::queue::WorkersArgs;
 use dhow_argo::plugin::Plugin as Server;
 use dhow_argo::runner::StepRunner;
-use dhow_argo::step::modules::Modules;
-use dhow_argo::step::{Executor, ExecutorOptions};
 use dhow_argo::workers::{Remote, RemoteOptions};
-use dhow_host::Components;
-use dhow_resources::manifest::TrustConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -129,21 +126,17 @@ impl Steps {
         let artifacts = self.artifacts.clone().unwrap_or_else(|| data_dir.join("artifacts"));
         let repository = crate::repository::open(&artifacts, &self.repository.choice()?, None)?;
         repository.sweep();
-        let resources = crate::up::read_resources(&self.resources_path, None)?;
-        let host = crate::serve::host(Components::new(resources, data_dir), false)?;
-        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
-        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-        let (engine, cache) = host.engine();
-        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
-        let executor = Executor::new(ExecutorOptions {
-            modules,
+        let executor = executor(executor::Steps {
+            data: data_dir,
+            resources: &self.resources_path,
+            trust: &self.trust,
+            base: Path::new("."),
+            images: pairs("--image", &self.image)?,
             repository: Arc::new(repository),
             rooms: data_dir.join("rooms"),
             logs: data_dir.join("logs"),
-            host: Some(host),
-            runtime_api: Some(api),
         });
-        Ok(Arc::new(executor.map_err(|error| failed(data_dir, &error))?))
+        Ok(executor.await?)
     }
 
     async fn remote(&self, data_dir: &Path, url: &str, name: &str) -> Result<Arc<dyn StepRunner>, Error> {

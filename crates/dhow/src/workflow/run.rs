@@ -5,6 +5,7 @@ use super::live::Live;
 use super::queue::WorkersArgs;
 use crate::Error;
 use crate::argo::pairs;
+use crate::executor::{self, executor};
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use crate::trust::TrustArgs;
@@ -18,11 +19,7 @@ use dhow_argo::manifest::Manifest;
 use dhow_argo::node::Phase;
 use dhow_argo::run::{Ended, Home, Run as Running, RunError, now};
 use dhow_argo::runner::StepRunner;
-use dhow_argo::step::modules::Modules;
-use dhow_argo::step::{Executor, ExecutorOptions};
 use dhow_argo::workers::{Remote, RemoteOptions};
-use dhow_host::Components;
-use dhow_resources::manifest::TrustConfig;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -332,23 +329,17 @@ impl Local<'_> {
         } else {
             self.resources.to_vec()
         };
-        let resources = crate::up::read_resources(&dirs, None)?;
-        let host = crate::serve::host(Components::new(resources, &self.data.data_dir), false)?;
-        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
-        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-        let (engine, cache) = host.engine();
-        let modules = Modules::new(engine, cache, &settings.base, settings.images.clone());
-        let executor = Executor::new(ExecutorOptions {
-            modules,
+        let executor = executor(executor::Steps {
+            data: &self.data.data_dir,
+            resources: &dirs,
+            trust: self.trust,
+            base: &settings.base,
+            images: settings.images.clone(),
             repository: Arc::clone(&repository),
             rooms: home.rooms(),
             logs: home.logs(workflow),
-            host: Some(host),
-            runtime_api: Some(api),
         });
-        let executor =
-            executor.map_err(|error| Error::new(format!("the folders of the workflow: {error}")))?;
-        Ok(Steps { runner: Arc::new(executor), repository, remote: None })
+        Ok(Steps { runner: executor.await?, repository, remote: None })
     }
 }
 

@@ -3,14 +3,11 @@
 use super::queue::{QueueArgs, duration};
 use crate::Error;
 use crate::argo::pairs;
+use crate::executor::{Steps, executor};
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use crate::trust::TrustArgs;
-use dhow_argo::step::modules::Modules;
-use dhow_argo::step::{Executor, ExecutorOptions};
 use dhow_argo::workers::{Worker as Working, WorkerOptions};
-use dhow_host::Components;
-use dhow_resources::manifest::TrustConfig;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,21 +73,17 @@ impl Worker {
         let choice = self.repository.choice()?;
         let repository = crate::repository::open(&folder, &choice, None)?;
         repository.sweep();
-        let resources = crate::up::read_resources(&self.resources_path, None)?;
-        let host = crate::serve::host(Components::new(resources, &data), false)?;
-        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
-        let api = dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default());
-        let (engine, cache) = host.engine();
-        let modules = Modules::new(engine, cache, Path::new("."), pairs("--image", &self.image)?);
-        let executor = Executor::new(ExecutorOptions {
-            modules,
+        let executor = executor(Steps {
+            data: &data,
+            resources: &self.resources_path,
+            trust: &self.trust,
+            base: Path::new("."),
+            images: pairs("--image", &self.image)?,
             repository: Arc::new(repository),
             rooms: data.join("rooms"),
             logs: data.join("logs"),
-            host: Some(host),
-            runtime_api: Some(api),
         });
-        let executor = Arc::new(executor.map_err(|error| failed(&data, &error))?);
+        let executor = executor.await?;
         let concurrency = self.concurrency.map_or_else(cores, usize::from);
         let options = WorkerOptions {
             name: name.clone(),
