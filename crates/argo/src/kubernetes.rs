@@ -15,10 +15,10 @@
 //! Protocol: <https://kubernetes.io/docs/reference/using-api/api-concepts/>.
 
 pub mod access;
+pub(crate) mod connector;
 mod error;
 mod kubeconfig;
 pub mod lease;
-pub(crate) mod tls;
 pub mod watch;
 
 pub(crate) use error::chain;
@@ -99,7 +99,7 @@ impl Cluster {
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.query().is_some() {
             return Err(format!("{server}: expected a URL such as https://127.0.0.1:6443"));
         }
-        let connector = tls::connector(&access.trust, access.identity.as_ref())?;
+        let connector = connector::connect_with(&access.tls)?;
         let mut client = Client::builder(TokioExecutor::new());
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         Ok(Cluster {

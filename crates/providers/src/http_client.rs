@@ -1,24 +1,18 @@
 //! The HTTP client of the providers that speak HTTP.
 //!
-//! Certificates are checked against the system's authorities, or Mozilla's on a machine without any, unless
-//! a component names its own. Nothing follows redirections by itself, and every wait has a deadline.
+//! Nothing follows redirections by itself, and every wait has a deadline.
 
+use crate::tls::Tls;
 use bytes::{Bytes, BytesMut};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::invoke::Body;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A server that does not take a connection within this time is not there.
@@ -29,17 +23,6 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// … and this many of them for one server.
 const IDLE_CONNECTIONS: usize = 32;
-
-/// How to trust a server, and how to be trusted.
-#[derive(Default)]
-pub struct Tls {
-    /// Certificates of the authorities to trust instead of the system's, PEM.
-    pub authorities: Option<Vec<u8>>,
-    /// Own certificates and their key, PEM.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    /// Trust everybody.
-    pub insecure: bool,
-}
 
 /// A client with its pool of connections.
 #[derive(Clone, Debug)]
@@ -56,7 +39,7 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(config(tls)?).https_or_http();
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls.client_config()?).https_or_http();
         let connector = builder.enable_http1().enable_http2().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -108,44 +91,6 @@ pub(crate) async fn read(response: Response<Incoming>, limit: u64) -> Result<Res
     Ok(Response::from_parts(head, bytes.freeze()))
 }
 
-fn config(tls: &Tls) -> Result<ClientConfig, String> {
-    // The provider is named, not the process's default: a library does not choose for the process.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = match &tls.authorities {
-        _ if tls.insecure => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAll(provider)))
-        }
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(pem)? {
-                roots.add(certificate).map_err(|error| format!("a certificate is not usable: {error}"))?;
-            }
-            builder.with_root_certificates(roots)
-        }
-        None => match builder.clone().with_native_roots() {
-            Ok(builder) => builder,
-            Err(_) => builder.with_webpki_roots(),
-        },
-    };
-    let Some((chain, key)) = &tls.identity else { return Ok(builder.with_no_client_auth()) };
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is not a private key in PEM".to_owned())?;
-    builder
-        .with_client_auth_cert(certificates(chain)?, key)
-        .map_err(|error| format!("the certificate and the key do not fit together: {error}"))
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("there is no certificate in PEM".to_owned()),
-    }
-}
-
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -154,47 +99,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Takes every certificate (`insecureSSL`); that the server holds its key is still checked.
-#[derive(Debug)]
-struct TrustAll(Arc<CryptoProvider>);
-
-// === impl TrustAll ===
-
-impl ServerCertVerifier for TrustAll {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

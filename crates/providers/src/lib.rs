@@ -31,7 +31,7 @@
 //! | `sql` | what bindings to SQL databases have in common |
 //! | `pluggable` | components in processes of their own |
 //! | `pool` | connections to a database, each lent to one request at a time |
-//! | `tls` | TLS to a broker or a mail server |
+//! | [`tls`] | TLS to a server: whom to trust, and who one is |
 //! | [`task`] | a task that receives in the background |
 //! | [`deliveries`] | events on their way through the handler |
 //! | [`backoff`] | waits between attempts |
@@ -88,6 +88,6 @@ pub mod shutdown;
 mod sql;
 pub mod state;
 pub mod task;
-#[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq", feature = "smtp"))]
-mod tls;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod uuid;

@@ -21,7 +21,7 @@ mod subscription;
 
 use crate::metadata::ComponentSpec;
 use crate::registry::OpenError;
-use crate::tls::TlsOptions;
+use crate::tls::Tls;
 use bytes::Bytes;
 use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Metadata, value};
@@ -64,7 +64,9 @@ impl Server {
         let url = url::Url::parse(component.field(URL).ok_or_else(invalid)?).map_err(|_| invalid())?;
         let tls = match url.scheme() {
             "tcp" | "mqtt" => None,
-            "ssl" | "tls" | "tcps" | "mqtts" => Some(TlsOptions::of(component)?.client_config(component)?),
+            "ssl" | "tls" | "tcps" | "mqtts" => {
+                Some(Tls::of(component)?.client_config().map_err(|error| component.backend(error))?)
+            }
             _ => return Err(invalid()),
         };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(invalid)?;

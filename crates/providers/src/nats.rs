@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::metadata::ComponentSpec;
 use crate::registry::OpenError;
 use crate::shutdown::Shutdown;
-use crate::tls::TlsOptions;
+use crate::tls::Tls;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerError};
 use bytes::Bytes;
@@ -31,6 +31,17 @@ use tokio::time::timeout;
 const URL: &[&str] = &["natsURL", "url"];
 const CLIENT_CERTIFICATE: &[&str] = &["tls_client_cert", "clientCert"];
 const CLIENT_KEY: &[&str] = &["tls_client_key", "clientKey"];
+
+/// The metadata fields of the way to the server, with those of one provider behind them.
+macro_rules! fields {
+    ($($own:literal),*) => {
+        &[
+            "natsURL", "url", "name", "jwt", "seedKey", "token", "tls_client_cert", "tls_client_key", "clientCert",
+            "clientKey", "caCert", $($own),*
+        ]
+    };
+}
+use fields;
 
 /// A request to the server is answered within this time, or has failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,9 +174,9 @@ async fn authenticate(
     component: &ComponentSpec,
     options: ConnectOptions,
 ) -> Result<ConnectOptions, OpenError> {
-    let tls = TlsOptions::of(&with_pem(component).await?)?;
-    let options = match tls.ca.is_some() || tls.client.is_some() {
-        true => options.tls_client_config(tls.client_config(component)?),
+    let tls = Tls::of(&with_pem(component).await?)?;
+    let options = match tls.authorities.is_some() || tls.identity.is_some() {
+        true => options.tls_client_config(tls.client_config().map_err(|error| component.backend(error))?),
         false => options,
     };
     match (component.field(&["jwt"]), component.field(&["seedKey"])) {
@@ -182,7 +193,7 @@ async fn authenticate(
         }
         // As in Dapr, a client certificate takes the place of a token.
         (None, None) => Ok(match component.field(&["token"]) {
-            Some(token) if tls.client.is_none() => options.token(token.to_owned()),
+            Some(token) if tls.identity.is_none() => options.token(token.to_owned()),
             _ => options,
         }),
     }

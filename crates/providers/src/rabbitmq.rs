@@ -19,7 +19,7 @@ use crate::deliveries::STOP_DEADLINE;
 use crate::metadata::ComponentSpec;
 use crate::registry::OpenError;
 use crate::shutdown::{Alive, Shutdown};
-use crate::tls::TlsOptions;
+use crate::tls::Tls;
 use dhow_blocks::error::BlockError;
 use futures::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -27,6 +27,7 @@ use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::ShortString;
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{ConnectionProperties, ErrorKind};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 struct Server {
     uri: AMQPUri,
-    tls: TlsOptions,
+    tls: Tls,
     name: String,
 }
 
@@ -83,15 +84,13 @@ impl Server {
             uri.query.auth_mechanism = Some(SASLMechanism::External);
         }
         let name = component.field(&["clientName"]).unwrap_or(&component.name).to_owned();
-        Ok(Server { uri, tls: TlsOptions::of(component)?, name })
+        Ok(Server { uri, tls: Tls::of(component)?, name })
     }
 
     async fn connect(&self) -> Result<lapin::Connection, BlockError> {
-        let identity = self.tls.client.as_ref().map(|(certificate, key)| OwnedIdentity::PKCS8 {
-            pem: certificate.clone().into_bytes(),
-            key: key.clone().into_bytes(),
-        });
-        let tls = OwnedTLSConfig { identity, cert_chain: self.tls.ca.clone() };
+        let identity = self.tls.identity.clone().map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key });
+        let authorities = self.tls.authorities.as_deref().map(String::from_utf8_lossy);
+        let tls = OwnedTLSConfig { identity, cert_chain: authorities.map(Cow::into_owned) };
         let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let runtime = lapin::runtime::default_runtime().map_err(failed)?;
         let connected =

@@ -32,6 +32,7 @@ mod watch;
 use crate::redis::connection::Connector;
 use crate::redis::pool::Pool;
 use crate::registry::{ComponentSpec, OpenError};
+use crate::tls::Tls;
 use ::redis::RedisConnectionInfo;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ macro_rules! fields {
     ($($own:literal),*) => {
         &[
             "redisHost", "redisPort", "redisUsername", "redisPassword", "redisDB", "redisType",
-            "enableTLS", "insecureSkipTLSVerify", "clientCert", "clientKey",
+            "enableTLS", "insecureSkipTLSVerify", "caCert", "clientCert", "clientKey",
             "dialTimeout", "readTimeout", "writeTimeout", "poolSize", "poolTimeout", "maxConnAge",
             "minIdleConns", "idleCheckFrequency", "idleTimeout",
             "redisMaxRetries", "redisMinRetryInterval", "redisMaxRetryInterval", "maxRetries",
@@ -82,7 +83,7 @@ struct Options {
     port: u16,
     /// Database, user and password.
     login: RedisConnectionInfo,
-    tls: Option<TlsOptions>,
+    tls: Option<Tls>,
     /// For a connection to be made and ready.
     dial_timeout: Duration,
     /// For the answer to a request.
@@ -94,25 +95,14 @@ struct Options {
     pool_size: usize,
 }
 
-struct TlsOptions {
-    /// Accept any certificate.
-    insecure: bool,
-    /// PEM of the client's certificate and key.
-    client: Option<(String, String)>,
-}
-
 /// Reads the component's metadata and connects.
 async fn open(component: &ComponentSpec) -> Result<Pool, OpenError> {
     let options = Options::read(component)?;
     // The certificates of authorities are read from disk.
     let connector = tokio::task::spawn_blocking(|| Connector::new(options)).await;
     let connector = connector.unwrap_or_else(|error| Err(error.to_string()));
-    let connector = connector.map_err(|reason| backend(component, reason))?;
-    Pool::open(connector).await.map_err(|reason| backend(component, reason))
-}
-
-fn backend(component: &ComponentSpec, reason: String) -> OpenError {
-    OpenError::Backend { component: component.name.clone(), reason }
+    let connector = connector.map_err(|reason| component.backend(reason))?;
+    Pool::open(connector).await.map_err(|reason| component.backend(reason))
 }
 
 /// A duration such as `500ms`; unlike elsewhere, a bare number counts milliseconds. `-1`: [`LONGEST_TIMEOUT`].
@@ -179,7 +169,7 @@ impl Options {
             host,
             port,
             login,
-            tls: TlsOptions::read(component)?,
+            tls: tls(component)?,
             dial_timeout: timeout("dialTimeout", Duration::from_secs(5))?,
             // Writing and reading happen within one wait for the answer.
             response_timeout: read_timeout.max(timeout("writeTimeout", read_timeout)?),
@@ -216,19 +206,11 @@ impl Options {
     }
 }
 
-impl TlsOptions {
-    fn read(component: &ComponentSpec) -> Result<Option<TlsOptions>, OpenError> {
-        if !component.truthy(&["enableTLS"]) {
-            return Ok(None);
-        }
-        let client = match (component.field(&["clientCert"]), component.field(&["clientKey"])) {
-            (Some(certificate), Some(key)) => Some((certificate.to_owned(), key.to_owned())),
-            (None, None) => None,
-            (Some(_), None) => return Err(component.invalid(&["clientKey"], "given beside clientCert")),
-            (None, Some(_)) => return Err(component.invalid(&["clientCert"], "given beside clientKey")),
-        };
-        Ok(Some(TlsOptions { insecure: component.truthy(&["insecureSkipTLSVerify"]), client }))
+fn tls(component: &ComponentSpec) -> Result<Option<Tls>, OpenError> {
+    if !component.truthy(&["enableTLS"]) {
+        return Ok(None);
     }
+    Ok(Some(Tls { insecure: component.truthy(&["insecureSkipTLSVerify"]), ..Tls::of(component)? }))
 }
 
 /// `redisHost` with or without a port, and `redisPort`, which may not contradict it.

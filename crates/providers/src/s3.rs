@@ -4,8 +4,9 @@
 //! by the client that all providers share. Credentials are the component's, or those in `AWS_ACCESS_KEY_ID`,
 //! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
 
-use crate::http_client::{HttpClient, Tls};
+use crate::http_client::HttpClient;
 use crate::registry::{ComponentSpec, OpenError};
+use crate::tls::Tls;
 use dhow_blocks::error::BlockError;
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use super::Endpoint;
 use dhow_blocks::invoke::{Body, InvokeError, Reply};
+use dhow_providers::tls::Tls;
 use futures::future::BoxFuture;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -10,11 +11,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower_service::Service;
@@ -58,10 +54,6 @@ pub(super) struct Transport {
 #[error("{0}")]
 pub(super) struct Unreachable(pub(super) String);
 
-/// Takes every certificate; see [`Endpoint::tls`].
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
 // === impl Transport ===
 
 impl Transport {
@@ -76,7 +68,9 @@ impl Transport {
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls_config()?).https_or_http();
+        // Every certificate is taken; see [`Endpoint::tls`].
+        let config = Tls { insecure: true, ..Tls::default() }.client_config()?;
+        let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
         let connector = match version {
             Version::Any => builder.enable_all_versions().wrap_connector(connector),
             Version::Http2 => builder.enable_http2().wrap_connector(connector),
@@ -158,52 +152,5 @@ impl Service<http::Request<tonic::body::Body>> for Transport {
 impl Unreachable {
     pub(super) fn of(self, app_id: &str) -> InvokeError {
         InvokeError::Unreachable { app_id: app_id.to_owned(), reason: self.0 }
-    }
-}
-
-fn tls_config() -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let verifier = Arc::new(AnyCertificate(provider));
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-// === impl AnyCertificate ===
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -6,12 +6,12 @@
 
 use crate::controller::duration;
 use crate::expression::{Expression, Language};
-use crate::kubernetes::access::Trust;
-use crate::kubernetes::{Cluster, chain, tls};
+use crate::kubernetes::{Cluster, chain, connector};
 use crate::model::{Template, scalar_text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use dhow_providers::tls::Tls;
 use http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -103,14 +103,14 @@ struct Answer {
 
 impl HttpTemplates {
     pub(super) fn new(cluster: Arc<Cluster>) -> Result<HttpTemplates, String> {
-        let client = |trust: &Trust| -> Result<HttpsClient, String> {
+        let client = |insecure: bool| -> Result<HttpsClient, String> {
             let mut client = Client::builder(TokioExecutor::new());
             client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-            Ok(client.build(tls::connector(trust, None)?))
+            Ok(client.build(connector::connect_with(&Tls { insecure, ..Tls::default() })?))
         };
         Ok(HttpTemplates {
-            client: client(&Trust::System)?,
-            unverified: client(&Trust::Everybody)?,
+            client: client(false)?,
+            unverified: client(true)?,
             cluster,
             turns: Semaphore::new(MAX_REQUESTS),
         })

@@ -2,6 +2,7 @@
 //! says on the command line.
 
 use super::{KubernetesError, kubeconfig, read_file};
+use dhow_providers::tls::Tls;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,25 +24,12 @@ const MAX_TOKEN: usize = 64 << 10;
 pub struct Access {
     /// `https://host:port`, with a path if there is one.
     pub server: String,
-    /// Whom to trust.
-    pub trust: Trust,
+    /// Whom to trust, and who asks if it is known by a certificate.
+    pub tls: Tls,
     /// Who asks.
     pub token: Token,
-    /// Who asks, by certificate.
-    pub identity: Option<Identity>,
     /// The namespace that is meant when nobody says one.
     pub namespace: Option<String>,
-}
-
-/// Whose certificates are good.
-#[derive(Debug)]
-pub enum Trust {
-    /// Those of the authorities that the system trusts.
-    System,
-    /// Those of these authorities; PEM.
-    Authorities(Vec<u8>),
-    /// Every one.
-    Everybody,
 }
 
 /// Where a token comes from.
@@ -63,14 +51,6 @@ pub enum Token {
     },
 }
 
-/// A certificate and its key; PEM.
-pub struct Identity {
-    /// The certificate, with those that lead to its authority.
-    pub certificate: Vec<u8>,
-    /// The private key.
-    pub key: Vec<u8>,
-}
-
 // === impl Access ===
 
 impl Access {
@@ -87,9 +67,8 @@ impl Access {
         let namespace = std::fs::read_to_string(folder.join("namespace")).ok();
         Ok(Access {
             server: format!("https://{host}:{port}"),
-            trust: Trust::Authorities(authorities),
+            tls: Tls { authorities: Some(authorities), ..Tls::default() },
             token: Token::File(folder.join("token")),
-            identity: None,
             namespace: namespace.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
         })
     }
@@ -144,12 +123,6 @@ impl fmt::Display for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({self})")
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity")
     }
 }
 

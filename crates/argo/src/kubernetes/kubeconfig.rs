@@ -1,10 +1,11 @@
 //! kubectl's file (<https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/>).
 
-use super::access::{Access, Identity, Token, Trust};
+use super::access::{Access, Token};
 use super::{beside, read_file};
 use crate::manifest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use dhow_providers::tls::Tls;
 use serde_json::Value;
 use std::path::Path;
 
@@ -35,18 +36,16 @@ pub(super) fn read(file: &Path, context: Option<&str>) -> Result<Access, String>
     }
     let server = cluster.get("server").and_then(Value::as_str);
     let server = server.ok_or_else(|| failed("the cluster has no `server`"))?.to_owned();
-    let trust = match bytes(file, cluster, "certificate-authority")? {
-        _ if cluster.get("insecure-skip-tls-verify") == Some(&Value::Bool(true)) => Trust::Everybody,
-        Some(pem) => Trust::Authorities(pem),
-        None => Trust::System,
-    };
     let identity = match (bytes(file, user, "client-certificate")?, bytes(file, user, "client-key")?) {
-        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+        (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => return Err(failed("`client-certificate` and `client-key` belong together")),
     };
+    let authorities = bytes(file, cluster, "certificate-authority")?;
+    let insecure = cluster.get("insecure-skip-tls-verify") == Some(&Value::Bool(true));
+    let tls = Tls { authorities, identity, insecure };
     let namespace = chosen.get("namespace").and_then(Value::as_str).filter(|name| !name.is_empty());
-    Ok(Access { server, trust, token: token(file, user)?, identity, namespace: namespace.map(str::to_owned) })
+    Ok(Access { server, tls, token: token(file, user)?, namespace: namespace.map(str::to_owned) })
 }
 
 fn named<'a>(whole: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
@@ -125,7 +124,7 @@ users:
         std::fs::write(&file, FILE).unwrap();
         let one = read(&file, None).unwrap();
         assert_eq!((one.server.as_str(), one.namespace.as_deref()), ("https://127.0.0.1:6443", Some("argo")));
-        assert!(matches!(&one.trust, Trust::Authorities(pem) if pem == b"CA"));
+        assert_eq!(one.tls.authorities.as_deref(), Some(&b"CA"[..]));
         assert!(matches!(&one.token, Token::File(path) if *path == folder.path().join("token")));
         let two = read(&file, Some("two")).unwrap();
         let Token::Program { command, env, api_version } = &two.token else { panic!("{two:?}") };

@@ -5,8 +5,9 @@ use crate::Error;
 use crate::signals::Signals;
 use dhow_argo::agent::{Agent as Worker, AgentOptions, Shard};
 use dhow_argo::kubernetes::Cluster;
-use dhow_argo::kubernetes::access::{Access, Token, Trust};
+use dhow_argo::kubernetes::access::{Access, Token};
 use dhow_argo::kubernetes::lease::Timing;
+use dhow_providers::tls::Tls;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -143,14 +144,17 @@ fn identity() -> String {
 impl Place {
     fn access(&self) -> Result<Access, String> {
         if let Some(server) = &self.server {
-            let trust = match &self.ca_file {
-                Some(file) => Trust::Authorities(
-                    std::fs::read(file).map_err(|error| format!("--ca-file {}: {error}", file.display()))?,
-                ),
-                None => Trust::System,
+            let read = |file: &PathBuf| {
+                std::fs::read(file).map_err(|error| format!("--ca-file {}: {error}", file.display()))
             };
+            let authorities = self.ca_file.as_ref().map(read).transpose()?;
             let token = self.token_file.clone().map_or(Token::None, Token::File);
-            return Ok(Access { server: server.clone(), trust, token, identity: None, namespace: None });
+            return Ok(Access {
+                server: server.clone(),
+                tls: Tls { authorities, ..Tls::default() },
+                token,
+                namespace: None,
+            });
         }
         match &self.kubeconfig {
             Some(file) => Access::kubeconfig(file, self.context.as_deref()),

@@ -9,8 +9,9 @@
 //! that is longer than `maxResponseBodySize` is an error, not cut off.
 
 use super::unknown_operation;
-use crate::http_client::{HttpClient, Tls, late};
+use crate::http_client::{HttpClient, late};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
+use crate::tls::Tls;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_blocks::binding::{Binding, BindingRequest, BindingResponse};

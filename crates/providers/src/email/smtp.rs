@@ -9,7 +9,7 @@
 
 use super::session::{Login, Security, Server, deliver};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
-use crate::tls::TlsOptions;
+use crate::tls::Tls;
 use async_trait::async_trait;
 use dhow_blocks::email::{Content, Email, Mail};
 use dhow_blocks::error::BlockError;
@@ -86,7 +86,7 @@ fn open(component: &ComponentSpec) -> Result<Arc<dyn Email>, OpenError> {
             "security none: the password goes over the network as it is"
         );
     }
-    let tls = Arc::new(TlsOptions::of(component)?.client_config(component)?);
+    let tls = Arc::new(Tls::of(component)?.client_config().map_err(|error| component.backend(error))?);
     let from = component.field(&["from"]).map(|from| {
         let address = "an address such as shop@example.com or Shop <shop@example.com>";
         from.parse::<Mailbox>().map_err(|_| component.invalid(&["from"], address))

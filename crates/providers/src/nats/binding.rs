@@ -25,23 +25,7 @@ pub(crate) const PROVIDER: Provider = Provider {
     }),
 };
 
-const FIELDS: &[&str] = &[
-    "natsURL",
-    "url",
-    "name",
-    "jwt",
-    "seedKey",
-    "token",
-    "tls_client_cert",
-    "tls_client_key",
-    "clientCert",
-    "clientKey",
-    "caCert",
-    "subject",
-    "queueGroupName",
-    "concurrency",
-    "concurrencyMode",
-];
+const FIELDS: &[&str] = super::fields!("subject", "queueGroupName", "concurrency", "concurrencyMode");
 
 const SUBJECT: &str = "subject";
 

@@ -35,18 +35,7 @@ pub(crate) const PROVIDER: Provider = Provider {
     }),
 };
 
-const FIELDS: &[&str] = &[
-    "natsURL",
-    "url",
-    "name",
-    "jwt",
-    "seedKey",
-    "token",
-    "tls_client_cert",
-    "tls_client_key",
-    "clientCert",
-    "clientKey",
-    "caCert",
+const FIELDS: &[&str] = super::fields!(
     "streamName",
     "durableName",
     "queueGroupName",
@@ -66,8 +55,8 @@ const FIELDS: &[&str] = &[
     "domain",
     "apiPrefix",
     "concurrency",
-    "concurrencyMode",
-];
+    "concurrencyMode"
+);
 
 /// The message's identity, by which the server drops a repetition (<https://docs.nats.io>, "Message Deduplication").
 const MESSAGE_ID: &str = "Nats-Msg-Id";

@@ -28,22 +28,7 @@ pub(crate) const PROVIDER: Provider = Provider {
     }),
 };
 
-const FIELDS: &[&str] = &[
-    "natsURL",
-    "url",
-    "name",
-    "jwt",
-    "seedKey",
-    "token",
-    "tls_client_cert",
-    "tls_client_key",
-    "clientCert",
-    "clientKey",
-    "caCert",
-    "queueGroupName",
-    "concurrency",
-    "concurrencyMode",
-];
+const FIELDS: &[&str] = super::fields!("queueGroupName", "concurrency", "concurrencyMode");
 
 /// An open component.
 struct Nats {

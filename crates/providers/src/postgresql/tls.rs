@@ -1,6 +1,7 @@
 //! What a connection's `sslmode` asks for, with rustls.
 
 use super::connection_string::{TlsSettings, Verify};
+use crate::tls::TrustAll;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -30,12 +31,11 @@ pub(super) struct TlsToHost {
 /// A private connection.
 pub(super) struct Stream<S>(client::TlsStream<S>);
 
-/// Verifies less than rustls does.
+/// Verifies that a known authority signed the certificate, whatever name it has.
 #[derive(Debug)]
 struct Lenient {
     provider: Arc<CryptoProvider>,
-    /// Verifies that a known authority signed the certificate; none: nothing is verified.
-    authority: Option<Arc<WebPkiServerVerifier>>,
+    authority: Arc<WebPkiServerVerifier>,
 }
 
 // === impl Tls ===
@@ -50,14 +50,14 @@ impl Tls {
         let builder = match settings.verify {
             Verify::Name => builder.with_root_certificates(roots(settings)?),
             Verify::Nothing => {
-                let verifier = Arc::new(Lenient { provider, authority: None });
+                let verifier = Arc::new(TrustAll(provider));
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }
             Verify::Authority => {
                 let roots = Arc::new(roots(settings)?);
                 let authority = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
                 let authority = authority.build().map_err(|error| format!("sslrootcert: {error}"))?;
-                let verifier = Arc::new(Lenient { provider, authority: Some(authority) });
+                let verifier = Arc::new(Lenient { provider, authority });
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }
         };
@@ -170,8 +170,7 @@ impl ServerCertVerifier for Lenient {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
-        match authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self.authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -1,13 +1,9 @@
 //! One connection to a server: TCP, perhaps TLS, and the login.
 
-use super::{Options, TlsOptions};
+use super::Options;
 use ::redis::aio::{MultiplexedConnection, PubSub};
 use ::redis::{AsyncConnectionConfig, RedisError};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,10 +33,6 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Takes any certificate: `insecureSkipTLSVerify`.
-#[derive(Debug)]
-struct Insecure(Arc<CryptoProvider>);
-
 // === impl Connector ===
 
 impl Connector {
@@ -50,7 +42,7 @@ impl Connector {
             Some(tls) => {
                 let name = ServerName::try_from(options.host.clone())
                     .map_err(|_| "redisHost is no name that a certificate can have".to_owned())?;
-                Some((TlsConnector::from(Arc::new(client_config(tls)?)), name))
+                Some((TlsConnector::from(Arc::new(tls.client_config()?)), name))
             }
         };
         Ok(Connector { options, tls })
@@ -115,73 +107,5 @@ impl Connector {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
-    }
-}
-
-// === TLS ===
-
-fn client_config(options: &TlsOptions) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS: {error}"))?;
-    let builder = if options.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Insecure(provider)))
-    } else {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err("no certificates of authorities are installed on this machine; install \
-                        ca-certificates, or point SSL_CERT_FILE to them"
-                .to_owned());
-        }
-        builder.with_root_certificates(roots)
-    };
-    match &options.client {
-        None => Ok(builder.with_no_client_auth()),
-        Some((certificate, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
-            let chain = chain.map_err(|_| "clientCert is not a certificate in PEM format".to_owned())?;
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-                .map_err(|_| "clientKey is not a private key in PEM format".to_owned())?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|_| "clientCert and clientKey do not fit together".to_owned())
-        }
-    }
-}
-
-impl ServerCertVerifier for Insecure {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

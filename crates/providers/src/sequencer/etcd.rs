@@ -7,9 +7,10 @@
 
 use super::{advance, check};
 use crate::backoff::Backoff;
-use crate::http_client::{HttpClient, Tls};
+use crate::http_client::HttpClient;
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::shutdown::closed;
+use crate::tls::Tls;
 use async_trait::async_trait;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use dhow_blocks::error::BlockError;

@@ -679,9 +679,10 @@ async fn tls() {
         (&[on, client[0], client[1]][..], "certificate"),
         // The server does not know this client.
         (&[on, insecure][..], ""),
+        (&[on, insecure, ("caCert", "s3cret")][..], "caCert"),
         (&[on, insecure, client[0]][..], "clientKey"),
         (&[on, insecure, client[0], ("clientKey", "s3cret")][..], "clientKey"),
-        (&[on, insecure, ("clientCert", "s3cret"), client[1]][..], "do not fit"),
+        (&[on, insecure, ("clientCert", "s3cret"), client[1]][..], "clientCert"),
     ] {
         let error = try_open(metadata).await.unwrap_err();
         assert!(error.contains(reason) && !error.contains("s3cret"), "{error}");
