@@ -186,6 +186,58 @@ fn a_manifest_names_modules_in_registries() {
 }
 
 #[test]
+fn actors_of_a_manifest_of_wascc_are_pulled() {
+    let shop = Shop::new();
+    let registry = shop.registry.address();
+    fs::copy(guest("wapc-actor"), shop.setting.path().join("counter.wasm")).unwrap();
+    let caps = ["--cap", "wascc:keyvalue", "--cap", "wascc:http_server"];
+    let signed = succeeded(shop.setting.run(&[&["sign", "counter.wasm"], &caps[..]].concat()));
+    let said = format!("{}{}", signed.out, signed.err);
+    let is_key = |word: &&str| word.len() == 56 && word.starts_with('M');
+    let key = said.split_whitespace().find(is_key).unwrap_or_else(|| panic!("no key: {said}"));
+    shop.dhow(&["push", "counter.wasm", &shop.reference("shop/counter:1.0.0")]);
+    shop.push("wapc-actor", "other:1.2.0");
+    let manifest = |counter: &str| {
+        format!(
+            "actors: [\"{counter}\", \"{}\"]\n\
+             bindings:\n- {{ actor: {key}, capability: wascc:keyvalue }}\n\
+             - {{ actor: {counter}, capability: wascc:http_server }}\n\
+             - {{ actor: other, capability: wascc:keyvalue, binding: mine }}\n",
+            shop.reference("other:^1")
+        )
+    };
+    let file = |text: &str| shop.setting.file("host.yaml", text.as_bytes());
+    file(&manifest(&format!("{registry}/shop/counter:1.0.0")));
+    let host = shop.setting.up(&["-f", "host.yaml"]);
+    assert_eq!(host.get("/count").text(), "{\"value\":1}");
+    let shouted = host.send("POST", &format!("/call/{key}/shout"), &[], b"1");
+    assert_eq!(shouted.status, 200, "{}", shouted.text());
+    assert!(host.send("POST", "/call/other/shout", &[], b"1").text().starts_with('"'));
+    host.stop();
+    for (text, expected) in [
+        (manifest(&format!("{registry}/shop/counter:9")), "shop/counter:9 is not in the registry"),
+        (manifest("missing.d/counter.wasm"), "is no file, and no reference to a registry"),
+        (manifest("oci://counter:1"), "names no registry"),
+        (format!("actors: [{registry}/other:1.2.0, {}]", shop.reference("other:^1")), "a second actor"),
+    ] {
+        file(&text);
+        let error = refused(shop.setting.up_fails(&["-f", "host.yaml"]));
+        assert!(error.contains("host.yaml:1:") && error.contains(expected), "{text}: {error}");
+    }
+    // Over plain HTTP only where it is allowed, and without a network what was pulled before.
+    file(&manifest(&format!("{registry}/shop/counter:1.0.0")));
+    let mut strict = shop.setting.dhow(&["up", "-f", "host.yaml", "--addr", "127.0.0.1:0"]);
+    let strict = strict.env_remove("DHOW_INSECURE").output().unwrap();
+    let said = String::from_utf8_lossy(&strict.stderr);
+    assert!(!strict.status.success() && said.contains("--insecure"), "{said}");
+    let setting = shop.setting;
+    drop(shop.registry);
+    let host = setting.up(&["-f", "host.yaml", "--offline"]);
+    assert_eq!(host.get("/count").text(), "{\"value\":2}");
+    host.stop();
+}
+
+#[test]
 fn what_is_not_there_is_said_with_advice() {
     let shop = Shop::new();
     let plain = Setting::new();
