@@ -113,7 +113,12 @@ impl Wascc {
         let actors =
             top.optional(findings, "actors", |findings, node, path| Some(findings.texts(node, path)));
         if actors.as_ref().is_none_or(Vec::is_empty) {
-            findings.add(document.at, "actors", "there is no actor", "expected a list of paths or references of modules");
+            findings.add(
+                document.at,
+                "actors",
+                "there is no actor",
+                "expected a list of paths or references of modules",
+            );
         }
         let actors = actors.unwrap_or_default().into_iter();
         self.actors = actors.map(|(path, at)| ActorPath { path, line: at.line, column: at.column }).collect();

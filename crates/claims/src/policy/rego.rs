@@ -373,11 +373,21 @@ mod tests {
             (&[], "package dhow"),
             (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
             (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")], "data.yaml: line 1"),
-            (&[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\na: 2")], "`a` stands here twice"),
-            (&[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\n---\nb: 2")], "second document"),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\na: 2")],
+                "`a` stands here twice",
+            ),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\n---\nb: 2")],
+                "second document",
+            ),
             (&[("a.rego", "package dhow\nallow := true"), ("data.yml", "- a")], "data must be object"),
             (
-                &[("a.rego", "package dhow\nallow := true"), ("a.json", r#"{"b": {"c": 1}}"#), ("b/c.yaml", "c: 2")],
+                &[
+                    ("a.rego", "package dhow\nallow := true"),
+                    ("a.json", r#"{"b": {"c": 1}}"#),
+                    ("b/c.yaml", "c: 2"),
+                ],
                 "c.yaml",
             ),
             (&[("a.rego", "package dhow\nallow := true"), ("deny.reg", "package dhow")], "deny.reg"),

@@ -186,6 +186,31 @@ fn a_manifest_names_modules_in_registries() {
 }
 
 #[test]
+fn a_module_of_a_registry_is_gone_back_to_also_when_its_tag_leads_elsewhere() {
+    let shop = Shop::new();
+    shop.push("http-hello", "app:stable");
+    let module = shop.reference("app:stable");
+    shop.setting.file("dhow.toml", format!("[apps.app]\nmodule = {module:?}\nroute = \"/\"\n").as_bytes());
+    let host = shop.setting.up(&[]);
+    let counter = guest("http-counter");
+    shop.dhow(&["update", "app", "--from", &counter.to_string_lossy()]);
+    host.stop();
+    shop.push("http-echo", "app:stable");
+    let log = ["--log", "info"];
+    let host = shop.setting.up(&log);
+    assert_eq!(host.get("/").text(), "1\n");
+    assert!(host.stderr().contains("an updated version runs in the place of"), "{}", host.stderr());
+    shop.dhow(&["rollback", "app"]);
+    assert_eq!(host.get("/").text(), "hello\n");
+    host.stop();
+    // It is what the manifest named once, and no update.
+    let host = shop.setting.up(&log);
+    assert_eq!(host.get("/").text(), "hello\n");
+    let said = host.stop();
+    assert!(said.contains("an earlier module of") && !said.contains("an updated version"), "{said}");
+}
+
+#[test]
 fn actors_of_a_manifest_of_wascc_are_pulled() {
     let shop = Shop::new();
     let registry = shop.registry.address();
