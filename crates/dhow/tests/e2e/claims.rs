@@ -446,11 +446,16 @@ fn who_is_not_trusted_any_more_is_not_promoted_and_not_gone_back_to() {
 fn who_is_not_trusted_any_more_does_not_take_over_even_if_the_update_is_under_way() {
     // Its health is what a server of the test says, when it says it.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let health = format!("/fetch?url=http://{}/", listener.local_addr().unwrap());
-    let grants = "grants = { http = [\"127.0.0.1\"] }";
+    let gate = format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {{ name: gate }}\n\
+         spec: {{ baseUrl: \"http://{}\" }}\n",
+        listener.local_addr().unwrap()
+    );
+    let health = "grants = { invoke = [\"gate\"] }\nhealth = \"/dapr/v1.0/invoke/gate/method/health\"\n";
     let (setting, one, two) = two_signers();
-    setting.manifest(&VERSIONS.replace("routes", &format!("{grants}\nhealth = {health:?}\nroutes")));
-    let caps = ["--cap", "dhow:serve", "--cap", "dhow:http", "--version", "two", "--account", "two"];
+    setting.file("resources/gate.yaml", gate.as_bytes());
+    setting.manifest(&VERSIONS.replace("routes", &format!("{health}routes")));
+    let caps = ["--cap", "dhow:serve", "--cap", "dhow:invoke", "--version", "two", "--account", "two"];
     signed(&setting, "outbound", "two.wasm", &caps);
     let mut host = setting.up(&[]);
     let update = setting.dhow(&["update", "a", "--from", "two.wasm", "--any-signer"]).spawn().unwrap();

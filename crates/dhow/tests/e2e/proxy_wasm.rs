@@ -1,6 +1,6 @@
 //! proxy-wasm modules made with the SDK, as apps and as filters.
 
-use crate::support::{Setting, eventually, guest};
+use crate::support::{Host, Setting, eventually, guest};
 
 const SDK: &str = r#"
     [apps.sdk]
