@@ -5,7 +5,7 @@ use crate::lint;
 use dhow_resources::documents;
 use dhow_resources::error::{ResourceError, ResourceErrors};
 use dhow_resources::tree::{Node, Position, Value as Tree};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// The documents of some files.
@@ -83,7 +83,7 @@ pub(crate) fn json(node: &Node) -> Value {
     match &node.value {
         Tree::Null => Value::Null,
         Tree::Bool(flag) => Value::Bool(*flag),
-        Tree::Integer(text) | Tree::Float(text) => number(text),
+        Tree::Integer(text) | Tree::Float(text) => documents::number(text),
         Tree::Date(text) | Tree::Text(text) => Value::String(text.clone()),
         Tree::List(nodes) => Value::Array(nodes.iter().map(json).collect()),
         Tree::Map(entries) => {
@@ -91,12 +91,6 @@ pub(crate) fn json(node: &Node) -> Value {
             Value::Object(known.map(|entry| (entry.key.clone(), json(&entry.node))).collect::<Map<_, _>>())
         }
     }
-}
-
-fn number(text: &str) -> Value {
-    let integer = text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from));
-    let number = integer.ok().or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64));
-    number.map_or_else(|| Value::String(text.to_owned()), Value::Number)
 }
 
 /// Where the value of a dotted path stands, such as `spec.templates[2].dag.tasks[0].depends`; of what is not there, the

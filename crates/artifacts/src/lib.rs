@@ -14,7 +14,7 @@
 //! | [`store`] | what was downloaded |
 //! | [`registry`] | a registry of our own: `dhow registry serve` |
 //! | `file` | paths and standard input |
-//! | `url`, `tls` | HTTP and HTTPS with redirects |
+//! | `url`, `tls`, `proxy` | HTTP and HTTPS with redirects, through proxies |
 
 pub mod access;
 pub mod client;
@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod media_type;
 mod place;
 mod progress;
+mod proxy;
 pub mod pull;
 pub mod push;
 pub mod reference;

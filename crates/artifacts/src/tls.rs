@@ -2,16 +2,22 @@
 //! `SSL_CERT_DIR` replace them), or, on a machine without any (an empty container image), those that Mozilla trusts;
 //! and those that the user names besides.
 
+use crate::proxy::{Proxies, ProxyConnector};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Connects to `http://` and `https://`, trusting these authorities besides the usual ones.
-pub(crate) fn connector(ours: Vec<CertificateDer<'static>>) -> Result<HttpsConnector<HttpConnector>, String> {
+/// Connects to `http://` and `https://`, where need be through proxies, trusting these authorities besides the usual ones.
+pub(crate) type Connector = HttpsConnector<ProxyConnector>;
+
+/// Makes one.
+pub(crate) fn connector(
+    ours: Vec<CertificateDer<'static>>,
+    proxies: &Arc<Proxies>,
+) -> Result<Connector, String> {
     // The provider is named, not the process's default: a library does not choose for the process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -28,12 +34,11 @@ pub(crate) fn connector(ours: Vec<CertificateDer<'static>>) -> Result<HttpsConne
         false => builder.with_webpki_roots(),
     };
     let config = builder.with_no_client_auth();
-    Ok(HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .build())
+    let builder =
+        || HttpsConnectorBuilder::new().with_tls_config(config.clone()).https_or_http().enable_http1();
+    // What is said to a proxy is HTTP/1.1, also where it speaks TLS.
+    let connector = ProxyConnector::new(Arc::clone(proxies), builder().build());
+    Ok(builder().enable_http2().wrap_connector(connector))
 }
 
 /// The certificates of a PEM file.

@@ -5,17 +5,17 @@
 
 use crate::Received;
 use crate::error::FetchError;
+use crate::proxy::Proxies;
 use crate::tls;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a server may take to be connected and to begin its answer, and how long it may be silent later.
@@ -30,15 +30,20 @@ pub(crate) async fn read(
     deadline: Duration,
     progress: &mut impl FnMut(u64, Option<u64>),
 ) -> Result<Bytes, FetchError> {
-    let client = client(url)?;
+    let proxies = Arc::new(Proxies::of_user());
+    let client = client(url, &proxies)?;
     let mut uri = parse(url)?;
     for _ in 0..=MAX_REDIRECTS {
         let shown = without_secrets(&uri.to_string());
         let timeout =
             |received| FetchError::Timeout { url: shown.clone(), received, seconds: deadline.as_secs_f32() };
-        let request = Request::get(&uri)
+        let mut request = Request::get(&uri)
             .header(ACCEPT, "application/wasm, */*;q=0.5")
-            .header(USER_AGENT, concat!("dhow/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, concat!("dhow/", env!("CARGO_PKG_VERSION")));
+        if let Some(who) = proxies.authorization(&uri) {
+            request = request.header(PROXY_AUTHORIZATION, who);
+        }
+        let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| FetchError::BadUrl { url: shown.clone(), reason: error.to_string() })?;
         let response = tokio::time::timeout(deadline, client.request(request))
@@ -96,9 +101,9 @@ async fn body(
     }
 }
 
-fn client(url: &str) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, FetchError> {
+fn client(url: &str, proxies: &Arc<Proxies>) -> Result<Client<tls::Connector, Empty<Bytes>>, FetchError> {
     let failed = |reason| FetchError::Connect { url: without_secrets(url), reason };
-    let connector = tls::connector(Vec::new()).map_err(failed)?;
+    let connector = tls::connector(Vec::new(), proxies).map_err(failed)?;
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 

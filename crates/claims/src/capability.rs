@@ -5,6 +5,7 @@
 //! `log` and `extras`, which manifests give without a grant. Any other name is legal in a token, and allows nothing here.
 
 use dhow_blocks::grants::{Claimed, GrantError};
+use dhow_resources::error::nearest;
 use std::fmt;
 
 /// A capability that a module claims.
@@ -48,7 +49,7 @@ pub enum Block {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CapabilityError {
     /// `dhow:` and a kind that there is not.
-    #[error("{name:?} is no capability of dhow; its kinds are {}", Claimed::KINDS.join(", "))]
+    #[error("{name:?} is no capability of dhow; {}its kinds are {}", meant(name), Claimed::KINDS.join(", "))]
     UnknownKind {
         /// As given.
         name: String,
@@ -121,6 +122,12 @@ impl fmt::Display for Capability {
     }
 }
 
+/// The capability that was probably meant, for an error.
+fn meant(name: &str) -> String {
+    let kind = name.trim_start_matches("dhow:").split('=').next().unwrap_or_default();
+    nearest(kind, Claimed::KINDS).map_or_else(String::new, |kind| format!("did you mean dhow:{kind}? "))
+}
+
 /// What these capabilities allow together.
 pub fn claimed(names: &[String]) -> Claimed {
     let mut claimed = Claimed::default();
@@ -181,6 +188,8 @@ mod tests {
             assert_eq!(Capability::of(name).to_string(), written, "{name}");
         }
         assert!(matches!(Capability::checked("dhow:telnet"), Err(CapabilityError::UnknownKind { .. })));
+        let error = Capability::checked("dhow:srve=x").unwrap_err().to_string();
+        assert!(error.contains("; did you mean dhow:serve? its kinds are "), "{error}");
         assert!(matches!(Capability::checked("dhow:state=a*b*"), Err(CapabilityError::Pattern { .. })));
     }
 

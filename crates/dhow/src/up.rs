@@ -107,13 +107,14 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
 impl Up {
     async fn start(self) -> Result<ExitCode, Error> {
         let path = self.run_file.clone().unwrap_or_else(|| self.manifest.clone());
-        let Loaded { manifest, components, ports } = load(&path)?;
+        let access = self.fetching.access();
+        let Loaded { manifest, components, ports } = load(&path, &access).await?;
         let mut resources = resources(&manifest)?;
         resources.components.extend(components);
         let data_dir = self.data_dir.clone().unwrap_or_else(|| manifest.host.data_dir.clone());
         let _lock = serve::lock(&data_dir)?;
         let host = serve::host(Components::new(resources, &data_dir), false)?;
-        let fleet = Fleet::new(&host, Some(&data_dir.join("live")), self.fetching.access());
+        let fleet = Fleet::new(&host, Some(&data_dir.join("live")), access.clone());
         let fleet = fleet.map_err(|error| Error::new(error.to_string()))?;
         let mut serving = Serving::new(Arc::clone(&host)).with_fleet(&fleet);
         host.trust_in(self.trust.load(&manifest.trust)?).await;
@@ -146,7 +147,6 @@ impl Up {
             }
         };
         let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))?) } else { None };
-        let access = self.fetching.access();
         update(&fleet, &manifest, &access).await?;
         let app_ids: Vec<String> = manifest.apps.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;
@@ -174,7 +174,7 @@ impl Up {
                     }
                 }
                 let reloaded = async {
-                    let manifest = load(&path)?.manifest;
+                    let manifest = load(&path, &access).await?.manifest;
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
                         changes.follow(watched(&manifest))?;
@@ -255,9 +255,9 @@ struct Loaded {
     ports: Vec<(u16, String)>,
 }
 
-fn load(path: &Path) -> Result<Loaded, Error> {
+async fn load(path: &Path, access: &Access) -> Result<Loaded, Error> {
     if crate::wascc::is_manifest(path) {
-        let Plan { manifest, components, ports } = crate::wascc::load(path)?;
+        let Plan { manifest, components, ports } = crate::wascc::load(path, access).await?;
         return Ok(Loaded { manifest, components, ports });
     }
     let manifest = Manifest::load(path).map_err(|error| Error::new(error.to_string()))?;

@@ -96,7 +96,7 @@ pub(crate) fn trust_store(path: &std::path::Path) -> Result<TrustStore, Error> {
         error @ dhow_claims::trust::TrustError::Line { .. } => {
             Error::new(format!("{}: {error}", path.display()))
         }
-        error => Error::new(error.to_string()),
+        error => Error::new(format!("trust store: {error}")),
     })
 }
 

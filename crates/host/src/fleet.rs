@@ -383,7 +383,13 @@ impl Fleet {
         succession: Succession,
     ) -> Result<Arc<App>, FleetError> {
         let stored = spec.stored.clone().map(Source::Path);
-        let module = Module::read(stored.as_ref().unwrap_or(&spec.source)).await?;
+        let module = match Module::read(stored.as_ref().unwrap_or(&spec.source)).await {
+            // Where it came from is asked again; a file of this machine may be anything by now.
+            Err(_) if stored.is_some() && matches!(spec.source, Source::Url(_) | Source::Oci(_)) => {
+                Module::read(&spec.source).await?
+            }
+            module => module?,
+        };
         let found = module.program.digest.to_string();
         if found != digest {
             let (app_id, from) = (spec.app_id.clone(), spec.source.to_string());

@@ -1,7 +1,7 @@
 //! Manifests of waSCC hosts: actors, and what their capabilities are bound to.
 //!
 //! ```yaml
-//! actors: [./counter.wasm]
+//! actors: [./counter.wasm, registry.example/shop/orders:1.2.0]
 //! capabilities: [{ path: ./libredis.so, binding_name: default }]
 //! bindings:
 //!   - { actor: MASCXF…, capability: wascc:keyvalue, binding: default, values: { URL: redis://127.0.0.1:6379 } }
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 /// A whole manifest.
 #[derive(Clone, Debug)]
 pub struct Wascc {
-    /// `actors`: paths as they are written.
+    /// `actors`: paths and references as they are written.
     pub actors: Vec<ActorPath>,
     /// `bindings`.
     pub bindings: Vec<ActorBinding>,
@@ -42,7 +42,7 @@ pub struct Wascc {
 /// One of `actors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActorPath {
-    /// The module's file.
+    /// The module's file, or a reference to a registry.
     pub path: String,
     /// Where it stands.
     pub line: usize,
@@ -113,7 +113,12 @@ impl Wascc {
         let actors =
             top.optional(findings, "actors", |findings, node, path| Some(findings.texts(node, path)));
         if actors.as_ref().is_none_or(Vec::is_empty) {
-            findings.add(document.at, "actors", "there is no actor", "expected a list of paths of modules");
+            findings.add(
+                document.at,
+                "actors",
+                "there is no actor",
+                "expected a list of paths or references of modules",
+            );
         }
         let actors = actors.unwrap_or_default().into_iter();
         self.actors = actors.map(|(path, at)| ActorPath { path, line: at.line, column: at.column }).collect();

@@ -19,7 +19,7 @@ pub struct TlsServer {
 pub struct Certificates {
     /// The authority.
     pub ca: String,
-    /// Signed by the authority, for 127.0.0.1; for the server and for its clients.
+    /// Signed by the authority, for 127.0.0.1 and `registry.test`; for the server and for its clients.
     pub certificate: String,
     /// The certificate's private key.
     pub key: String,
@@ -44,7 +44,7 @@ impl Certificates {
                 }
             }
         };
-        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost\n";
+        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\n";
         std::fs::write(folder.join("names"), names).map_err(|error| io_failed("OpenSSL", &error))?;
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
         run(&format!("req -x509 {key} -days 2 -subj /CN=dhow-authority -keyout ca.key -out ca.pem"))?;

@@ -8,17 +8,17 @@
 use super::error::RegistryError;
 use super::{ATTEMPTS, pause};
 use crate::access::Access;
+use crate::proxy::Proxies;
 use crate::tls;
 use crate::url::{chain, resolve, without_secrets};
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -35,7 +35,8 @@ const MAX_REDIRECTS: usize = 5;
 
 /// Connections to one registry and to where it sends its clients.
 pub(super) struct Transport {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<tls::Connector, Full<Bytes>>,
+    proxies: Arc<Proxies>,
 }
 
 /// A request. It may be sent several times.
@@ -95,11 +96,12 @@ impl Transport {
                 .map_err(|reason| RegistryError::File { path: file.clone(), reason })?,
             None => Vec::new(),
         };
-        let connector = tls::connector(ours).map_err(|reason| RegistryError::File {
+        let proxies = Arc::new(Proxies::of_user());
+        let connector = tls::connector(ours, &proxies).map_err(|reason| RegistryError::File {
             path: access.ca.clone().unwrap_or_else(|| "the system's certificates".into()),
             reason,
         })?;
-        Ok(Transport { client: Client::builder(TokioExecutor::new()).build(connector) })
+        Ok(Transport { client: Client::builder(TokioExecutor::new()).build(connector), proxies })
     }
 
     /// Sends a request and follows where a registry keeps its content elsewhere. What says who asks goes to the place
@@ -141,6 +143,9 @@ impl Transport {
         }
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(who) = self.proxies.authorization(uri) {
+            request = request.header(PROXY_AUTHORIZATION, who);
         }
         let request = request
             .body(Full::new(ask.body.clone()))

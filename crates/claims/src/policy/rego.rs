@@ -5,6 +5,8 @@
 //! memory is bounded by that, by the size of its files and by what it is asked, and not otherwise.
 
 use super::{Decision, PolicyError, Question, jwt};
+use dhow_resources::documents;
+use dhow_resources::error::ResourceError;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use std::num::NonZeroU32;
@@ -40,12 +42,33 @@ enum Rule {
     System,
 }
 
+/// What a file of a policy holds, by its name.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Rego,
+    Json,
+    Yaml,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn of(file: &Path) -> Option<Kind> {
+        match file.extension()?.to_str()? {
+            "rego" => Some(Kind::Rego),
+            "json" => Some(Kind::Json),
+            "yaml" | "yml" => Some(Kind::Yaml),
+            _ => None,
+        }
+    }
+}
+
 // === impl Rego ===
 
 impl Rego {
-    /// Reads a file, or the files of a folder and of those in it: `.rego` but not `_test.rego`, and `.json` with data. Any
-    /// other file but `.md` is an error: one that is not read may have been the one that says no. An evaluation may take until
-    /// `limit`.
+    /// Reads a file, or the files of a folder and of those in it: `.rego` but not `_test.rego`, and data in `.json`, `.yaml`
+    /// and `.yml`. Any other file but `.md` is an error: one that is not read may have been the one that says no. An
+    /// evaluation may take until `limit`.
     pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
         let mut engine = Engine::new();
         // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
@@ -138,15 +161,12 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
         }
         if std::fs::metadata(&path).map_err(|wrong| failed(&path, &wrong))?.is_dir() {
             collect(&path, depth + 1, files)?;
-        } else if name.ends_with(".json") || name.ends_with(".rego") {
+        } else if Kind::of(&path).is_some() {
             if !name.ends_with("_test.rego") {
                 files.push(path);
             }
         } else if !name.ends_with(".md") {
-            let what = match name.ends_with(".yaml") || name.ends_with(".yml") {
-                true => "data in YAML is not read; write it as JSON",
-                false => "it is neither a policy (.rego) nor data (.json); move it out of the folder",
-            };
+            let what = "it is neither a policy (.rego) nor data (.json, .yaml); move it out of the folder";
             return Err(error(&path, what.to_owned()));
         }
         if files.len() > MAX_FILES {
@@ -156,7 +176,8 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-/// Adds a file; data stands under the names of the folders below `root` in which its file is, as OPA has it.
+/// Adds a file; data stands under the names of the folders below `root` in which its file is, as OPA has it, whatever the
+/// file's own name. Two files that say different things at one place are an error.
 fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError> {
     let error = |reason: String| PolicyError::File { path: file.to_owned(), reason };
     let size = std::fs::metadata(file).map_err(|failed| error(failed.to_string()))?.len();
@@ -164,9 +185,13 @@ fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError>
         return Err(error(format!("it has more than {MAX_FILE} bytes")));
     }
     let text = std::fs::read_to_string(file).map_err(|failed| error(failed.to_string()))?;
-    if file.extension().is_some_and(|extension| extension == "json") {
-        let mut data: serde_json::Value =
-            serde_json::from_str(&text).map_err(|wrong| failed(file, &wrong))?;
+    let data = match Kind::of(file) {
+        Some(Kind::Json) => Some(serde_json::from_str(&text).map_err(|wrong| failed(file, &wrong))?),
+        Some(Kind::Yaml) => Some(documents::parse_json(&text, file).map_err(|wrong| failed_at(&wrong))?),
+        // A policy that is named by itself may have any name.
+        Some(Kind::Rego) | None => None,
+    };
+    if let Some(mut data) = data {
         let folders =
             file.parent().and_then(|folder| folder.strip_prefix(root).ok()).unwrap_or(Path::new(""));
         for folder in folders.iter().rev() {
@@ -182,6 +207,13 @@ fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError>
     let older = engine.add_policy(name, text);
     engine.set_rego_v0(false);
     older.map(drop).map_err(|_| failed(file, &wrong))
+}
+
+fn failed_at(error: &ResourceError) -> PolicyError {
+    let ResourceError { file, line, column, message, hint, .. } = error;
+    let place = if *line > 0 { format!("line {line}, column {column}: ") } else { String::new() };
+    let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+    failed(file, &format!("{place}{message}{hint}"))
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> PolicyError {
@@ -267,11 +299,18 @@ mod tests {
         let allow = "package dhow\nimport rego.v1\ndefault allow := false\nallow if { not denied; data.lists.known.front == 1 }";
         let deny = "package dhow\nimport rego.v1\ndenied if input.app_id == \"front\"";
         let data = ("lists/known/data.json", r#"{"front": 1}"#);
+        let yaml = ("lists/known/people.yaml", "# who\nfront: 0x1");
+        let above = ("lists.yml", "lists: { known: { front: 1 }, others: [no, ~] }");
         let ignored = (".git/config", "none of this");
         let decide = |files: &[(&str, &str)]| read(files).unwrap().decide(&question()).unwrap().allow;
         let off = "package dhow\nimport rego.v1\ndenied if false";
         assert!(decide(&[("allow.rego", allow), ("deny/app.rego", off), data, ignored]));
         assert!(!decide(&[("allow.rego", allow), ("deny/app.rego", deny), data]));
+        // The same thing twice is no contradiction.
+        for files in [&[yaml][..], &[above], &[data, yaml, above]] {
+            let policies = [("allow.rego", allow), ("deny/app.rego", off)];
+            assert!(decide(&[&policies, files].concat()), "{files:?}");
+        }
     }
 
     #[test]
@@ -333,7 +372,24 @@ mod tests {
             (&[("a.rego", "package other\nallow := true")], "package dhow"),
             (&[], "package dhow"),
             (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
-            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: 1")], "data.yaml"),
+            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")], "data.yaml: line 1"),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\na: 2")],
+                "`a` stands here twice",
+            ),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\n---\nb: 2")],
+                "second document",
+            ),
+            (&[("a.rego", "package dhow\nallow := true"), ("data.yml", "- a")], "data must be object"),
+            (
+                &[
+                    ("a.rego", "package dhow\nallow := true"),
+                    ("a.json", r#"{"b": {"c": 1}}"#),
+                    ("b/c.yaml", "c: 2"),
+                ],
+                "c.yaml",
+            ),
             (&[("a.rego", "package dhow\nallow := true"), ("deny.reg", "package dhow")], "deny.reg"),
             (
                 &[("a.rego", "package dhow\nallow := true"), ("b/c/d.rego", "package dhow\nallow if {")],

@@ -368,6 +368,114 @@ fn who_is_not_trusted_any_more_answers_nothing_any_more() {
     host.stop();
 }
 
+/// Trusts these keys, and no others, from now on; there is a policy that says this.
+fn trust(setting: &Setting, host: &mut Host, keys: &[&str], policy: &str) {
+    let known = host.stderr().matches("it answers nothing from now on").count();
+    setting.file("trust.txt", keys.join("\n").as_bytes());
+    let allow = format!("package dhow\ndefault allow := false\nallow if {policy}\ncause := \"ask Ada\"\n");
+    setting.file("policy.rego", allow.as_bytes());
+    host.signal(libc::SIGHUP);
+    eventually("the other trust", || {
+        (host.stderr().matches("it answers nothing from now on").count() > known).then_some(())
+    });
+}
+
+const VERSIONS: &str = r#"
+    [trust]
+    store = "trust.txt"
+    policy = "policy.rego"
+    [apps.a]
+    module = "one.wasm"
+    routes = ["/"]
+    [apps.other]
+    module = "other.wasm"
+"#;
+
+/// An app `a` of one account with an update `two.wasm` of another one, both of which are trusted.
+fn two_signers() -> (Setting, String, String) {
+    let setting = Setting::with_manifest(VERSIONS);
+    let (one, two) = (account(&setting, "one"), account(&setting, "two"));
+    setting.file("trust.txt", format!("{one}\n{two}\n").as_bytes());
+    setting.file("policy.rego", b"package dhow\nallow := true\n");
+    let cap = ["--cap", "dhow:serve", "--version"];
+    for (guest, file, account) in [("http-hello", "one.wasm", "one"), ("http-counter", "two.wasm", "two")] {
+        signed(&setting, guest, file, &[&cap[..], &[account, "--account", account]].concat());
+    }
+    fs::copy(setting.path().join("one.wasm"), setting.path().join("other.wasm")).unwrap();
+    (setting, one, two)
+}
+
+#[test]
+fn who_is_not_trusted_any_more_is_not_promoted_and_not_gone_back_to() {
+    let (setting, one, two) = two_signers();
+    let mut host = setting.up(&[]);
+    let run = |args: &[&str], code: i32, said: &str| {
+        let ended = setting.run(args);
+        assert!(ended.code == Some(code) && ended.err.contains(said), "{args:?}: {ended:?}");
+    };
+    let update = ["update", "a", "--from", "two.wasm", "--any-signer"];
+    run(&[&update[..], &["--header", "x-new=1"]].concat(), 0, "");
+    let new = |host: &Host| host.send("GET", "/", &[("x-new", "1")], b"");
+    assert_eq!((new(&host).text().as_str(), host.get("/").text().as_str()), ("1\n", "hello\n"));
+    trust(&setting, &mut host, &[&one], "true");
+    assert_eq!((new(&host).status, host.get("/").status), (403, 200));
+    run(&["promote", "a"], 1, "trust: no chain");
+    assert_eq!(host.get("/").text(), "hello\n");
+    run(&["rollback", "a"], 0, "");
+    assert_eq!(new(&host).text(), "hello\n");
+
+    setting.file("trust.txt", format!("{one}\n{two}\n").as_bytes());
+    host.signal(libc::SIGHUP);
+    eventually("the other trust", || (setting.run(&update).code == Some(0)).then_some(()));
+    assert_eq!(host.get("/").text(), "1\n");
+    trust(&setting, &mut host, &[&two], "true");
+    run(&["rollback", "a"], 1, "trust: no chain");
+    assert_eq!(host.get("/").text(), "1\n");
+    trust(&setting, &mut host, &[&one, &two], "input.claims.version == \"two\"");
+    run(&["rollback", "a"], 1, "policy: denied: ask Ada");
+    run(&["rollback", "a", "--to", "1"], 1, "policy: denied: ask Ada");
+    assert_eq!(host.get("/").status, 200);
+    setting.file("policy.rego", b"package dhow\nallow := true\n");
+    host.signal(libc::SIGHUP);
+    eventually("the first version", || (setting.run(&["rollback", "a"]).code == Some(0)).then_some(()));
+    assert_eq!(host.get("/").text(), "hello\n");
+    host.stop();
+}
+
+#[test]
+fn who_is_not_trusted_any_more_does_not_take_over_even_if_the_update_is_under_way() {
+    // Its health is what a server of the test says, when it says it.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gate = format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {{ name: gate }}\n\
+         spec: {{ baseUrl: \"http://{}\" }}\n",
+        listener.local_addr().unwrap()
+    );
+    let health = "grants = { invoke = [\"gate\"] }\nhealth = \"/dapr/v1.0/invoke/gate/method/health\"\n";
+    let (setting, one, two) = two_signers();
+    setting.file("resources/gate.yaml", gate.as_bytes());
+    setting.manifest(&VERSIONS.replace("routes", &format!("{health}routes")));
+    let caps = ["--cap", "dhow:serve", "--cap", "dhow:invoke", "--version", "two", "--account", "two"];
+    signed(&setting, "outbound", "two.wasm", &caps);
+    let mut host = setting.up(&[]);
+    let update = setting.dhow(&["update", "a", "--from", "two.wasm", "--any-signer"]).spawn().unwrap();
+    let (mut asked, _) = listener.accept().unwrap();
+    // What it signed is not in the table yet, so nothing is told of it; another app is told of.
+    trust(&setting, &mut host, &[&one], "input.app_id == \"a\"");
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    std::io::Write::write_all(&mut asked, answer).unwrap();
+    let update = update.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&update.stderr);
+    assert!(
+        update.status.code() == Some(1) && said.contains("trust: no chain") && said.contains(&two),
+        "{said}"
+    );
+    assert_eq!(host.get("/").text(), "hello\n");
+    let history = setting.run(&["history", "a"]).out;
+    assert!(history.contains("refused") && history.contains("trust: "), "{history}");
+    host.stop();
+}
+
 /// An actor that is signed with these capabilities and may replace itself.
 fn actor(capabilities: &[&str]) -> Setting {
     let setting = Setting::with_manifest(

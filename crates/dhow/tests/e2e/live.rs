@@ -213,6 +213,80 @@ fn a_version_that_fails_is_taken_back_by_itself() {
 }
 
 #[test]
+fn what_a_guest_is_denied_is_no_failure_and_what_its_token_denies_everybody_is() {
+    let setting = Setting::with_manifest(MANIFEST);
+    let caps =
+        [("app.wasm", "--cap=dhow:state"), ("kv.wasm", "--version=2"), ("mute.wasm", "--cap=dhow:state")];
+    for (file, more) in caps {
+        let serve = if file == "mute.wasm" { "--version=3" } else { "--cap=dhow:serve" };
+        crate::claims::signed(&setting, "kv", file, &[serve, more]);
+    }
+    let host = setting.up(&[]);
+    let get = |status: u16| {
+        let answer = host.get("/get?key=a");
+        assert_eq!(answer.status, status, "{}", answer.text());
+        answer.text()
+    };
+    // The manifest grants no store: the guest answers so itself.
+    assert!(get(403).contains("access-denied"));
+    let update = |file: &str, window: &str| {
+        let watched = ["--any-signer", "--window", window, "--max-errors", "0%", "--detach"];
+        let ended = setting.run(&[&["update", "app", "--from", file], &watched[..]].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    let last = || history(&setting).into_iter().rev().find(|entry| entry["action"] == "update").unwrap();
+    update("kv.wasm", "2s");
+    for _ in 0..30 {
+        get(403);
+    }
+    let settled =
+        eventually("the end of the window", || Some(last()).filter(|last| last["outcome"] != "watched"));
+    let note = settled["note"].as_str().unwrap();
+    assert!(
+        settled["outcome"] == "done" && note.starts_with("0 of ") && !note.starts_with("0 of 0 "),
+        "{note}"
+    );
+    // Neither does this version claim what is granted now; the one before did.
+    assert_eq!(setting.run(&["bind", "app", "state", "statestore"]).code, Some(0));
+    get(403);
+    assert_eq!(setting.run(&["rollback", "app"]).code, Some(0));
+    get(200);
+
+    update("mute.wasm", "300s");
+    eventually("the old version", || (host.get("/get?key=a").status == 200).then_some(()));
+    let last = last();
+    let note = last["note"].as_str().unwrap();
+    assert!(last["outcome"] == "rolled-back" && note.contains("invocations failed"), "{last}");
+    host.stop();
+}
+
+#[test]
+fn a_version_that_fails_while_somebody_changes_the_app_is_taken_back_afterwards() {
+    let setting = with("http-hello");
+    let mut host = setting.up(&[]);
+    let (url, asked, go) = slow_module(b"no module".to_vec());
+    updated(&setting, "misbehave", &["--window", "300s", "--detach"]);
+    let other = setting.dhow(&["update", "app", "--from", &url]).spawn().unwrap();
+    asked.recv().unwrap();
+    for _ in 0..30 {
+        assert_eq!(host.get("/trap").status, 500);
+    }
+    let line = host.line(|line| line.contains("is rolled back as soon as it can be"));
+    assert!(line.contains("30 of 30 invocations failed") && line.contains("an update by"), "{line}");
+    assert_eq!(host.get("/ok").text(), "ok\n");
+    go.send(()).unwrap();
+    let other = other.wait_with_output().unwrap();
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    eventually("the old version", || (host.get("/trap").status == 200).then_some(()));
+    assert_eq!(
+        story(&setting),
+        ["manifest 1 done", "update 2 rolled-back", "update 0 refused", "rollback 1 done"]
+    );
+    assert_eq!(host.stderr().matches("as soon as it can be").count(), 1);
+    host.stop();
+}
+
+#[test]
 fn a_window_goes_on_while_the_app_is_bound_anew() {
     let setting = with("http-hello");
     let host = setting.up(&[]);

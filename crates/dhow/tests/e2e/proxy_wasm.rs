@@ -1,6 +1,6 @@
 //! proxy-wasm modules made with the SDK, as apps and as filters.
 
-use crate::support::{Setting, eventually, guest};
+use crate::support::{Host, Setting, eventually, guest};
 
 const SDK: &str = r#"
     [apps.sdk]
@@ -138,4 +138,52 @@ fn filters_that_are_none_are_told_with_their_place() {
         assert!(ended.err.contains(expected), "{}", ended.err);
         assert_ne!(ended.code, Some(0));
     }
+}
+
+/// Says so every 5 ms.
+const TICKER: &str = r#"(module
+    (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "ticks: NAME")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 1024)
+    (func (export "proxy_on_context_create") (param i32 i32))
+    (func (export "proxy_on_vm_start") (param i32 i32) (result i32) i32.const 1)
+    (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $tick (i32.const 5)) i32.eqz)
+    (func (export "proxy_on_tick") (param i32) (drop (call $log (i32.const 4) (i32.const 100) (i32.const 11)))))"#;
+
+#[test]
+fn a_filter_that_is_not_trusted_any_more_ticks_no_more() {
+    let setting = Setting::with_manifest(
+        "[trust]\npolicy = \"policy.rego\"\n[apps.good]\nmodule = \"good.wat\"\n[apps.evil]\nmodule = \"evil.wat\"\n",
+    );
+    for name in ["good", "evil"] {
+        setting.file(&format!("{name}.wat"), TICKER.replace("NAME", name).as_bytes());
+    }
+    let policy =
+        |rule: &str| setting.file("policy.rego", format!("package dhow\nallow := {rule}\n").as_bytes());
+    policy("true");
+    let mut host = setting.up(&[]);
+    let ticks = |host: &Host, name: &str| host.stderr().matches(&format!("ticks: {name}")).count();
+    let more = |host: &Host, name: &str| {
+        let before = ticks(host, name);
+        eventually("more ticks", || (ticks(host, name) > before + 20).then_some(()));
+    };
+    more(&host, "good");
+    more(&host, "evil");
+    policy("input.app_id == \"good\"");
+    host.signal(libc::SIGHUP);
+    host.line(|line| line.contains("it answers nothing from now on: app \"evil\": policy"));
+    // What was under way then is over when the other one has ticked for a while.
+    more(&host, "good");
+    let last = ticks(&host, "evil");
+    more(&host, "good");
+    more(&host, "good");
+    assert_eq!(ticks(&host, "evil"), last);
+    // Trusted again, it goes on.
+    policy("true");
+    host.signal(libc::SIGHUP);
+    more(&host, "evil");
+    host.stop();
 }

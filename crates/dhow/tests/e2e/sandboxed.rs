@@ -304,3 +304,58 @@ fn a_signed_component_does_what_is_granted_and_claimed() {
     assert_eq!(set(&host, "claimed").status, 200);
     host.stop();
 }
+
+#[test]
+fn a_component_comes_from_a_registry_and_a_policy_may_refuse_it() {
+    let (etcd, registry) = (dhow_servers::etcd().unwrap(), dhow_servers::docker_registry().unwrap());
+    let url = format!("http://{}", etcd.address());
+    let setting = Setting::with_manifest(
+        "[trust]\npolicy = \"policy.rego\"\n[apps.kv]\nmodule = `kv`\nroutes = [\"/\"]\n\
+         grants = { state = [\"shelf\"] }\n",
+    );
+    let setting = setting.env("DHOW_INSECURE", &registry.address());
+    let reference = |rest: &str| format!("oci://{}/{rest}", registry.address());
+    let module = guest("wasm-component-etcd");
+    let pushed = setting.run(&["push", &module.to_string_lossy(), &reference("components/etcd:1.2.0")]);
+    assert_eq!(pushed.code, Some(0), "{pushed:?}");
+    let policy = |cause: &str| {
+        let rule = format!(
+            "cause contains \"no components\" if {{ input.source == {:?}; {cause} }}",
+            reference("components/etcd:^1")
+        );
+        let text = format!("package dhow\ndefault allow := false\nallow if count(cause) == 0\n{rule}\n");
+        setting.file("policy.rego", text.as_bytes());
+    };
+    policy("input.app_id == \"component/other\"");
+    let range = reference("components/etcd:^1");
+    for name in ["shelf", "other"] {
+        let metadata = [("module", range.as_str()), ("endpoint", &url), ("grants.http", &url)];
+        setting.file(&format!("{name}.yaml"), component(name, "state.wasm", &metadata).as_bytes());
+    }
+    let mut host = setting.up(&[]);
+    let add = |name: &str| setting.run(&["provider", "add", &format!("{name}.yaml")]);
+    assert_eq!(add("shelf").code, Some(0));
+    let refused = add("other");
+    assert!(refused.code == Some(1) && refused.err.contains("policy: denied: no components"), "{refused:?}");
+    let ask = |host: &Host, method: &str, target: &str| host.send(method, target, &[], b"1").status;
+    assert_eq!(ask(&host, "POST", "/set?store=shelf&key=k"), 200);
+    assert_eq!(ask(&host, "GET", "/get?store=shelf&key=k"), 200);
+    let refusals = ["app_id=\"component/other\"", "part=\"policy\""];
+    assert!(counted(&host, "dhow_modules_refused_total", &refusals) >= 1.0);
+    // A policy that says no from now on ends it, and a host that starts says so.
+    policy("startswith(input.app_id, \"component/\")");
+    host.signal(libc::SIGHUP);
+    host.line(|line| line.contains("component/shelf") && line.contains("no components"));
+    assert!(ask(&host, "GET", "/get?store=shelf&key=k") >= 500);
+    host.stop();
+    fs::create_dir_all(setting.path().join("resources")).unwrap();
+    fs::copy(setting.path().join("other.yaml"), setting.path().join("resources/other.yaml")).unwrap();
+    let ended = setting.up_fails(&[]);
+    assert!(ended.code == Some(1) && ended.err.contains("policy: denied: no components"), "{ended:?}");
+    // What is not in the grants of the app is denied, wherever the component came from.
+    policy("false");
+    let host = setting.up(&[]);
+    assert_eq!(ask(&host, "GET", "/get?store=shelf&key=k"), 200);
+    assert_eq!(ask(&host, "GET", "/get?store=other&key=k"), 403);
+    host.stop();
+}

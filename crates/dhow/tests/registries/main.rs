@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`registry`] | Docker's registry: push, pull, run; tags, ranges, what works without a network |
 //! | [`login`] | who asks: passwords, programs that keep them, authorities |
+//! | [`proxies`] | registries behind proxies |
 //! | [`tools`] | skopeo, buildah and oras push what we run, and read what we push |
 //! | [`signatures`] | cosign's |
 //! | [`lies`] | a registry that lies, breaks off, redirects, and never ends |
@@ -25,6 +26,7 @@ mod support;
 mod hostile;
 mod lies;
 mod login;
+mod proxies;
 mod registry;
 mod signatures;
 mod tools;

@@ -186,6 +186,85 @@ fn a_manifest_names_modules_in_registries() {
 }
 
 #[test]
+fn a_module_of_a_registry_is_gone_back_to_also_when_its_tag_leads_elsewhere() {
+    let shop = Shop::new();
+    shop.push("http-hello", "app:stable");
+    let module = shop.reference("app:stable");
+    shop.setting.file("dhow.toml", format!("[apps.app]\nmodule = {module:?}\nroute = \"/\"\n").as_bytes());
+    let host = shop.setting.up(&[]);
+    let counter = guest("http-counter");
+    shop.dhow(&["update", "app", "--from", &counter.to_string_lossy()]);
+    host.stop();
+    shop.push("http-echo", "app:stable");
+    let log = ["--log", "info"];
+    let host = shop.setting.up(&log);
+    assert_eq!(host.get("/").text(), "1\n");
+    assert!(host.stderr().contains("an updated version runs in the place of"), "{}", host.stderr());
+    shop.dhow(&["rollback", "app"]);
+    assert_eq!(host.get("/").text(), "hello\n");
+    host.stop();
+    // It is what the manifest named once, and no update.
+    let host = shop.setting.up(&log);
+    assert_eq!(host.get("/").text(), "hello\n");
+    let said = host.stop();
+    assert!(said.contains("an earlier module of") && !said.contains("an updated version"), "{said}");
+}
+
+#[test]
+fn actors_of_a_manifest_of_wascc_are_pulled() {
+    let shop = Shop::new();
+    let registry = shop.registry.address();
+    fs::copy(guest("wapc-actor"), shop.setting.path().join("counter.wasm")).unwrap();
+    let caps = ["--cap", "wascc:keyvalue", "--cap", "wascc:http_server"];
+    let signed = succeeded(shop.setting.run(&[&["sign", "counter.wasm"], &caps[..]].concat()));
+    let said = format!("{}{}", signed.out, signed.err);
+    let is_key = |word: &&str| word.len() == 56 && word.starts_with('M');
+    let key = said.split_whitespace().find(is_key).unwrap_or_else(|| panic!("no key: {said}"));
+    shop.dhow(&["push", "counter.wasm", &shop.reference("shop/counter:1.0.0")]);
+    shop.push("wapc-actor", "other:1.2.0");
+    let manifest = |counter: &str| {
+        format!(
+            "actors: [\"{counter}\", \"{}\"]\n\
+             bindings:\n- {{ actor: {key}, capability: wascc:keyvalue }}\n\
+             - {{ actor: {counter}, capability: wascc:keyvalue, binding: mine }}\n\
+             - {{ actor: other, capability: wascc:http_server }}\n\
+             - {{ actor: other, capability: wascc:keyvalue }}\n",
+            shop.reference("other:^1")
+        )
+    };
+    let file = |text: &str| shop.setting.file("host.yaml", text.as_bytes());
+    file(&manifest(&format!("{registry}/shop/counter:1.0.0")));
+    let host = shop.setting.up(&["-f", "host.yaml"]);
+    assert_eq!(host.get("/count").text(), "{\"value\":1}");
+    for name in [key, "counter"] {
+        let shouted = host.send("POST", &format!("/call/{name}/shout"), &[], b"1");
+        assert_eq!(shouted.json(), Value::from("\u{1}"), "{name}");
+    }
+    host.stop();
+    for (text, expected) in [
+        (manifest(&format!("{registry}/shop/counter:9")), "shop/counter:9 is not in the registry"),
+        (manifest("missing.d/counter.wasm"), "is no file, and no reference to a registry"),
+        (manifest("oci://counter:1"), "names no registry"),
+        (format!("actors: [{registry}/other:1.2.0, {}]", shop.reference("other:^1")), "a second actor"),
+    ] {
+        file(&text);
+        let error = refused(shop.setting.up_fails(&["-f", "host.yaml"]));
+        assert!(error.contains("host.yaml:1:") && error.contains(expected), "{text}: {error}");
+    }
+    // Over plain HTTP only where it is allowed, and without a network what was pulled before.
+    file(&manifest(&format!("{registry}/shop/counter:1.0.0")));
+    let mut strict = shop.setting.dhow(&["up", "-f", "host.yaml", "--addr", "127.0.0.1:0"]);
+    let strict = strict.env_remove("DHOW_INSECURE").output().unwrap();
+    let said = String::from_utf8_lossy(&strict.stderr);
+    assert!(!strict.status.success() && said.contains("--insecure"), "{said}");
+    let setting = shop.setting;
+    drop(shop.registry);
+    let host = setting.up(&["-f", "host.yaml", "--offline"]);
+    assert_eq!(host.get("/count").text(), "{\"value\":2}");
+    host.stop();
+}
+
+#[test]
 fn what_is_not_there_is_said_with_advice() {
     let shop = Shop::new();
     let plain = Setting::new();

@@ -158,6 +158,12 @@ impl Setting {
             "XDG_CACHE_HOME",
             "OPA_URL",
             "DHOW_KEYS",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
         ] {
             command.env_remove(name);
         }

@@ -272,13 +272,12 @@ impl Fleet {
         };
         // For an operator who reads the manifest; where its own module runs, there is nothing to say.
         if now.as_ref() != Some(&digest(&app)) {
-            tracing::info!(
-                app_id = base.app_id,
-                version = app.version,
-                "an updated version runs in the place of {}; `dhow history {}` tells more",
-                base.source,
-                base.app_id
-            );
+            let (app_id, version, source) = (&base.app_id, app.version, &base.source);
+            let what = match spec.origin() == source.to_string() {
+                true => format!("an earlier module of {source} runs, to which somebody went back"),
+                false => format!("an updated version runs in the place of {source}"),
+            };
+            tracing::info!(app_id, version, "{what}; `dhow history {app_id}` tells more");
         }
         let slot = Slot { base: base.clone(), spec, app, candidate, past: Vec::new() };
         Ok(Some(Prepared { slot, is_new: true, is_base: false }))

@@ -12,6 +12,7 @@ use crate::prepare::{AppSpec, Succession};
 use crate::split::{Share, WHOLE};
 use bytes::Bytes;
 use dhow_artifacts::Source;
+use dhow_artifacts::access::Access;
 use dhow_engine::Abi;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -381,13 +382,17 @@ impl Fleet {
         Ok((spec, app))
     }
 
-    /// The manifest's module as it is now; if it is what runs, it is kept, to come back to.
+    /// The manifest's module as it is now; if it is what runs, it is kept, to come back to. What a tag of a registry leads
+    /// to now is not asked: what was downloaded is looked at.
     async fn keep_base(&self, slot: &Slot) -> (Base, Option<Pinned>) {
         let source = slot.base.source.to_string();
-        let Source::Path(_) = slot.base.source else { return (Base { source, digest: None }, None) };
-        let Ok(module) = module::Module::read(&slot.base.source).await else {
-            return (Base { source, digest: None }, None);
+        let is_path = matches!(slot.base.source, Source::Path(_));
+        let here = Access { offline: true, ..self.access.clone() };
+        let module = match slot.base.source.clone().with_access(&here) {
+            Source::Url(_) | Source::Stdin => None,
+            here => module::Module::read(&here).await.ok(),
         };
+        let Some(module) = module else { return (Base { source, digest: None }, None) };
         let found = module.program.digest.to_string();
         let mut pinned = None;
         if found == digest(&slot.app) {
@@ -397,7 +402,7 @@ impl Fleet {
                 Err(error) => tracing::warn!("the module that runs is not kept to come back to: {error}"),
             }
         }
-        (Base { source, digest: Some(found) }, pinned)
+        (Base { source, digest: is_path.then_some(found) }, pinned)
     }
 
     /// Ends the watching of a version.
@@ -507,6 +512,7 @@ async fn watch(fleet: Weak<Fleet>, app: Arc<App>, window: KeptWindow) {
     drop(app);
     // Why it is to be taken back, while somebody else changes the app.
     let mut failing = None;
+    let mut waits = false;
     let mut health = Instant::now();
     let mut unwell = 0;
     loop {
@@ -538,7 +544,15 @@ async fn watch(fleet: Weak<Fleet>, app: Arc<App>, window: KeptWindow) {
         }
         match reason {
             Some(reason) => match fleet.take_back(&app_id, &window, &reason).await {
-                Err(FleetError::Busy { .. } | FleetError::HostBusy) => failing = Some(reason),
+                Err(busy @ (FleetError::Busy { .. } | FleetError::HostBusy)) => {
+                    if !waits {
+                        tracing::warn!(
+                            app_id = &*app_id,
+                            "{reason}; it is rolled back as soon as it can be: {busy}"
+                        );
+                    }
+                    (failing, waits) = (Some(reason), true);
+                }
                 Ok(()) => return,
                 Err(error) => {
                     tracing::error!(app_id = &*app_id, "{reason}, and it cannot be rolled back: {error}");

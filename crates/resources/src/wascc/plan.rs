@@ -21,7 +21,7 @@ use crate::manifest::{
 use crate::tree::{Findings, Position};
 use dhow_blocks::grants::{Grants, HostPattern, NamePattern};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An actor whose module was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct Actor {
     pub app_id: String,
     /// Public key that its token names, if it has one.
     pub key: Option<String>,
-    /// The module.
-    pub module: PathBuf,
+    /// The module: a file, or what a registry has.
+    pub module: ModuleSource,
 }
 
 /// What a host has to do for a manifest.
@@ -82,7 +82,7 @@ impl Wascc {
         for (actor, at) in actors.iter().zip(&self.actors) {
             let app = AppConfig {
                 line: at.line,
-                module: ModuleSource::Path(actor.module.clone()),
+                module: actor.module.clone(),
                 routes: Vec::new(),
                 hosts: Vec::new(),
                 args: Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::component::MetadataValue;
+use crate::manifest::ModuleSource;
 use dhow_blocks::grants::Ask;
 
 /// A manifest as the old hosts had them.
@@ -39,9 +40,9 @@ fn actors() -> Vec<Actor> {
         Actor {
             app_id: "kvcounter".to_owned(),
             key: Some("MKEY".to_owned()),
-            module: "site/kvcounter.wasm".into(),
+            module: ModuleSource::Path("site/kvcounter.wasm".into()),
         },
-        Actor { app_id: "other".to_owned(), key: None, module: "site/other.wasm".into() },
+        Actor { app_id: "other".to_owned(), key: None, module: ModuleSource::Path("site/other.wasm".into()) },
     ]
 }
 
