@@ -6,11 +6,13 @@
 //! | file | subject |
 //! |---|---|
 //! | [`rego`] | policies in OPA's language, evaluated in this process |
+//! | `depth` | policies that would never end, refused |
 //! | `jwt` | OPA's functions for tokens, which the interpreter lacks |
 //! | [`opa`] | what an OPA elsewhere is sent, and what it answers |
 //!
 //! Sending it is above: nothing here knows a network.
 
+mod depth;
 mod jwt;
 pub mod opa;
 pub mod rego;
@@ -223,7 +225,9 @@ impl Decision {
 }
 
 fn causes(value: &Value) -> Result<Vec<String>, PolicyError> {
-    let bounded = |text: &str| text.chars().take(MAX_CAUSE).collect::<String>();
+    // They come to terminals and logs.
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let bounded = |text: &str| text.chars().map(plain).take(MAX_CAUSE).collect::<String>();
     match value {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(vec![bounded(text)]),

@@ -180,7 +180,8 @@ impl Up {
                         changes.follow(watched(&manifest))?;
                     }
                     // An app that is not trusted any more answers nothing from here on, whatever comes next.
-                    for refused in fleet.trust_in(trust.load(&manifest.trust)?).await {
+                    let trust = tokio::task::block_in_place(|| trust.load(&manifest.trust))?;
+                    for refused in fleet.trust_in(trust).await {
                         tracing::error!("it answers nothing from now on: {refused}");
                     }
                     update(&fleet, &manifest, &access).await

@@ -4,13 +4,14 @@
 //! is both, as OPA's default decision; policies for Waxosuit are written so. A policy is evaluated within a time; its
 //! memory is bounded by that, by the size of its files and by what it is asked, and not otherwise.
 
-use super::{Decision, PolicyError, Question, jwt};
+use super::{Decision, PolicyError, Question, depth, jwt};
 use dhow_resources::documents;
 use dhow_resources::error::ResourceError;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// Largest file, in bytes.
@@ -21,6 +22,12 @@ const MAX_FILES: usize = 1000;
 
 /// Folders in folders.
 const MAX_DEPTH: usize = 16;
+
+/// A policy has to be read within this time.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// Stack of the interpreter, in bytes: rules need each other, one in the other, as deep as there are rules.
+const STACK: usize = 256 << 20;
 
 /// Steps of the interpreter between two looks at the clock.
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
@@ -68,8 +75,14 @@ impl Kind {
 impl Rego {
     /// Reads a file, or the files of a folder and of those in it: `.rego` but not `_test.rego`, and data in `.json`, `.yaml`
     /// and `.yml`. Any other file but `.md` is an error: one that is not read may have been the one that says no. An
-    /// evaluation may take until `limit`.
+    /// evaluation may take until `limit`. The caller's thread waits, for ten seconds at most.
     pub fn read(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
+        let policy = path.to_owned();
+        let read = apart(move || Rego::read_here(&policy, limit), READ_LIMIT);
+        read.unwrap_or_else(|why| Err(PolicyError::File { path: path.to_owned(), reason: why }))
+    }
+
+    fn read_here(path: &Path, limit: Duration) -> Result<Rego, PolicyError> {
         let mut engine = Engine::new();
         // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
         // error, and so a refusal.
@@ -79,6 +92,8 @@ impl Rego {
         for file in files(path)? {
             add(&mut engine, path, &file)?;
         }
+        depth::check_recursion(&mut engine)
+            .map_err(|reason| PolicyError::File { path: path.to_owned(), reason })?;
         let packages = engine.get_packages().map_err(|error| failed(path, &error))?;
         let has = |name: &str| packages.iter().any(|package| package == name);
         let rule = match () {
@@ -91,6 +106,13 @@ impl Rego {
 
     /// Asks; takes as long as the limit allows, on the caller's thread.
     pub fn decide(&self, question: &Question) -> Result<Decision, PolicyError> {
+        let (this, question) = (self.clone(), question.clone());
+        // What the interpreter does between two looks at the clock takes its time, too.
+        let decided = apart(move || this.decide_here(&question), self.limit * 5);
+        decided.unwrap_or_else(|why| Err(PolicyError::Failed(why)))
+    }
+
+    fn decide_here(&self, question: &Question) -> Result<Decision, PolicyError> {
         let input =
             serde_json::to_string(question).map_err(|error| PolicyError::Failed(error.to_string()))?;
         let input = Value::from_json_str(&input).map_err(|error| PolicyError::Failed(error.to_string()))?;
@@ -131,6 +153,21 @@ impl Rego {
             false => PolicyError::Failed(one_line(&text)),
         }
     }
+}
+
+/// Works on a thread with a stack that is deep enough, and waits for it. The error is why there is no result.
+fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, limit: Duration) -> Result<T, String> {
+    let (result, done) = mpsc::sync_channel(1);
+    let work = move || drop(result.send(work()));
+    std::thread::Builder::new()
+        .name("policy".to_owned())
+        .stack_size(STACK)
+        .spawn(work)
+        .map_err(|error| format!("there is no thread for it: {error}"))?;
+    done.recv_timeout(limit).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => format!("it is not done after {limit:?}"),
+        mpsc::RecvTimeoutError::Disconnected => "the interpreter panicked".to_owned(),
+    })
 }
 
 /// The files of a policy, by name: the file itself, or all of a folder and of those in it, but for hidden ones.
@@ -200,6 +237,7 @@ fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError>
         }
         return engine.add_data_json(&data.to_string()).map_err(|wrong| failed(file, &wrong));
     }
+    depth::check_nesting(&text).map_err(error)?;
     let name = file.display().to_string();
     let Err(wrong) = engine.add_policy(name.clone(), text.clone()) else { return Ok(()) };
     // Policies that are older than OPA 1.0 have rules without `if`.
@@ -365,6 +403,27 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_without_end_does_not_end_the_process() {
+        for policy in ["package dhow\nf(x) := f(x)\nallow if f(1)", "package dhow\nallow if allow"] {
+            let error = decide(policy).unwrap_err().to_string();
+            assert!(error.contains("recursion"), "{error}");
+        }
+        // As deep as rules may be.
+        let wrapped =
+            |number: usize| format!("r{number} if {{ count([[[y | y := r{}]]]) == 1 }}\n", number + 1);
+        let rules: String = (0..4990).map(wrapped).collect();
+        let policy = format!("package dhow\nallow if r0\n{rules}r4990 := true");
+        // Said in time, or not; the process lives.
+        let decided = decide(&policy);
+        assert!(
+            matches!(&decided, Ok(Decision { allow: true, .. }) | Err(PolicyError::TimedOut(_))),
+            "{decided:?}"
+        );
+        let nested = format!("package dhow\nallow if {{ x := {}1{}; x }}", "[".repeat(22), "]".repeat(22));
+        assert!(decide(&nested).unwrap_err().to_string().contains("line 2: brackets"));
+    }
+
+    #[test]
     fn broken_files_are_named() {
         for (files, words) in [
             (&[("a.rego", "package dhow\nallow if {")][..], "a.rego"),
@@ -372,7 +431,7 @@ mod tests {
             (&[("a.rego", "package other\nallow := true")], "package dhow"),
             (&[], "package dhow"),
             (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
-            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")], "data.yaml: line 1"),
+            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")], "data.yaml: line 2"),
             (
                 &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\na: 2")],
                 "`a` stands here twice",
