@@ -8,6 +8,7 @@ use dhow_claims::token::Token;
 use dhow_claims::{Capability, Claims, ModuleClaims, PublicKey, Role, Subject, section};
 use dhow_engine::image;
 use serde_json::json;
+use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub(crate) struct Sign {
     /// The module (.wasm, or .wat: text)
     #[arg(value_name = "FILE")]
     module: PathBuf,
-    /// Where to write the signed module [default: over the file]
+    /// Where to write the signed module [default: over the file; for text beside it, as .wasm]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Who signs: name or file of an account's key; made if it is not there
@@ -79,6 +80,9 @@ pub(crate) struct Sign {
 }
 
 fn capability(name: &str) -> Result<String, String> {
+    if name.trim().is_empty() {
+        return Err("a capability has a name, such as wasmcloud:keyvalue or dhow:state=orders".to_owned());
+    }
     Capability::checked(name).map(|capability| capability.to_string()).map_err(|error| error.to_string())
 }
 
@@ -94,6 +98,17 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
             let name = sign.subject.clone().unwrap_or_else(|| format!("{}.module", legal(stem)));
             sign.folder.key_or_new(&name, Role::Module)?.public_key()
         }
+    };
+    if let Some(expires) = sign.expires
+        && expires <= sign.not_before.unwrap_or_default()
+    {
+        return Err(Error::usage("--expires: the token would end before it begins to hold"));
+    }
+    let output = match &sign.output {
+        Some(output) => output.clone(),
+        // The text is somebody's source, and no text holds a token.
+        None if matches!(wasm, Cow::Owned(_)) => beside(&sign.module)?,
+        None => sign.module.clone(),
     };
     let at = |time: Option<Duration>| time.map(|time| now().saturating_add(time.as_secs()));
     let about = ModuleClaims {
@@ -117,8 +132,7 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
     };
     let token = Token::sign(claims, &account)?;
     let signed = section::embed(&wasm, &token.text)?;
-    let output = sign.output.as_deref().unwrap_or(&sign.module);
-    replace(output, &signed)?;
+    replace(&output, &signed)?;
     let mut out = std::io::stdout().lock();
     if sign.json {
         writeln!(
@@ -132,12 +146,32 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The file is the old one or the new one, whatever happens.
+/// Where the module of a text goes.
+fn beside(text: &Path) -> Result<PathBuf, Error> {
+    let output = text.with_extension("wasm");
+    match output.exists() {
+        true => Err(Error::usage(format!(
+            "{} is text, and {} is there already; name the signed module with --output",
+            text.display(),
+            output.display()
+        ))),
+        false => Ok(output),
+    }
+}
+
+/// The file is the old one or the new one, whatever happens. A link goes on to lead to it, and who may read it stays.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let real = fs::canonicalize(path);
+    let path = real.as_deref().unwrap_or(path);
+    let old = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            // Before there is anything to read.
+            old.map_or(Ok(()), |permissions| file.set_permissions(permissions))?;
+            file.write_all(bytes).and_then(|()| file.sync_all())
+        })
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -420,6 +420,47 @@ fn keys_are_made_listed_and_kept_secret() {
 }
 
 #[test]
+fn signing_leaves_what_is_not_its_own() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name);
+    let text = "(module\n  ;; mine\n  (func (export \"_start\")))\n";
+    std::fs::write(path("app.wat"), text).unwrap();
+    let signed = run(&home, &["sign", "app.wat"]);
+    assert!(signed.code == Some(0) && signed.out.starts_with("app.wasm is signed"), "{signed:?}");
+    assert_eq!(std::fs::read_to_string(path("app.wat")).unwrap(), text);
+    let again = run(&home, &["sign", "app.wat"]);
+    assert!(again.code == Some(2) && again.err.contains("app.wasm is there already"), "{again:?}");
+
+    std::fs::set_permissions(path("app.wasm"), PermissionsExt::from_mode(0o640)).unwrap();
+    symlink("app.wasm", path("current.wasm")).unwrap();
+    assert_eq!(run(&home, &["sign", "current.wasm", "--version", "2"]).code, Some(0));
+    assert!(path("current.wasm").is_symlink());
+    assert_eq!(std::fs::metadata(path("app.wasm")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(json(&run(&home, &["verify", "app.wasm", "--json"]).out)["claims"]["version"], "2");
+
+    for never in [&["--expires", "0s"][..], &["--not-before", "1h", "--expires", "5m"], &["--cap", " "]] {
+        let refused = run(&home, &[&["sign", "app.wasm"], never].concat());
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_policy_without_end_is_refused_and_ends_nothing() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("app.wat"), "(module (func (export \"_start\")))").unwrap();
+    let nested = format!("package dhow\nallow if {{ x := {}1{}; x }}", "[".repeat(22), "]".repeat(22));
+    for (policy, words) in [
+        ("package dhow\nf(x) := f(x)\nallow if f(1)", "dhow.f -> dhow.f"),
+        (nested.as_str(), "line 2: brackets stand in brackets"),
+    ] {
+        std::fs::write(home.path().join("policy.rego"), policy).unwrap();
+        let refused = run(&home, &["run", "app.wat", "--policy", "policy.rego"]);
+        assert!(refused.code.is_some() && refused.err.contains(words), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_module_is_signed_verified_and_trusted() {
     let home = TempDir::new().unwrap();
     std::fs::write(home.path().join("app.wat"), "(module (func (export \"_start\")))").unwrap();
