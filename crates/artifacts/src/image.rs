@@ -368,8 +368,7 @@ fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<
     // `file#function` starts another function of the file; which is not for the registry to know.
     let known = |word: &String| {
         let word = word.split('#').next().unwrap_or_default();
-        let name = clean(word.as_bytes()).ok()?;
-        names.get_key_value(&name).map(|(name, _)| name.as_str())
+        resolve(names, &clean(word.as_bytes()).ok()?)
     };
     if let Some(first) = command.first().and_then(known) {
         return Ok(Some(first));
@@ -399,13 +398,29 @@ fn choose<'a>(names: &'a BTreeMap<String, Found>, command: &[String]) -> Result<
     }
 }
 
+/// The name under which a file or link lies, whose folders may be links: `/bin` is one to `usr/bin` in many images.
+fn resolve<'a>(names: &'a BTreeMap<String, Found>, path: &str) -> Option<&'a str> {
+    let mut path = path.to_owned();
+    for _ in 0..=MAX_LINKS {
+        if let Some((name, _)) = names.get_key_value(&path) {
+            return Some(name);
+        }
+        let linked = |(at, _): (usize, &str)| match (names.get(path.get(..at)?)?, path.get(at..)?) {
+            (Found::Link(target), rest) => Some(format!("{target}{rest}")),
+            _ => None,
+        };
+        path = path.match_indices('/').find_map(linked)?.trim_start_matches('/').to_owned();
+    }
+    None
+}
+
 /// Goes on where links lead, to a file and its layer.
 fn follow<'a>(names: &'a BTreeMap<String, Found>, begin: &'a str) -> Result<(&'a str, usize), String> {
     let mut name = begin;
     for _ in 0..MAX_LINKS {
         match names.get(name) {
             Some(Found::File(layer)) => return Ok((name, *layer)),
-            Some(Found::Link(target)) => name = target,
+            Some(Found::Link(target)) => name = resolve(names, target).unwrap_or(target),
             Some(Found::Other(kind)) => {
                 return Err(format!("the image starts {:?}, which is {kind}", shown(name)));
             }
@@ -538,7 +553,7 @@ mod tests {
         let two = [file("./a.wasm", WASM), file("bin/b.wasm", other)];
         /// What it is about, the layers, the command, and what is found.
         type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str], Result<&'a [u8], &'a str>);
-        let cases: [Case<'_>; 19] = [
+        let cases: [Case<'_>; 21] = [
             ("one file", vec![tar(&[file("app.wasm", WASM)])], &[], Ok(WASM)),
             ("gzip", vec![gzip(&tar(&[file("app.wasm", WASM)]))], &["/app.wasm"], Ok(WASM)),
             ("a module as it is", vec![WASM.to_vec()], &[], Ok(WASM)),
@@ -571,6 +586,21 @@ mod tests {
                 ])],
                 &["/bin/soft"],
                 Ok(WASM),
+            ),
+            (
+                "a linked folder",
+                vec![
+                    tar(&[("bin", EntryType::Symlink, b"usr/bin"), file("usr/bin/a.wasm", b"other")]),
+                    tar(&[file("usr/bin/a.wasm", WASM), ("usr/sbin", EntryType::Symlink, b"/bin")]),
+                ],
+                &["/usr/sbin/a.wasm"],
+                Ok(WASM),
+            ),
+            (
+                "linked folders in a circle",
+                vec![tar(&[("a", EntryType::Symlink, b"b"), ("b", EntryType::Symlink, b"a")])],
+                &["/a/x.wasm"],
+                Err("in none of its layers"),
             ),
             (
                 "links in a circle",
