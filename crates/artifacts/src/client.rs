@@ -122,19 +122,19 @@ impl Client {
         let ask = self.manifest_ask(Method::HEAD, repository, tag)?;
         let response = self.send_patiently(&ask, repository, Right::Pull).await?;
         match response.status() {
-            StatusCode::NOT_FOUND => Err(self.not_found(repository, tag)),
+            StatusCode::NOT_FOUND => Err(self.not_found(self.named(repository, tag), response).await),
             status if status.is_success() => content_digest(response.headers(), &ask.shown()),
             // Some registries know no HEAD; a GET says the rest.
             _ => Ok(None),
         }
     }
 
-    /// A manifest or index by tag or digest; none if there is none.
-    pub async fn manifest(&self, repository: &str, name: &str) -> Result<Option<RawManifest>, RegistryError> {
+    /// A manifest or index by tag or digest.
+    pub async fn manifest(&self, repository: &str, name: &str) -> Result<RawManifest, RegistryError> {
         let ask = self.manifest_ask(Method::GET, repository, name)?;
         let response = self.send_patiently(&ask, repository, Right::Pull).await?;
         if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
+            return Err(self.not_found(self.named(repository, name), response).await);
         }
         if !response.status().is_success() {
             return Err(self.failed(&ask, response).await);
@@ -151,7 +151,7 @@ impl Client {
             }
             None => Digest::sha256(&bytes),
         };
-        Ok(Some(RawManifest { bytes, digest }))
+        Ok(RawManifest { bytes, digest })
     }
 
     /// All tags of a repository.
@@ -165,9 +165,7 @@ impl Client {
         for _ in 0..MAX_PAGES {
             let response = self.send_patiently(&ask, repository, Right::Pull).await?;
             if response.status() == StatusCode::NOT_FOUND {
-                return Err(RegistryError::NotFound {
-                    reference: format!("oci://{}/{repository}", self.registry),
-                });
+                return Err(self.not_found(format!("{}/{repository}", self.registry), response).await);
             }
             if !response.status().is_success() {
                 return Err(self.failed(&ask, response).await);
@@ -231,8 +229,7 @@ impl Client {
             None => response,
         };
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let body = read(response, &ask.shown(), MAX_ERROR).await.unwrap_or_default();
-            return Err(self.auth.refused(&message(&body)).await);
+            return Err(self.failed(ask, response).await);
         }
         Ok(response)
     }
@@ -264,13 +261,19 @@ impl Client {
         let body = read(response, &url, MAX_ERROR).await.unwrap_or_default();
         let message = message(&body);
         match status {
+            // Who asks is known, and why it is not done is said.
+            StatusCode::FORBIDDEN if !message.is_empty() => {
+                RegistryError::Denied { registry: self.registry.clone(), message }
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.auth.refused(&message).await,
             _ => RegistryError::Status { url, status, message },
         }
     }
 
-    fn not_found(&self, repository: &str, name: &str) -> RegistryError {
-        RegistryError::NotFound { reference: format!("oci://{}", self.named(repository, name)) }
+    async fn not_found(&self, name: String, response: Response<Incoming>) -> RegistryError {
+        let reference = format!("oci://{name}");
+        let body = read(response, &reference, MAX_ERROR).await.unwrap_or_default();
+        RegistryError::NotFound { reference, message: message(&body) }
     }
 
     fn named(&self, repository: &str, name: &str) -> String {

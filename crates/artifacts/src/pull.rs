@@ -104,10 +104,7 @@ impl Session<'_> {
             },
         };
         let reference = self.reference.with_selector(Selector::Tag(tag.clone()));
-        let digest = self
-            .tag(&tag)
-            .await?
-            .ok_or_else(|| RegistryError::NotFound { reference: reference.to_string() })?;
+        let digest = self.tag(&tag).await?;
         if reference != *self.reference {
             tracing::info!("{} is {tag} ({digest})", self.reference);
             let known = Remembered { tag, digest: digest.clone() };
@@ -128,29 +125,28 @@ impl Session<'_> {
     }
 
     /// What a tag leads to now; without a network, what it led to last.
-    async fn tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+    async fn tag(&self, tag: &str) -> Result<Digest, RegistryError> {
         let name = self.reference.with_selector(Selector::Tag(tag.to_owned())).to_string();
         let Some(client) = &self.client else {
-            return Ok(Some(self.store.recall(&name).ok_or_else(|| self.offline(&name))?.digest));
+            return Ok(self.store.recall(&name).ok_or_else(|| self.offline(&name))?.digest);
         };
         let repository = self.reference.repository();
         let said = match client.digest_of(repository, tag).await {
-            Err(RegistryError::NotFound { .. }) => return Ok(None),
+            // Why it is not there is said to who asks for it.
+            Err(RegistryError::NotFound { .. }) => None,
             said => said?,
         };
         // A manifest that is here already is not downloaded again.
         let digest = match said {
             Some(digest) if self.read(&digest).await.is_some() => digest,
-            _ => match client.manifest(repository, tag).await? {
-                Some(raw) => {
-                    self.store.write(&raw.digest, &raw.bytes)?;
-                    raw.digest
-                }
-                None => return Ok(None),
-            },
+            _ => {
+                let raw = client.manifest(repository, tag).await?;
+                self.store.write(&raw.digest, &raw.bytes)?;
+                raw.digest
+            }
         };
         self.store.remember(&name, &Remembered { tag: tag.to_owned(), digest: digest.clone() })?;
-        Ok(Some(digest))
+        Ok(digest)
     }
 
     /// The manifest for this host, perhaps through indexes.
@@ -172,9 +168,6 @@ impl Session<'_> {
             (None, None) => return Err(self.offline(&what())),
             (None, Some(client)) => {
                 let raw = client.manifest(self.reference.repository(), &digest.to_string()).await?;
-                let raw = raw.ok_or_else(|| RegistryError::NotFound {
-                    reference: self.reference.with_selector(Selector::Digest(digest.clone())).to_string(),
-                })?;
                 self.store.write(digest, &raw.bytes)?;
                 raw.bytes
             }

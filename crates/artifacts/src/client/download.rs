@@ -104,8 +104,8 @@ impl Client {
             }
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
-                let reference = format!("oci://{}/{repository}@{}", self.registry, descriptor.digest);
-                return Err(RegistryError::NotFound { reference });
+                let name = self.named(repository, &descriptor.digest.to_string());
+                return Err(self.not_found(name, response).await);
             }
             _ => return Err(self.failed(&ask, response).await),
         }

@@ -57,13 +57,24 @@ pub enum RegistryError {
         /// What it said.
         message: String,
     },
+    /// The registry knows who asks, and does not do this.
+    #[error("{registry} refuses: {message}")]
+    Denied {
+        /// The registry.
+        registry: String,
+        /// What it said.
+        message: String,
+    },
     /// It is not there.
     #[error(
-        "{reference} is not in the registry; check its name and tag, and whether you may see it (`dhow login`)"
+        "{reference} is not in the registry{}; check its name and tag, and whether you may see it (`dhow login`)",
+        said(message)
     )]
     NotFound {
         /// What was asked for.
         reference: String,
+        /// What the registry said.
+        message: String,
     },
     /// A redirection that is not followed.
     #[error("{url}: the redirection is not followed: {reason}")]

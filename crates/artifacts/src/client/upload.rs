@@ -1,13 +1,13 @@
 //! Content and manifests to a registry: what it has already is not sent again, and what is sent goes in one piece
 //! (`POST` for a place, then `PUT` with the digest).
 
-use super::error::RegistryError;
+use super::error::{RegistryError, harmless};
 use super::transport::{Ask, is_same_place};
 use super::{Client, Right, content_digest};
 use crate::digest::Digest;
 use crate::url::resolve;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION, WARNING};
 use http::{Method, StatusCode};
 
 impl Client {
@@ -64,12 +64,36 @@ impl Client {
         if response.status() != StatusCode::CREATED {
             return Err(self.failed(&ask, response).await);
         }
+        for warning in
+            response.headers().get_all(WARNING).iter().filter_map(|value| warning(value.to_str().ok()?))
+        {
+            tracing::warn!("{}: {warning}", self.registry);
+        }
         match content_digest(response.headers(), &ask.shown())? {
             Some(found) if found.algorithm() == expected.algorithm() && found != expected => {
                 let what = format!("the manifest {} as the registry took it", self.named(repository, name));
                 Err(RegistryError::Digest { what, expected, found: found.to_string() })
             }
             _ => Ok(expected),
+        }
+    }
+}
+
+/// What a registry wants people to know: `299 - "…"` (OCI distribution 1.1, "Warnings").
+fn warning(value: &str) -> Option<String> {
+    let text = value.trim().strip_prefix("299 - \"")?.strip_suffix('"')?;
+    Some(harmless(&text.replace("\\\"", "\""))).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::warning;
+
+    #[test]
+    fn warnings_are_read() {
+        assert_eq!(warning(r#"299 - "it is \"old\"""#).as_deref(), Some(r#"it is "old""#));
+        for other in [r#"214 - "x""#, "299 - x", "299 - \"", ""] {
+            assert_eq!(warning(other), None, "{other}");
         }
     }
 }

@@ -89,8 +89,8 @@ impl Session<'_> {
     /// What a tag leads to that need not be there, with a network or without.
     async fn attached(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
         match self.tag(tag).await {
-            Err(RegistryError::Offline { .. }) => Ok(None),
-            found => found,
+            Err(RegistryError::Offline { .. } | RegistryError::NotFound { .. }) => Ok(None),
+            found => found.map(Some),
         }
     }
 

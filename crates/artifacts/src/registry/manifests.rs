@@ -289,7 +289,7 @@ impl Registry {
         let record = self.record(repository, &digest).await?.ok_or_else(unknown)?;
         match self.blobs.read(&digest, MAX_MANIFEST as u64).await? {
             Some(bytes) => Ok(Found { digest, media_type: record.media_type, bytes }),
-            None if self.blobs.damage(&digest).is_some() => Err(Refusal::Damaged(digest)),
+            None if self.blobs.damage(&digest).is_some() => Err(Refusal::DamagedManifest(digest)),
             None => Err(unknown()),
         }
     }

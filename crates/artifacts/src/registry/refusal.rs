@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     BlobUnknown { repository: Repository, digest: Digest },
     #[error("the stored copy of {0} is damaged and not given out; push it again, which repairs it")]
     Damaged(Digest),
+    #[error("the stored copy of {0} is damaged and not given out; push it again, which repairs it")]
+    DamagedManifest(Digest),
     #[error("there is no such upload in {0}: it ended, or expired; begin again with POST")]
     UploadUnknown(Repository),
     #[error("another request writes to this upload; try again when it ended")]

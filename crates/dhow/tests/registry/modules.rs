@@ -172,6 +172,15 @@ fn policy_decides_what_happens_to_tokens_that_do_not_hold() {
         let holds = |module: &Value| module["holds"].as_bool().unwrap();
         let holds: Vec<bool> = found["modules"].as_array().unwrap().iter().map(holds).collect();
         assert_eq!(holds, expected, "{policy}: {found}");
+        if policy != "accept" {
+            // Who pushes with dhow is told the same, and not that the password is wrong.
+            let (file, at) = (setting.file("again.wasm", modules[3].1), client.addr.to_string());
+            let reference = format!("oci://{at}/again:1");
+            let pushed = setting.run(&["push", &file.to_string_lossy(), &reference, "--insecure", &at]);
+            assert_eq!(pushed.code, Some(i32::from(policy == "refuse")), "{pushed:?}");
+            assert!(pushed.err.contains("hash: the token is for a module"), "{pushed:?}");
+            assert!(!pushed.err.contains("dhow login"), "{pushed:?}");
+        }
         host.stop();
     }
     // Whom to trust has changed: what is there is examined again.

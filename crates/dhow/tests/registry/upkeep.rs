@@ -1,7 +1,7 @@
 //! Garbage collection, scrubbing, quotas: what an owner does, on a registry that runs and on one that does not.
 
 use crate::client::*;
-use crate::support::{Ended, eventually};
+use crate::support::{Ended, Setting, eventually};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -163,7 +163,12 @@ fn damage_is_found_reported_never_given_out_and_repaired_by_a_push() {
         (json!(3), json!(0))
     );
     let answer = client.get("/v2/b/manifests/v1");
-    assert!(answer.status == 404 && answer.text().contains("damaged"), "{}", answer.text());
+    assert_eq!((answer.status, code(&answer).as_str()), (404, "MANIFEST_UNKNOWN"));
+    assert!(answer.text().contains("damaged"), "{}", answer.text());
+    // Who pulls learns that looking for a mistyped name is of no use.
+    let (reference, at) = (format!("oci://{}/b:v1", client.addr), client.addr.to_string());
+    let pulled = Setting::new().run(&["pull", &reference, "--insecure", &at]);
+    assert!(pulled.code == Some(1) && pulled.err.contains("is damaged and not given out"), "{pulled:?}");
     let damaged = client.get("/api/v1/damaged").json();
     assert_eq!(damaged["damaged"].as_array().unwrap().len(), 3, "{damaged}");
     assert!(client.get("/metrics").text().contains("dhow_registry_damaged_blobs 3"));

@@ -82,7 +82,9 @@ impl Refusal {
             Refusal::DigestMismatch { .. } | Refusal::DigestInvalid(_) => (S::BAD_REQUEST, "DIGEST_INVALID"),
             Refusal::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Refusal::Quota { .. } => (S::FORBIDDEN, "DENIED"),
-            Refusal::ManifestUnknown { .. } => (S::NOT_FOUND, "MANIFEST_UNKNOWN"),
+            Refusal::ManifestUnknown { .. } | Refusal::DamagedManifest(_) => {
+                (S::NOT_FOUND, "MANIFEST_UNKNOWN")
+            }
             Refusal::ManifestInvalid(_) => (S::BAD_REQUEST, "MANIFEST_INVALID"),
             Refusal::ReferenceUnknown(_) => (S::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
             Refusal::ReferenceSize { .. } => (S::BAD_REQUEST, "SIZE_INVALID"),
