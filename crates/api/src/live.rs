@@ -282,7 +282,13 @@ fn percent(name: &str, text: &str) -> Result<u32, Refused> {
     let number = text.trim().trim_end_matches('%').trim().parse::<f64>().ok();
     let number = number.filter(|number| (0.0..=100.0).contains(number));
     let number = number.ok_or_else(|| invalid(format!("{name}={text}: expected 0% to 100%")))?;
-    Ok((number * f64::from(WHOLE) / 100.0).round() as u32)
+    let parts = (number * f64::from(WHOLE) / 100.0).round() as u32;
+    match parts {
+        0 if number > 0.0 => {
+            Err(invalid(format!("{name}={text}: the least is {}%", 100.0 / f64::from(WHOLE))))
+        }
+        parts => Ok(parts),
+    }
 }
 
 async fn text(body: Body) -> Result<String, Refused> {
@@ -399,7 +405,7 @@ mod tests {
         {
             assert_eq!(percent("weight", text).ok(), parts, "{text}");
         }
-        for text in ["", "-1%", "101%", "x", "NaN", "inf"] {
+        for text in ["", "-1%", "101%", "x", "NaN", "inf", "0.001%"] {
             assert!(percent("weight", text).is_err(), "{text}");
         }
     }

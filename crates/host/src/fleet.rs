@@ -173,6 +173,14 @@ pub enum FleetError {
         /// What it was.
         digest: String,
     },
+    /// Apps are bound to a component that was to go.
+    #[error("apps are bound to component {component:?}: {by}; nothing changed")]
+    Bound {
+        /// The component.
+        component: String,
+        /// The apps, and how they are unbound.
+        by: String,
+    },
     /// The version cannot take over.
     #[error("{0}; nothing changed")]
     Refused(String),
@@ -479,6 +487,7 @@ impl FleetError {
             | FleetError::Split { .. }
             | FleetError::NoSplit { .. }
             | FleetError::NoVersion { .. }
+            | FleetError::Bound { .. }
             | FleetError::Exists(_) => FailureKind::Conflict,
             FleetError::Invalid(_) | FleetError::Bind(_) | FleetError::Block(_) => FailureKind::Invalid,
             FleetError::Refused(_)

@@ -55,7 +55,11 @@ fn apps_are_bound_to_components_that_come_and_go() {
     done(&setting, &["bind", "kv", "wascc:keyvalue", "statestore=two", "one=two"]);
     assert_eq!((set(&host, "statestore", "2"), get(&host, "one").as_str()), (200, "2"));
     let used = setting.run(&["provider", "remove", "two"]);
-    assert!(used.code == Some(1) && used.err.contains("has no component \"two\""), "{used:?}");
+    assert!(
+        used.code == Some(1)
+            && used.err.contains("`dhow unbind kv state one`, `dhow unbind kv state statestore`"),
+        "{used:?}"
+    );
     assert_eq!(get(&host, "one"), "2");
 
     // All of it is there again.

@@ -114,6 +114,11 @@ impl Fleet {
             return Err(FleetError::Missing(format!("there is no component {name:?}{near}")));
         }
         let mut state = self.state.lock().await;
+        let bound: Vec<String> = state.slots.values().flat_map(|slot| bound_to(slot, name)).collect();
+        if !bound.is_empty() {
+            let by = format!("first `{}`", bound.join("`, `"));
+            return Err(FleetError::Bound { component: name.to_owned(), by });
+        }
         let mut next = state.kept.clone();
         next.removed.insert(name.to_owned());
         // Resources that were added for nothing but this are forgotten.
@@ -329,6 +334,15 @@ impl Fleet {
         let succession = Succession { outcomes: Some(Arc::clone(&app.outcomes)), ..Succession::default() };
         self.prepare_again(spec, &digest(app), app.version, succession).await
     }
+}
+
+/// The commands that unbind an app from a component.
+fn bound_to(slot: &Slot, component: &str) -> Vec<String> {
+    let bindings =
+        slot.spec.bindings.iter().filter(|binding| binding.component.as_deref() == Some(component));
+    bindings
+        .map(|binding| format!("dhow unbind {} {} {}", slot.base.app_id, binding.block, binding.name))
+        .collect()
 }
 
 /// Whether a change of this component is one for the app.

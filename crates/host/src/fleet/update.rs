@@ -492,7 +492,7 @@ fn shown(share: &Share) -> String {
     if let Some((name, value)) = &share.header {
         parts.push(format!("those with {name}={}", String::from_utf8_lossy(value.as_bytes())));
     }
-    parts.join(", ")
+    if parts.is_empty() { "no invocations".to_owned() } else { parts.join(", ") }
 }
 
 impl Share {
