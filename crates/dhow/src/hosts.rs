@@ -131,7 +131,7 @@ fn choose(mut hosts: Vec<HostInfo>, wanted: Option<&str>) -> Result<HostInfo, Er
             wanted.map(|wanted| format!("{wanted:?}")).unwrap_or_default()
         ))),
         (_, None) => {
-            Err(Error::usage(format!("several hosts are running; say which one, by name or pid:{choices}")))
+            Err(Error::usage(format!("several hosts are running; say which one with --host, by name or pid:{choices}")))
         }
         (_, Some(wanted)) => Err(Error::usage(format!(
             "several hosts have the name {wanted:?}; say which one by its pid:{}",

@@ -345,7 +345,7 @@ impl Fleet {
             }
         }
         self.publish(&state);
-        tracing::warn!(app_id, version, who = entry.who, "rolled back {}", entry.note);
+        tracing::warn!(app_id, version, who = entry.who, "rolled back: {}", entry.note);
         Ok(entry)
     }
 
