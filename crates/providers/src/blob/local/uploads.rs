@@ -1,6 +1,7 @@
 //! Uploads in parts: a folder for each, with the name of its object and a file for each part.
 
 use super::{Local, OWN, Written, failed, info, open_file, path_of};
+use crate::blob::page_of_uploads;
 use cap_std::fs::Dir;
 use dhow_blocks::blob::{self, BlobError, Entries, Info, List, Name, Part, Upload};
 use dhow_blocks::error::BlockError;
@@ -174,18 +175,7 @@ pub(super) async fn list(store: &Local, list: &List) -> Result<Entries<Upload>, 
             let initiated = root.metadata(&path).ok()?.modified().ok().map(|time| time.into_std());
             Some(Upload { key, id, initiated, ..Upload::default() })
         });
-        let place = |upload: &Upload| (upload.key.clone(), upload.id.clone());
-        // Without an id, what has the name itself is not behind it.
-        let is_behind = |upload: &Upload| {
-            upload.key > list.after
-                || upload.key == list.after && !list.after_id.is_empty() && upload.id > list.after_id
-        };
-        let mut uploads: Vec<Upload> = uploads.filter(is_behind).collect();
-        uploads.sort_by_key(place);
-        let is_truncated = uploads.len() > list.limit;
-        uploads.truncate(list.limit);
-        let next = uploads.last().filter(|_| is_truncated).map(place);
-        Ok(Entries { entries: uploads, prefixes: Vec::new(), next })
+        Ok(page_of_uploads(uploads, &list))
     });
     listed.await
 }

@@ -3,6 +3,7 @@
 
 use super::xml::{self, escaped};
 use super::{S3, VERSION, unreadable};
+use crate::blob::page_of_uploads;
 use crate::s3::SIGNATURE;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -78,7 +79,12 @@ pub(super) async fn versions(store: &S3, list: &List) -> Result<Entries<Version>
 pub(super) async fn uploads(store: &S3, list: &List) -> Result<Entries<Upload>, BlobError> {
     let answer = page(store, list, "uploads", ("max-uploads", "upload-id-marker")).await?;
     let answer = xml::read(answer.body(), "a list of uploads")?;
-    xml::uploads(answer).ok_or_else(|| unreadable("a list of uploads"))
+    let page = xml::uploads(answer).ok_or_else(|| unreadable("a list of uploads"))?;
+    // Some servers know neither pages nor prefixes here, and tell of all uploads.
+    let knows_pages = xml::field(answer, "KeyMarker").unwrap_or_default() == list.after
+        && page.entries.len() <= list.limit
+        && page.entries.iter().all(|upload| upload.key.starts_with(&list.prefix));
+    Ok(if knows_pages { page } else { page_of_uploads(page.entries, list) })
 }
 
 /// A page of a list in which names come more than once.
