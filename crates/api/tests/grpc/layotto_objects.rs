@@ -80,9 +80,19 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// One server for all of it: starting takes seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_s3_have_tags() {
-    let shop = Shop::open().await;
+async fn objects_of_s3_have_more_than_contents() {
+    let shop = &Shop::open().await;
+    tags(shop).await;
+    access_lists(shop).await;
+    versions(shop).await;
+    archives(shop).await;
+    uploads(shop).await;
+    appending(shop).await;
+}
+
+async fn tags(shop: &Shop) {
     let mut client = shop.client();
     let tagging = pairs(&[("team", "blue & green"), ("a=b", "x y+z")]);
     client.put_object(one(PutObjectInput { tagging: tagging.clone(), ..put("a", "1") })).await.unwrap();
@@ -114,9 +124,7 @@ async fn objects_of_s3_have_tags() {
     assert_code(client.get_object_tagging(get("nope")).await, Code::NotFound, "tags of nothing");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_s3_have_access_lists() {
-    let shop = Shop::open().await;
+async fn access_lists(shop: &Shop) {
     let mut client = shop.client();
     client.put_object(one(PutObjectInput { acl: "public-read".to_owned(), ..put("a", "1") })).await.unwrap();
     let get = GetObjectCannedAclInput {
@@ -146,9 +154,7 @@ async fn objects_of_s3_have_access_lists() {
     assert_code(answer, Code::InvalidArgument, "no word of S3");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_s3_have_versions() {
-    let shop = Shop::open().await;
+async fn versions(shop: &Shop) {
     let mut client = shop.client();
     for content in ["one", "two"] {
         client.put_object(one(put("dir/a", content))).await.unwrap();
@@ -233,9 +239,7 @@ async fn objects_of_s3_have_versions() {
     assert_eq!(head["X-Amz-Version-Id"], old.version_id);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_s3_come_back_from_archives() {
-    let shop = Shop::open().await;
+async fn archives(shop: &Shop) {
     let mut client = shop.client();
     client
         .put_object(one(PutObjectInput { storage_class: "GLACIER".to_owned(), ..put("old", "1") }))
@@ -265,9 +269,7 @@ async fn objects_of_s3_come_back_from_archives() {
     assert_code(client.restore_object(query).await, Code::Unimplemented, "a query");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uploads_to_s3_are_listed() {
-    let shop = Shop::open().await;
+async fn uploads(shop: &Shop) {
     let mut client = shop.client();
     for key in ["dir/a", "dir/b", "other"] {
         let create = CreateMultipartUploadInput {
@@ -303,9 +305,7 @@ fn append(store: &str, position: i64, content: &'static str) -> AppendObjectInpu
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_does_not_append_and_says_so() {
-    let shop = Shop::open().await;
+async fn appending(shop: &Shop) {
     let answer = shop.client().append_object(one(append(STORE, 0, "x"))).await;
     let message = answer.as_ref().unwrap_err().message().to_owned();
     assert!(message.contains("appending") && message.contains("oss.aws.oss"), "{message}");

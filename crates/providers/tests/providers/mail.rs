@@ -78,7 +78,7 @@ async fn messages_arrive_whatever_the_security() {
         let server = Arc::new(smtp(security).unwrap());
         let mailbox: email::Mailbox = {
             let server = Arc::clone(&server);
-            Arc::new(move |id| server.messages().get(id).map(|message| letter(message)))
+            Arc::new(move |id: &str| server.messages().get(id).map(|message| letter(message)))
         };
         let open = || open_mail(&server, security, &[]);
         email::suite(&format!("email.smtp {security}"), TOKIO, mailbox, open).await.assert_passed();
