@@ -168,12 +168,13 @@ fn functions_are_installed_updated_and_removed() {
 
 #[test]
 fn what_was_installed_is_there_after_a_restart() {
+    let redis = dhow_servers::redis().unwrap();
     let setting = Setting::new();
     for (id, answer) in [("one", "1"), ("two", "2"), ("three", "3")] {
         setting.file(&format!("{id}.wat"), declares(id, answer).as_bytes());
     }
     let configured = json!({ "function1": { "vm_config": { "path": "one.wat" } } });
-    setting.file("config.json", configuration(&configured, "127.0.0.1:1").as_bytes());
+    setting.file("config.json", configuration(&configured, &redis.address()).as_bytes());
     let start = || setting.layotto(&["start", "-c", "config.json"]);
     let install = |name: &str| json!({ "name": name, "vm_config": { "path": format!("{name}.wat") } });
     let answers = |host: &Host| ["one", "two", "three"].map(|id| call(host, id, "/").0);
@@ -196,7 +197,7 @@ fn what_was_installed_is_there_after_a_restart() {
 
     // What the configuration has by now is the configuration's; what is not there is waited for.
     let configured = json!({ "function1": { "vm_config": { "path": "one.wat" } }, "two": { "vm_config": { "path": "two.wat" } } });
-    setting.file("config.json", configuration(&configured, "127.0.0.1:1").as_bytes());
+    setting.file("config.json", configuration(&configured, &redis.address()).as_bytes());
     let host = start();
     assert_eq!(answers(&host), [200, 200, 404]);
     let said = host.stop();
