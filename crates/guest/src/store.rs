@@ -146,6 +146,10 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>)
                 return Box::pin(std::future::ready(true));
             }
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => Ask::Connect { host: &host, port },
+            // It asked for a port of the system's choice when it was bound, and has one now.
+            SocketAddrUse::TcpListen if scope.grants.allows(Ask::Listen { host: &host, port: 0 }) => {
+                Ask::Listen { host: &host, port: 0 }
+            }
             SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => {
                 Ask::Listen { host: &host, port }
             }
