@@ -68,7 +68,10 @@ fn asked(host: &Host, caller: &str, called: &str) -> String {
             let target = "/call/wascc:http_client/PerformRequest";
             let headers = [("host", "asks-actor.test")];
             let answer = host.send("POST", target, &headers, request.to_string().as_bytes());
-            answer.json()["body"].as_str().map_or_else(|| answer.text(), str::to_owned)
+            match answer.status {
+                200 => answer.json()["body"].as_str().map_or_else(|| answer.text(), str::to_owned),
+                _ => answer.text(),
+            }
         }
     }
 }
