@@ -1,7 +1,7 @@
 //! The blob block: files and objects, which come and go as streams and are never held whole.
 //!
 //! An object has a name within a bucket. A provider that has one bucket only, as a folder has, takes an empty bucket
-//! for it. Providers are asked for what they may lack (uploads in parts, signed URLs) and answer
+//! for it. Providers are asked for what they may lack (uploads in parts, signed URLs, tags, versions) and answer
 //! [`BlockError::NotSupported`].
 
 use crate::error::BlockError;
@@ -23,6 +23,8 @@ pub struct Name {
     pub bucket: String,
     /// The name within it.
     pub key: String,
+    /// One of its versions; empty: the current one.
+    pub version: String,
 }
 
 /// What is known of an object.
@@ -42,6 +44,9 @@ pub struct Info {
     pub metadata: Metadata,
     /// The store's word for where it is kept; empty where there is none.
     pub storage_class: String,
+    /// What else the store says of it, by the names of HTTP headers in lower case: `cache-control`,
+    /// `x-amz-version-id` and the like. Lists have none of it.
+    pub headers: Metadata,
 }
 
 /// An object that is being read.
@@ -75,6 +80,8 @@ pub struct Put {
     pub headers: Metadata,
     /// To be stored with it.
     pub metadata: Metadata,
+    /// What it is tagged with.
+    pub tags: Metadata,
     /// Refused where there is an object of that name.
     pub only_new: bool,
 }
@@ -90,6 +97,8 @@ pub struct List {
     pub delimiter: String,
     /// Only names behind this one in their order.
     pub after: String,
+    /// Where versions or uploads are listed: also those of the name `after` that are behind this one.
+    pub after_id: String,
     /// At most so many, 1 to [`MAX_PAGE`].
     pub limit: usize,
 }
@@ -103,6 +112,59 @@ pub struct Page {
     pub prefixes: Vec<String>,
     /// Where the next page goes on ([`List::after`]); none when this is the last.
     pub next: Option<String>,
+}
+
+/// A page of a list in which names come more than once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entries<T> {
+    /// In the order of their names.
+    pub entries: Vec<T>,
+    /// Beginnings of names that count as one.
+    pub prefixes: Vec<String>,
+    /// Where the next page goes on ([`List::after`], [`List::after_id`]); none when this is the last.
+    pub next: Option<(String, String)>,
+}
+
+/// A version of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// What is known of it.
+    pub info: Info,
+    /// What tells it from the others ([`Name::version`]).
+    pub id: String,
+    /// Whether it is the current one.
+    pub is_latest: bool,
+    /// Whether it only says that the object was deleted.
+    pub is_deletion: bool,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Whose an object is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The store's id of the account.
+    pub id: String,
+    /// Its name; empty where the store tells none.
+    pub name: String,
+}
+
+/// Who may do what with an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// In one word of S3 (`private`, `public-read`, `public-read-write`, `authenticated-read`); empty where none says it.
+    pub canned: String,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// For how long an archived object comes back, and how fast.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Days.
+    pub days: u32,
+    /// The store's word for how fast; empty: its usual one.
+    pub tier: String,
 }
 
 /// A part of an upload.
@@ -127,6 +189,10 @@ pub struct Upload {
     pub id: String,
     /// When it began.
     pub initiated: Option<SystemTime>,
+    /// Whose the object will be.
+    pub owner: Owner,
+    /// The store's word for where it will be kept; empty where there is none.
+    pub storage_class: String,
 }
 
 /// What a signed URL allows.
@@ -239,10 +305,60 @@ pub trait BlobStore: Send + Sync + 'static {
         Err(missing(UPLOADS))
     }
 
-    /// Uploads of objects with names that begin so.
-    async fn list_uploads(&self, bucket: &str, prefix: &str) -> Result<Vec<Upload>, BlobError> {
-        let _ = (bucket, prefix);
+    /// One page of uploads, in the order of their names.
+    async fn list_uploads(&self, list: &List) -> Result<Entries<Upload>, BlobError> {
+        let _ = list;
         Err(missing(UPLOADS))
+    }
+
+    /// Writes behind the end of an object, which begins with this if there is none, and returns how long it is then.
+    /// A `position` that is not its end is [`BlockError::Invalid`]; none is wherever that is. A content that breaks
+    /// off leaves the object as it was.
+    async fn append(
+        &self,
+        name: &Name,
+        position: Option<u64>,
+        body: Body,
+        put: Put,
+    ) -> Result<u64, BlobError> {
+        let _ = (name, position, body, put);
+        Err(missing("appending to objects"))
+    }
+
+    /// What an object is tagged with.
+    async fn tags(&self, name: &Name) -> Result<Metadata, BlobError> {
+        let _ = name;
+        Err(missing(TAGS))
+    }
+
+    /// Tags an object with these and no others.
+    async fn set_tags(&self, name: &Name, tags: &Metadata) -> Result<(), BlobError> {
+        let _ = (name, tags);
+        Err(missing(TAGS))
+    }
+
+    /// Who may do what with an object.
+    async fn access(&self, name: &Name) -> Result<Access, BlobError> {
+        let _ = name;
+        Err(missing(ACCESS))
+    }
+
+    /// Says in one word of S3 who may do what with an object.
+    async fn set_access(&self, name: &Name, canned: &str) -> Result<(), BlobError> {
+        let _ = (name, canned);
+        Err(missing(ACCESS))
+    }
+
+    /// One page of versions, the latest of each name first.
+    async fn list_versions(&self, list: &List) -> Result<Entries<Version>, BlobError> {
+        let _ = list;
+        Err(missing(VERSIONS))
+    }
+
+    /// Asks for an archived object to come back, and returns where it will be, if not in its place.
+    async fn restore(&self, name: &Name, restore: &Restore) -> Result<String, BlobError> {
+        let _ = (name, restore);
+        Err(missing("archived objects"))
     }
 
     /// Lets go of files and connections.
@@ -263,8 +379,24 @@ impl Range {
     }
 }
 
+// === impl Entries ===
+
+impl<T> Default for Entries<T> {
+    fn default() -> Entries<T> {
+        Entries { entries: Vec::new(), prefixes: Vec::new(), next: None }
+    }
+}
+
 const UPLOADS: &str = "uploads in parts";
 
-fn missing(feature: &'static str) -> BlobError {
+const TAGS: &str = "tags of objects";
+
+const ACCESS: &str = "access lists of objects";
+
+/// The feature of [`Name::version`] and [`BlobStore::list_versions`], for those who have none.
+pub const VERSIONS: &str = "versions of objects";
+
+/// What a store that cannot do something answers.
+pub fn missing(feature: &'static str) -> BlobError {
     BlockError::NotSupported { feature }.into()
 }

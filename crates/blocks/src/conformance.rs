@@ -13,12 +13,16 @@
 //! | [`configuration`] | the promises of [`ConfigurationStore`](crate::configuration::ConfigurationStore) |
 //! | [`lock`] | the promises of [`LockStore`](crate::lock::LockStore) |
 //! | [`blob`] | the promises of [`BlobStore`](crate::blob::BlobStore) |
+//! | [`cryption`] | the promises of [`Cryption`](crate::cryption::Cryption) |
+//! | [`email`] | the promises of [`Email`](crate::email::Email) |
 //! | [`sequencer`] | the promises of [`Sequencer`](crate::sequencer::Sequencer) |
 //! | `inbox` | a handler that tells its case what it was given |
 
 pub mod binding;
 pub mod blob;
 pub mod configuration;
+pub mod cryption;
+pub mod email;
 mod inbox;
 pub mod lock;
 pub mod pubsub;

@@ -138,6 +138,7 @@ pub(crate) async fn start(
     let files = specs(&configuration).into_iter().map(|spec| spec.source).filter_map(path);
     let mut changes = Changes::watch(files)?;
     configure(&functions, &configuration).await?;
+    functions.restore().await.map_err(|error| Error::new(error.to_string()))?;
     if let Some(callback) = configuration.runtime.callback.clone() {
         tokio::spawn(call_back(callback, Arc::clone(&host), app));
     }

@@ -178,6 +178,7 @@ impl Command {
         match &self.kind {
             CommandKind::Component2(pre) => {
                 let mut store = new_store(pre.engine(), &self.setup, wasi.build(), origin);
+                store.data_mut().own_sockets.ports = Some(ports);
                 let result = async {
                     let instance = pre.instantiate_async(&mut store).await?;
                     instance.wasi_cli_run().call_run(&mut store).await
@@ -186,6 +187,7 @@ impl Command {
             }
             CommandKind::Component3(pre) => {
                 let mut store = new_store(pre.engine(), &self.setup, wasi.build(), origin);
+                store.data_mut().own_sockets.ports = Some(ports);
                 let result = async {
                     let instance = pre.instantiate_async(&mut store).await?;
                     store

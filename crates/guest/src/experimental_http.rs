@@ -34,6 +34,10 @@ pub(crate) const NAME: &str = "wasi_experimental_http";
 /// The functions that there are.
 pub(crate) const FUNCTIONS: [&str; 5] = ["req", "close", "header_get", "headers_get_all", "body_read"];
 
+/// Methods that are meant however they are written: servers take them in capitals only.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
+
 /// The open responses of one running module, and its way out.
 pub(crate) struct Responses {
     outbound: Outbound,
@@ -207,10 +211,12 @@ impl Responses {
         }
         let url = Url::parse(url).ok().filter(redirects::is_http).ok_or(Errno::InvalidUrl)?;
         let headers = header_map(headers.as_bytes()).map_err(|_| Errno::InvalidEncoding)?;
-        let method = match method {
+        let known = METHODS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(method));
+        let method = match known {
+            Some(known) => known,
             // So the ABI's client for AssemblyScript writes it.
-            "DELET" => Method::DELETE,
-            method => Method::from_bytes(method.as_bytes()).map_err(|_| Errno::InvalidMethod)?,
+            None if method.eq_ignore_ascii_case("DELET") => Method::DELETE,
+            None => Method::from_bytes(method.as_bytes()).map_err(|_| Errno::InvalidMethod)?,
         };
         Ok(Asked { url, method, headers, body: Bytes::copy_from_slice(body) })
     }

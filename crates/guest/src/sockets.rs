@@ -15,6 +15,7 @@
 //! | `resolve` | names |
 //! | `poll` | waiting for several things |
 //! | `files` | calls of preview 1 that take any descriptor |
+//! | `component` | what the sockets of components, which are Wasmtime's, do not do by themselves |
 //! | `runtime` | connections to the app's own Dapr endpoint, which never leave the process |
 //! | `forward` | requests to a program that listens |
 //! | `address`, `errno`, `os` | addresses, error codes, system calls |
@@ -23,6 +24,7 @@
 
 mod address;
 mod calls;
+mod component;
 mod errno;
 mod files;
 mod forward;
@@ -36,6 +38,7 @@ mod socket;
 mod table;
 mod transfer;
 
+pub(crate) use component::{ComponentSockets, add_to_linker as add_to_component_linker};
 pub use ports::Ports;
 pub(crate) use table::Sockets;
 

@@ -4,7 +4,7 @@ use crate::messaging::wasi::OpenMessages;
 use crate::outbound::Outbound;
 use crate::output::LineStream;
 use crate::setup::{Setup, Stdio, Stream};
-use crate::sockets::Ports;
+use crate::sockets::{ComponentSockets, Ports};
 use dhow_blocks::grants::Ask;
 use dhow_blocks::trace::TraceContext;
 use dhow_engine::Limiter;
@@ -23,6 +23,7 @@ pub(crate) struct GuestState {
     pub(crate) outbound: Outbound,
     pub(crate) limiter: Limiter,
     pub(crate) messages: OpenMessages,
+    pub(crate) own_sockets: ComponentSockets,
     pub(crate) setup: Arc<Setup>,
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn new_store(
         outbound: Outbound::new(Arc::clone(setup), origin),
         limiter: Limiter::new(setup.bounds.engine),
         messages: OpenMessages::default(),
+        own_sockets: ComponentSockets::default(),
         setup: Arc::clone(setup),
     };
     let mut store = Store::new(engine, state);
@@ -118,7 +120,8 @@ pub(crate) fn system(
             .map_err(|error| error.context(format!("cannot open folder {}", dir.host.display())))?;
     }
     let grants = &setup.scope.grants;
-    if !grants.connect.is_empty() || !grants.listen.is_empty() {
+    // A Dapr endpoint needs no grant, but a socket to reach it.
+    if !grants.connect.is_empty() || !grants.listen.is_empty() || setup.runtime_api.is_some() {
         sockets(&mut builder, setup, ports);
     }
     Ok(builder)
@@ -143,6 +146,10 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>)
                 return Box::pin(std::future::ready(true));
             }
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => Ask::Connect { host: &host, port },
+            // It asked for a port of the system's choice when it was bound, and has one now.
+            SocketAddrUse::TcpListen if scope.grants.allows(Ask::Listen { host: &host, port: 0 }) => {
+                Ask::Listen { host: &host, port: 0 }
+            }
             SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => {
                 Ask::Listen { host: &host, port }
             }

@@ -3,10 +3,12 @@
 //! A function is an app, and its app-id the name that it was installed under. Its module says by which id requests find
 //! it; several modules may say the same one and then share its invocations by weight (`group`). A module that declares
 //! none, of whatever ABI, is found by its name. Functions come from a configuration ([`Functions::configure`]) and from
-//! the management API, and are loaded anew when their files change ([`Functions::refresh`]): a file that is not there
-//! yet is waited for, one that cannot be used leaves what runs in its place.
+//! the management API (`installed` remembers those), and are loaded anew when their files change
+//! ([`Functions::refresh`]): a file that is not there yet is waited for, one that cannot be used leaves what runs in its
+//! place.
 
 pub(crate) mod group;
+mod installed;
 
 use crate::app::App;
 use crate::host::Host;
@@ -20,6 +22,8 @@ use dhow_resources::layotto;
 use group::Groups;
 use md5::{Digest, Md5};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
@@ -63,8 +67,8 @@ pub struct Functions {
 
 struct Function {
     spec: FunctionSpec,
-    /// It stands in the configuration, so it goes when it stands there no more.
-    configured: bool,
+    /// What it was installed with; none if it stands in the configuration, so that it goes when it stands there no more.
+    installed: Option<String>,
     running: Option<Running>,
     /// Why its file, as it is now, does not run.
     problem: Option<String>,
@@ -117,6 +121,9 @@ pub enum FunctionError {
         "{0:?} is no name of a function: expected up to 128 letters, digits, `-`, `_` and `.`, a letter first"
     )]
     BadName(String),
+    /// What is installed cannot be kept, so that the next host would not have it.
+    #[error("{0}")]
+    NotKept(String),
     /// There are too many.
     #[error("there are {MAX_FUNCTIONS} functions already")]
     TooMany,
@@ -169,7 +176,7 @@ impl Functions {
         let mut errors = Vec::new();
         for spec in &specs {
             match known.get(&spec.name) {
-                Some(function) if !function.configured => {
+                Some(function) if function.installed.is_some() => {
                     errors.push(FunctionError::AlreadyRegistered(spec.name.clone()));
                 }
                 Some(function) if function.spec == *spec => {}
@@ -178,7 +185,7 @@ impl Functions {
                         before.and_then(|function| function.running.as_ref()).map_or(1, next_version);
                     match self.load(spec, version).await {
                         Loaded::Unusable(reason) => errors.push(FunctionError::Unusable(reason)),
-                        loaded => next.push(Function::new(spec.clone(), true, loaded)),
+                        loaded => next.push(Function::new(spec.clone(), None, loaded)),
                     }
                 }
             }
@@ -187,14 +194,15 @@ impl Functions {
             return Err(errors);
         }
         let names: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        known.retain(|name, function| !function.configured || names.contains(name.as_str()));
+        known.retain(|name, function| function.installed.is_some() || names.contains(name.as_str()));
         known.extend(next.into_iter().map(|function| (function.spec.name.clone(), function)));
         self.publish(&known);
         Ok(())
     }
 
-    /// One more function, whose name is the id that its module declares.
-    pub async fn install(&self, spec: FunctionSpec) -> Result<(), FunctionError> {
+    /// One more function, whose name is the id that its module declares. `item` is what it was asked for with, an item of
+    /// the configuration: it is installed again when the next host starts.
+    pub async fn install(&self, spec: FunctionSpec, item: &str) -> Result<(), FunctionError> {
         if !is_name(&spec.name) {
             return Err(FunctionError::BadName(spec.name));
         }
@@ -212,9 +220,14 @@ impl Functions {
             }
             Loaded::Absent(reason) | Loaded::Unusable(reason) => return Err(FunctionError::Unusable(reason)),
         };
-        known.insert(spec.name.clone(), Function::new(spec, false, Loaded::Runs(running)));
-        self.publish(&known);
-        Ok(())
+        let name = spec.name.clone();
+        known.insert(name.clone(), Function::new(spec, Some(item.to_owned()), Loaded::Runs(running)));
+        let remembered = self.remember(&known).await;
+        match &remembered {
+            Ok(()) => self.publish(&known),
+            Err(_) => drop(known.remove(&name)),
+        }
+        remembered
     }
 
     /// Changes the share of the function of this name, or of all of this id.
@@ -230,7 +243,7 @@ impl Functions {
             }
         }
         self.publish(&known);
-        Ok(())
+        self.remember(&known).await
     }
 
     /// Removes the function of this name, or all of this id.
@@ -242,7 +255,7 @@ impl Functions {
         }
         known.retain(|name, _| !selected.contains(name));
         self.publish(&known);
-        Ok(())
+        self.remember(&known).await
     }
 
     /// How all functions fare, by name.
@@ -279,8 +292,11 @@ impl Functions {
                         function.spec.source,
                         running.id
                     );
-                    *function =
-                        Function::new(function.spec.clone(), function.configured, Loaded::Runs(running));
+                    *function = Function::new(
+                        function.spec.clone(),
+                        function.installed.clone(),
+                        Loaded::Runs(running),
+                    );
                     changed = true;
                 }
                 Some(Loaded::Absent(reason) | Loaded::Unusable(reason)) => {
@@ -411,14 +427,17 @@ fn hexadecimal(bytes: &[u8]) -> String {
 fn write(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let part = path.with_extension("part");
-    std::fs::write(&part, bytes)?;
+    let _ = std::fs::remove_file(&part);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
     std::fs::rename(&part, path)
 }
 
 // === impl Function ===
 
 impl Function {
-    fn new(spec: FunctionSpec, configured: bool, loaded: Loaded) -> Function {
+    fn new(spec: FunctionSpec, installed: Option<String>, loaded: Loaded) -> Function {
         let (running, problem) = match loaded {
             Loaded::Runs(running) => (Some(running), None),
             Loaded::Absent(reason) | Loaded::Unusable(reason) => {
@@ -426,7 +445,7 @@ impl Function {
                 (None, Some(reason))
             }
         };
-        Function { spec, configured, running, problem }
+        Function { spec, installed, running, problem }
     }
 }
 

@@ -122,6 +122,11 @@ impl Account {
         Ok(Account { client, credentials, endpoint, region: region.to_owned(), style })
     }
 
+    /// Where its buckets are.
+    pub(crate) fn region(&self) -> &str {
+        &self.region
+    }
+
     /// A bucket of the account; the error says why it has no URL.
     pub(crate) fn bucket(&self, name: &str) -> Result<Bucket, String> {
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');

@@ -13,6 +13,7 @@ mod runtime;
 mod tests;
 
 pub use function::Function;
+use function::{Plugin, Plugins};
 pub use runtime::{Callback, Runtime};
 
 use crate::component::Component;
@@ -51,6 +52,8 @@ pub struct Layotto {
     pub unused: Vec<UnusedField>,
     /// The file.
     pub file: PathBuf,
+    /// Modules that functions name.
+    plugins: Plugins,
 }
 
 /// Where a face listens.
@@ -96,6 +99,12 @@ impl Layotto {
 
     fn read(&mut self, findings: &mut Findings, document: &Node) {
         let Some(mut top) = findings.table(document, String::new()) else { return };
+        // Before the functions that name them, wherever they stand.
+        let plugins = list(findings, &mut top, "wasm_global_plugins");
+        for (index, plugin) in plugins.iter().enumerate() {
+            let path = format!("wasm_global_plugins[{index}]");
+            self.plugins.extend(Plugin::read(findings, plugin, path, &mut self.unused));
+        }
         let servers = top.entry("servers");
         let Some(servers) = servers else {
             findings.add(document.at, "servers", "is missing", "expected a configuration of Layotto");
@@ -246,7 +255,13 @@ impl Layotto {
                     table.optional(findings, "config", |f, node, path| f.table(node, path.to_owned()));
                 for entry in items.iter().flat_map(Table::entries) {
                     let path = items.as_ref().map(|items| items.path_of(&entry.key)).unwrap_or_default();
-                    self.functions.extend(Function::read(findings, entry, path, &mut self.unused));
+                    self.functions.extend(Function::read(
+                        findings,
+                        entry,
+                        path,
+                        &self.plugins,
+                        &mut self.unused,
+                    ));
                 }
                 Some(Kind::Functions)
             }

@@ -47,4 +47,4 @@ pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};
 pub use redis::{TlsRedis, redis, redis_with_tls};
-pub use smtp::smtp;
+pub use smtp::{MailServer, SMTP_LOGIN, smtp};

@@ -66,6 +66,11 @@ impl Process {
         self.args = args.into_iter().map(Into::into).collect();
     }
 
+    /// Runs another program in its place, which is where `prepare` was told that its package is.
+    pub(crate) fn run_with(&mut self, program: &str) {
+        self.program = PathBuf::from(program);
+    }
+
     /// A variable of its environment.
     pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
         self.env.push((name.into(), value.into()));

@@ -79,8 +79,9 @@ impl FunctionManagement {
         let failed = |error: FunctionError| Refused::failed(error.to_string());
         match head.uri.path() {
             "/wasm/install" => {
-                let function = function(&text(body).await?)?;
-                self.functions.install(FunctionSpec::new(&function)).await.map_err(failed)?;
+                let item = text(body).await?;
+                let spec = FunctionSpec::new(&function(&item)?);
+                self.functions.install(spec, &item).await.map_err(failed)?;
             }
             "/wasm/update" => {
                 let update = object(&text(body).await?)?;

@@ -9,7 +9,6 @@ use crate::proto::layotto::runtime::{
     GetFileRequest, GetFileResponse, ListFileRequest, ListFileResp, PutFileRequest,
 };
 use dhow_blocks::blob::{BlobError, BlobStore, Info, List, MAX_PAGE, Name, Put, Range};
-use dhow_blocks::error::BlockError;
 use dhow_blocks::events::{Metadata, value};
 use dhow_blocks::scope::{Bound, Scope, ScopeError};
 use futures::StreamExt as _;
@@ -32,7 +31,7 @@ fn store<'a>(scope: &'a Scope, name: &str) -> Result<&'a Bound<dyn BlobStore>, A
 }
 
 fn name(key: &str) -> Name {
-    Name { bucket: String::new(), key: key.to_owned() }
+    Name { key: key.to_owned(), ..Name::default() }
 }
 
 fn parts(request: Option<FileRequest>) -> Result<FileRequest, ApiError> {
@@ -56,31 +55,33 @@ pub(super) async fn put(service: &Layotto, mut requests: Streaming<PutFileReques
     let PutFileRequest { store_name, name: key, data, metadata } = first(&mut requests).await?;
     let written = async {
         let bound = store(service.scope(), &store_name)?;
-        let put = described(&metadata)?;
+        let (put, is_more) = described(&metadata)?;
         let content = body(data, requests, |message: PutFileRequest| message.data);
+        let (provider, name) = (&bound.provider, &name(&key));
         // Not under the policy's retries: a content comes once.
-        let written = bound.once("put", bound.provider.put(&name(&key), content, put)).await;
-        written.map(drop).map_err(|error| failed(&error))
+        let written = match is_more {
+            true => bound.once("append", provider.append(name, None, content, put)).await.map(drop),
+            false => bound.once("put", provider.put(name, content, put)).await.map(drop),
+        };
+        written.map_err(|error| failed(&error))
     };
     service.answer(written.await)
 }
 
-/// What Layotto's stores are told in metadata. The mode of a file is this store's own affair.
-fn described(metadata: &Metadata) -> Result<Put, ApiError> {
-    let mut put = Put::default();
+/// What Layotto's stores are told in metadata, and whether the content goes behind what is there. The mode of a file is
+/// this store's own affair.
+fn described(metadata: &Metadata) -> Result<(Put, bool), ApiError> {
+    let (mut put, mut is_more) = (Put::default(), false);
     if let Some(flags) = value(metadata, "FileFlag") {
         let flags: u64 = flags
             .parse()
             .map_err(|_| ApiError::malformed("metadata FileFlag: expected a decimal number of open(2)"))?;
-        if flags & APPEND != 0 {
-            let error = BlockError::NotSupported { feature: "appending to files" };
-            return Err(ApiError::block("ERR_BLOB_NOT_SUPPORTED", &error));
-        }
         put.only_new = flags & CREATE != 0 && flags & EXCLUSIVE != 0;
+        is_more = flags & APPEND != 0 && !put.only_new;
     }
     put.length = value(metadata, "Content-Length").and_then(|length| length.parse().ok());
     put.content_type = value(metadata, "Content-Type").map(str::to_owned);
-    Ok(put)
+    Ok((put, is_more))
 }
 
 pub(super) async fn list(scope: &Scope, request: ListFileRequest) -> Result<ListFileResp, ApiError> {

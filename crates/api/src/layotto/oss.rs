@@ -3,21 +3,24 @@
 //! | file | subject |
 //! |---|---|
 //! | `objects` | objects as a whole |
+//! | `aside` | tags, access lists and versions of objects; what is appended and restored |
 //! | `uploads` | objects in parts |
 //!
-//! What no provider here can do answers "unimplemented" with the name of the method.
+//! What a provider cannot do answers "unimplemented" with its name and the component's.
 
+mod aside;
 mod objects;
 mod uploads;
 
 use super::Layotto;
-use super::stream::failed;
+use super::stream;
 use crate::dapr::error::{ApiError, Grpc};
 use crate::grpc::service::{Answer, Messages};
 use crate::proto::layotto::s3::object_storage_service_server::ObjectStorageService;
 use crate::proto::layotto::s3::*;
-use dhow_blocks::blob::{BlobStore, Name};
-use dhow_blocks::scope::{Bound, Scope};
+use dhow_blocks::blob::{self, BlobError, BlobStore, MAX_PAGE, Name};
+use dhow_blocks::error::BlockError;
+use dhow_blocks::scope::{Bound, ComponentInfo, Scope};
 use http::StatusCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Request, Streaming};
@@ -28,7 +31,12 @@ fn store<'a>(scope: &'a Scope, name: &str) -> Result<&'a Bound<dyn BlobStore>, A
 }
 
 fn name(bucket: &str, key: &str) -> Name {
-    Name { bucket: bucket.to_owned(), key: key.to_owned() }
+    Name { bucket: bucket.to_owned(), key: key.to_owned(), ..Name::default() }
+}
+
+/// One version of an object, or with an empty id the current one.
+fn version(bucket: &str, key: &str, version_id: &str) -> Name {
+    Name { version: version_id.to_owned(), ..name(bucket, key) }
 }
 
 /// A time in the messages: seconds of Unix time.
@@ -37,16 +45,34 @@ fn seconds(time: Option<SystemTime>) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A method that no provider has.
-fn absent(scope: &Scope, store: &str, method: &str) -> ApiError {
-    let component = match self::store(scope, store) {
-        Ok(bound) => &bound.component,
-        Err(error) => return error,
-    };
-    let message =
-        format!("component {store:?} of type {} does not support {method}", component.component_type);
-    let status = StatusCode::NOT_IMPLEMENTED;
-    ApiError::new(status, Grpc::Unimplemented, "ERR_BLOB_NOT_SUPPORTED", message)
+/// How much of a list is wanted at once: as much as there may be, unless the request says less.
+fn limit(most: i64) -> usize {
+    usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(MAX_PAGE).min(MAX_PAGE)
+}
+
+/// Whose something is, where the store tells.
+fn owner(owner: blob::Owner) -> Option<Owner> {
+    let blob::Owner { id, name } = owner;
+    (!id.is_empty() || !name.is_empty()).then_some(Owner { id, display_name: name })
+}
+
+/// What the error of a component is called; one that cannot do it is named.
+fn failed(bound: &Bound<dyn BlobStore>, error: &BlobError) -> ApiError {
+    match error {
+        BlobError::Block(BlockError::NotSupported { feature }) => absent(&bound.component, feature),
+        error => stream::failed(error),
+    }
+}
+
+fn absent(component: &ComponentInfo, feature: &str) -> ApiError {
+    let ComponentInfo { name, component_type, .. } = component;
+    let message = format!("component {name:?} of type {component_type} does not support {feature}");
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, Grpc::Unimplemented, "ERR_BLOB_NOT_SUPPORTED", message)
+}
+
+/// No provider here sits on the network's cards.
+fn no_limit(scope: &Scope, input: &UpdateBandwidthRateLimitInput) -> Result<(), ApiError> {
+    Err(absent(&store(scope, &input.store_name)?.component, "limits of bandwidth"))
 }
 
 /// A field that would change what a request means, and that no provider here knows.
@@ -57,30 +83,6 @@ fn refuse(field: &str, is_given: bool) -> Result<(), ApiError> {
     let status = StatusCode::NOT_IMPLEMENTED;
     let message = format!("{field} is not supported by any provider of this version");
     Err(ApiError::new(status, Grpc::Unimplemented, "ERR_BLOB_NOT_SUPPORTED", message))
-}
-
-/// Methods that only say that they are not there.
-macro_rules! absent {
-    ($($method:ident: $request:ident => $response:ty as $word:literal,)+) => {
-        /// Answers of methods that no provider has.
-        impl Layotto {
-            $(fn $method(&self, request: Request<$request>) -> Answer<$response> {
-                self.answer(Err(absent(self.scope(), &request.into_inner().store_name, $word)))
-            })+
-        }
-    };
-}
-
-absent! {
-    no_tags: PutObjectTaggingInput => PutObjectTaggingOutput as "PutObjectTagging",
-    no_tags_to_delete: DeleteObjectTaggingInput => DeleteObjectTaggingOutput as "DeleteObjectTagging",
-    no_tags_to_get: GetObjectTaggingInput => GetObjectTaggingOutput as "GetObjectTagging",
-    no_acl_to_get: GetObjectCannedAclInput => GetObjectCannedAclOutput as "GetObjectCannedAcl",
-    no_acl: PutObjectCannedAclInput => PutObjectCannedAclOutput as "PutObjectCannedAcl",
-    no_versions: ListObjectVersionsInput => ListObjectVersionsOutput as "ListObjectVersions",
-    no_download_limit: UpdateBandwidthRateLimitInput => () as "UpdateDownloadBandwidthRateLimit",
-    no_upload_limit: UpdateBandwidthRateLimitInput => () as "UpdateUploadBandwidthRateLimit",
-    no_restore: RestoreObjectInput => RestoreObjectOutput as "RestoreObject",
 }
 
 #[tonic::async_trait]
@@ -166,67 +168,66 @@ impl ObjectStorageService for Layotto {
         &self,
         request: Request<Streaming<AppendObjectInput>>,
     ) -> Answer<AppendObjectOutput> {
-        let first = super::stream::first(&mut request.into_inner()).await?;
-        self.answer(Err(absent(self.scope(), &first.store_name, "AppendObject")))
+        aside::append(self, request.into_inner()).await
     }
 
     async fn put_object_tagging(
         &self,
         request: Request<PutObjectTaggingInput>,
     ) -> Answer<PutObjectTaggingOutput> {
-        self.no_tags(request)
+        self.answer(aside::set_tags(self.scope(), request.into_inner()).await)
     }
 
     async fn delete_object_tagging(
         &self,
         request: Request<DeleteObjectTaggingInput>,
     ) -> Answer<DeleteObjectTaggingOutput> {
-        self.no_tags_to_delete(request)
+        self.answer(aside::delete_tags(self.scope(), request.into_inner()).await)
     }
 
     async fn get_object_tagging(
         &self,
         request: Request<GetObjectTaggingInput>,
     ) -> Answer<GetObjectTaggingOutput> {
-        self.no_tags_to_get(request)
+        self.answer(aside::tags(self.scope(), request.into_inner()).await)
     }
 
     async fn get_object_canned_acl(
         &self,
         request: Request<GetObjectCannedAclInput>,
     ) -> Answer<GetObjectCannedAclOutput> {
-        self.no_acl_to_get(request)
+        self.answer(aside::access(self.scope(), request.into_inner()).await)
     }
 
     async fn put_object_canned_acl(
         &self,
         request: Request<PutObjectCannedAclInput>,
     ) -> Answer<PutObjectCannedAclOutput> {
-        self.no_acl(request)
+        self.answer(aside::set_access(self.scope(), request.into_inner()).await)
     }
 
     async fn list_object_versions(
         &self,
         request: Request<ListObjectVersionsInput>,
     ) -> Answer<ListObjectVersionsOutput> {
-        self.no_versions(request)
+        self.answer(aside::versions(self.scope(), request.into_inner()).await)
     }
 
     async fn update_download_bandwidth_rate_limit(
         &self,
         request: Request<UpdateBandwidthRateLimitInput>,
     ) -> Answer<()> {
-        self.no_download_limit(request)
+        self.answer(no_limit(self.scope(), &request.into_inner()))
     }
 
     async fn update_upload_bandwidth_rate_limit(
         &self,
         request: Request<UpdateBandwidthRateLimitInput>,
     ) -> Answer<()> {
-        self.no_upload_limit(request)
+        self.answer(no_limit(self.scope(), &request.into_inner()))
     }
 
     async fn restore_object(&self, request: Request<RestoreObjectInput>) -> Answer<RestoreObjectOutput> {
-        self.no_restore(request)
+        self.answer(aside::restore(self.scope(), request.into_inner()).await)
     }
 }

@@ -11,6 +11,7 @@ mod layotto;
 mod layotto_apps;
 mod layotto_blobs;
 mod layotto_more;
+mod layotto_objects;
 mod messages;
 mod state;
 mod support;

@@ -119,7 +119,7 @@ fn failed(bucket: &str, key: &str, error: BlobError) -> ArtifactError {
 }
 
 fn named(key: &str) -> Name {
-    Name { bucket: String::new(), key: key.to_owned() }
+    Name { key: key.to_owned(), ..Name::default() }
 }
 
 impl Store for Bucket {

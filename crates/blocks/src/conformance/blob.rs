@@ -1,5 +1,7 @@
 //! What every store of files and objects promises, as cases against [`BlobStore`].
 
+mod aside;
+
 use super::{Case, CaseResult, Failure, Report, Runtime, cases, ensure, ensure_eq};
 use crate::blob::{BlobError, BlobStore, List, Name, Part, Put, Range};
 use crate::error::BlockError;
@@ -19,6 +21,14 @@ pub struct Traits {
     pub metadata: bool,
     /// The smallest part of an upload but the last, in bytes.
     pub smallest_part: usize,
+    /// Objects grow at their end.
+    pub append: bool,
+    /// Uploads that are not complete are listed.
+    pub upload_lists: bool,
+    /// Objects have tags.
+    pub tags: bool,
+    /// Objects have access lists.
+    pub access: bool,
 }
 
 /// What a case works with.
@@ -44,6 +54,10 @@ const CASES: &[Case<Context>] = cases! {
     "an upload can be given up" => aborted,
     "metadata is kept or refused" => metadata,
     "names cannot lead outside" => outside,
+    "objects grow at their end, or that is refused" => aside::grown,
+    "uploads under way are listed, or that is refused" => aside::uploads,
+    "tags are kept or refused" => aside::tagged,
+    "access lists are kept or refused" => aside::access,
 };
 
 /// Runs every case, each on a store of its own from `open`, and reports which promises are kept.

@@ -91,7 +91,7 @@ impl StorageArgs {
 
 impl Bucket {
     fn name(&self, key: &str) -> Name {
-        Name { bucket: String::new(), key: format!("{}{key}", self.prefix) }
+        Name { key: format!("{}{key}", self.prefix), ..Name::default() }
     }
 
     async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, StorageError> {

@@ -142,6 +142,9 @@ fn requests_reach_granted_hosts_and_no_others() {
             answered(200, "", r#"POST /p?q=%20 ["x-a: 1", "x-b: 2"] body"#)
         }),
         ("DELET", "/", "", "", answered(200, "", "DELETE / [] ")),
+        ("get", "/", "", "", answered(200, "", "GET / [] ")),
+        ("Patch", "/", "", "x", answered(200, "", "PATCH / [] x")),
+        ("delet", "/", "", "", answered(200, "", "DELETE / [] ")),
         ("PROPFIND", "/", "", "", answered(200, "", "PROPFIND / [] ")),
         ("HEAD", "/", "", "", answered(200, "", "")),
         ("POST", "/moved", "x-a: 1", "body", answered(200, "", r#"GET / ["x-a: 1"] "#)),

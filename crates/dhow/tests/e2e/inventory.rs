@@ -167,6 +167,44 @@ fn functions_are_installed_updated_and_removed() {
 }
 
 #[test]
+fn what_was_installed_is_there_after_a_restart() {
+    let redis = dhow_servers::redis().unwrap();
+    let setting = Setting::new();
+    for (id, answer) in [("one", "1"), ("two", "2"), ("three", "3")] {
+        setting.file(&format!("{id}.wat"), declares(id, answer).as_bytes());
+    }
+    let configured = json!({ "function1": { "vm_config": { "path": "one.wat" } } });
+    setting.file("config.json", configuration(&configured, &redis.address()).as_bytes());
+    let start = || setting.layotto(&["start", "-c", "config.json"]);
+    let install = |name: &str| json!({ "name": name, "vm_config": { "path": format!("{name}.wat") } });
+    let answers = |host: &Host| ["one", "two", "three"].map(|id| call(host, id, "/").0);
+    let host = start();
+    for body in [install("two"), install("three")] {
+        assert_eq!(manage(&host, "/wasm/install", &body).status, 200);
+    }
+    assert_eq!(manage(&host, "/wasm/update", &json!({ "name": "two", "instance_num": 7 })).status, 200);
+    // Killed, so that nothing can be written at the end.
+    host.kill();
+
+    let host = start();
+    assert_eq!(answers(&host), [200, 200, 200]);
+    let list = http::get(host.management.unwrap(), "/wasm/list").json();
+    let two =
+        list["functions"].as_array().unwrap().iter().find(|function| function["name"] == "two").unwrap();
+    assert_eq!(two["instance_num"], 7);
+    assert_eq!(manage(&host, "/wasm/uninstall", &json!({ "name": "three" })).status, 200);
+    host.stop();
+
+    // What the configuration has by now is the configuration's; what is not there is waited for.
+    let configured = json!({ "function1": { "vm_config": { "path": "one.wat" } }, "two": { "vm_config": { "path": "two.wat" } } });
+    setting.file("config.json", configuration(&configured, &redis.address()).as_bytes());
+    let host = start();
+    assert_eq!(answers(&host), [200, 200, 404]);
+    let said = host.stop();
+    assert!(said.contains("not installed again: the configuration has it"), "{said}");
+}
+
+#[test]
 fn modules_are_uploaded() {
     let setting = Setting::new().env("DHOW_FUNCTIONS_TOKEN", "open sesame");
     setting.file(

@@ -16,6 +16,7 @@
 //! | [`claims`], [`policies`] | signed modules, and what policies say |
 //! | [`outbox`] | events of what transactions write |
 //! | [`proxy_wasm`] | proxy-wasm modules, as apps and as filters |
+//! | [`mixed`] | apps of every ABI call apps of every other, and stand behind filters |
 //! | [`wapc`] | waPC modules and those of the Wascap ABIs: every capability, messages, errors |
 //! | [`up`], [`reload`], [`stopping`] | a host with many apps, through its life |
 //! | [`live`] | versions: updated, tried, watched, taken back |
@@ -56,6 +57,7 @@ mod experimental_http;
 mod inventory;
 mod live;
 mod messaging;
+mod mixed;
 mod outbox;
 mod policies;
 mod programs;

@@ -79,6 +79,15 @@ fn a_module_calls_a_grpc_server() {
         // UNIMPLEMENTED
         assert!(call("Nothing").starts_with("grpc 12"), "{}", call("Nothing"));
     }
+    let stream = |method: &str| {
+        host.get(&format!("/stream?127.0.0.1:{}&dapr.proto.runtime.v1.Dapr&{method}", port.trim())).text()
+    };
+    for _ in 0..2 {
+        let answer = stream("GetMetadata");
+        assert!(answer.starts_with("metadata true message ") && answer.contains("shop"), "{answer}");
+        assert!(answer.ends_with("closed 0"), "{answer}");
+        assert!(stream("Nothing").ends_with("closed 12"), "{}", stream("Nothing"));
+    }
     host.stop();
     server.stop();
 }

@@ -306,3 +306,60 @@ fn crc(bytes: &[u8]) -> u32 {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
     })
 }
+
+/// The same, as a component: its sockets are those of wasi:sockets.
+const COMPONENT: &str = r#"
+    [apps.echo]
+    module = `p2-service`
+    routes = ["/"]
+    env = { LISTEN = "127.0.0.1:0", DAPR_HTTP_PORT = "3999", ELSEWHERE = "127.0.0.1:9" }
+    grants = { listen = ["127.0.0.1:0"], state = ["statestore"] }
+"#;
+
+#[test]
+fn a_component_that_listens_is_a_service() {
+    let setting = Setting::with_manifest(COMPONENT);
+    let mut host = setting.up(&[]);
+    // The router waits until it listens.
+    assert_eq!(http::get(host.addr, "/").text(), "a component\n");
+    let addr = address(&mut host, "echo", 0);
+    assert_eq!(http::send(addr, "POST", "/echo", &[], b"hello").text(), "hello");
+    let large = vec![b'x'; 3 << 20];
+    assert!(http::send(addr, "POST", "/echo", &[], &large).body == large, "3 MiB came back as others");
+    let invoked = host.dapr("POST", "/v1.0/invoke/echo/method/echo", &[], "abc");
+    assert_eq!((invoked.status, invoked.text().as_str()), (200, "abc"));
+    // Nothing listens on the port of its Dapr endpoint: the connection never leaves the process.
+    assert!(TcpStream::connect("127.0.0.1:3999").is_err());
+    assert_eq!(http::get(addr, "/state").text(), "200 \"hello from a socket\"");
+    let denied = http::get(addr, "/connect");
+    assert_eq!((denied.status, denied.text().as_str()), (502, "PermissionDenied"));
+    // When it ends it is started again.
+    assert_eq!(http::get(addr, "/end").status, 200);
+    let again = address(&mut host, "echo", 1);
+    assert_eq!(http::send(again, "POST", "/echo", &[], b"again").text(), "again");
+    assert_eq!(host.metric("dhow_service_restarts_total", "echo"), 1.0);
+    host.stop();
+}
+
+#[test]
+fn a_component_service_ends_after_its_connections() {
+    let setting = Setting::with_manifest(COMPONENT);
+    let mut host = setting.up(&["--watch"]);
+    let addr = address(&mut host, "echo", 0);
+    // A new version waits for its port until the old one has ended, which it does when nobody is connected.
+    let mut slow = Client::connect(addr);
+    slow.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhe").unwrap();
+    eventually("the connection", || {
+        let listed: Value = serde_json::from_str(&setting.run(&["ps", "--json"]).out).ok()?;
+        (listed["hosts"][0]["apps"][0]["service"]["connections"] == json!(1)).then_some(())
+    });
+    setting.manifest(&COMPONENT.replace("127.0.0.1:0", &addr.to_string()));
+    eventually("the new version to wait", || setting.run(&["ps"]).out.contains("registered").then_some(()));
+    slow.write(b"llo").unwrap();
+    assert_eq!(slow.response("POST").unwrap().text(), "hello");
+    let since = Instant::now();
+    assert_eq!(address(&mut host, "echo", 1), addr);
+    assert_eq!(http::send(addr, "POST", "/echo", &[], b"new").text(), "new");
+    host.stop();
+    assert!(since.elapsed() < Duration::from_secs(9), "it waited for connections that were closed");
+}

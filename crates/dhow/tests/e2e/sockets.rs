@@ -280,6 +280,152 @@ fn calls_answer_with_the_codes_of_the_interface() {
     assert!(ended.code == Some(0), "{failed:?}: {ended:?}");
 }
 
+/// A module of these functions. Its body ends with the number of the first `$is` that found something else.
+fn checking(functions: &[(&str, &str, usize)], data: &str, body: &str) -> String {
+    let import = |(called, name, count): &(&str, &str, usize)| {
+        let params = "i32 ".repeat(*count);
+        format!(
+            "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${called} (param {params}) (result i32)))\n"
+        )
+    };
+    let imports: String = functions.iter().map(import).collect();
+    format!(
+        "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))\n{imports}\
+         (memory (export \"memory\") 1)\n{data}\n\
+         (func $is (param $line i32) (param $found i32) (param $expected i32)\
+           (if (i32.ne (local.get $found) (local.get $expected))\
+             (then (call $exit (local.get $line)))))\n\
+         (func (export \"_start\") (local $port i32)\n{body}))"
+    )
+}
+
+fn passes(text: &str, grants: &[&str]) {
+    let flags: Vec<&str> = grants.iter().flat_map(|grant| ["--grant", grant]).collect();
+    let ended = run_text(text, &flags);
+    assert_eq!(ended.code, Some(0), "the number of the check that failed: {ended:?}");
+}
+
+/// Addresses of 4, 16 and 128 bytes, and both forms of `sock_recv_from`, over datagrams to itself.
+#[test]
+fn addresses_have_the_layout_that_their_buffer_asks_for() {
+    let functions = [
+        ("open", "sock_open", 3),
+        ("bind", "sock_bind", 3),
+        ("local4", "sock_getlocaladdr", 4),
+        ("local3", "sock_getlocaladdr_v2", 3),
+        ("to", "sock_send_to", 7),
+        ("from7", "sock_recv_from", 7),
+        ("from8", "sock_recv_from", 8),
+        ("from_v2", "sock_recv_from_v2", 8),
+    ];
+    // At 64, 72, 80 address structures of 4, 16 and 128 bytes at 100, 200, 300; at 88 one of 5.
+    // At 20 a vector of the text at 40, at 28 one of 8 bytes at 50.
+    let data = r#"(data (i32.const 64) "\64\00\00\00\04\00\00\00\c8\00\00\00\10\00\00\00\2c\01\00\00\80\00\00\00\64\00\00\00\05\00\00\00")
+        (data (i32.const 100) "\7f\00\00\01") (data (i32.const 40) "ping")
+        (data (i32.const 20) "\28\00\00\00\04\00\00\00\32\00\00\00\08\00\00\00")"#;
+    let send = "(call $is (i32.const 9) (call $to (i32.load (i32.const 0)) (i32.const 20) (i32.const 1) (i32.const 64) (local.get $port) (i32.const 0) (i32.const 4)) (i32.const 0))";
+    let body = format!(
+        r#"(call $is (i32.const 1) (call $open (i32.const 1) (i32.const 1) (i32.const 0)) (i32.const 0))
+        (call $is (i32.const 2) (call $bind (i32.load (i32.const 0)) (i32.const 64) (i32.const 0)) (i32.const 0))
+        (i32.store (i32.const 100) (i32.const 0))
+        (call $is (i32.const 3) (call $local4 (i32.load (i32.const 0)) (i32.const 64) (i32.const 8) (i32.const 12)) (i32.const 0))
+        (call $is (i32.const 4) (i32.load (i32.const 100)) (i32.const 0x0100007f))
+        (call $is (i32.const 5) (i32.load (i32.const 8)) (i32.const 4))
+        (local.set $port (i32.load (i32.const 12)))
+        ;; Sixteen bytes hold an address of four, too; five hold none.
+        (call $is (i32.const 6) (call $local4 (i32.load (i32.const 0)) (i32.const 72) (i32.const 8) (i32.const 12)) (i32.const 0))
+        (call $is (i32.const 7) (i32.load (i32.const 200)) (i32.const 0x0100007f))
+        (call $is (i32.const 8) (call $local4 (i32.load (i32.const 0)) (i32.const 88) (i32.const 8) (i32.const 12)) (i32.const 28))
+        (call $is (i32.const 10) (call $local3 (i32.load (i32.const 0)) (i32.const 80) (i32.const 12)) (i32.const 0))
+        (call $is (i32.const 11) (i32.load16_u (i32.const 300)) (i32.const 1))
+        (call $is (i32.const 12) (i32.load16_u (i32.const 302)) (i32.const 0x007f))
+        (call $is (i32.const 13) (i32.load16_u (i32.const 304)) (i32.const 0x0100))
+        (call $is (i32.const 14) (i32.load (i32.const 12)) (local.get $port))
+        (i32.store (i32.const 100) (i32.const 0x0100007f)) (memory.fill (i32.const 300) (i32.const 0) (i32.const 128))
+        {send} (memory.fill (i32.const 200) (i32.const 0) (i32.const 16))
+        (call $is (i32.const 15) (call $from7 (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 72) (i32.const 0) (i32.const 4) (i32.const 8)) (i32.const 0))
+        (call $is (i32.const 16) (i32.load (i32.const 4)) (i32.const 4))
+        (call $is (i32.const 17) (i32.load (i32.const 200)) (i32.const 0x0100007f))
+        (call $is (i32.const 18) (i32.load8_u (i32.const 50)) (i32.const 112))
+        {send}
+        (call $is (i32.const 19) (call $from8 (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 64) (i32.const 0) (i32.const 12) (i32.const 4) (i32.const 8)) (i32.const 0))
+        (call $is (i32.const 20) (i32.load (i32.const 12)) (local.get $port))
+        {send}
+        (call $is (i32.const 21) (call $from_v2 (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 80) (i32.const 0) (i32.const 12) (i32.const 4) (i32.const 8)) (i32.const 0))
+        (call $is (i32.const 22) (i32.load16_u (i32.const 300)) (i32.const 1))
+        (call $is (i32.const 23) (i32.load16_u (i32.const 304)) (i32.const 0x0100))
+        (call $is (i32.const 24) (i32.load (i32.const 12)) (local.get $port))"#
+    );
+    passes(&checking(&functions, data, &body), &["listen=127.0.0.1:0", "connect=127.0.0.1"]);
+}
+
+/// A connection that does not wait: refused, then made; halves of it are shut down one after the other.
+#[test]
+fn connections_are_made_without_waiting_and_end_by_halves() {
+    let functions = [
+        ("open", "sock_open", 3),
+        ("connect", "sock_connect", 3),
+        ("flags", "fd_fdstat_set_flags", 2),
+        ("poll", "poll_oneoff", 4),
+        ("option", "sock_getsockopt", 5),
+        ("send", "sock_send", 5),
+        ("recv", "sock_recv", 6),
+        ("shut", "sock_shutdown", 2),
+    ];
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        let mut came = String::new();
+        // Ends when the guest shuts down its half; the other half still carries the answer.
+        stream.read_to_string(&mut came).unwrap();
+        stream.write_all(came.to_uppercase().as_bytes()).unwrap();
+    });
+    // At 64 an address of 4 bytes at 100. At 20 a vector of the text at 40, at 28 one of 8 bytes at 50.
+    // At 512 a subscription: fd_write (2) of the descriptor at 528. Events come at 1024.
+    let data = r#"(data (i32.const 64) "\64\00\00\00\04\00\00\00") (data (i32.const 100) "\7f\00\00\01")
+        (data (i32.const 40) "ping") (data (i32.const 520) "\02")
+        (data (i32.const 20) "\28\00\00\00\04\00\00\00\32\00\00\00\08\00\00\00")"#;
+    let begin = |line: u32, port: u16| {
+        format!(
+            r#"(call $is (i32.const {line}) (call $open (i32.const 1) (i32.const 2) (i32.const 0)) (i32.const 0))
+            (call $is (i32.const {line}) (call $flags (i32.load (i32.const 0)) (i32.const 4)) (i32.const 0))
+            (call $is (i32.const {line}) (call $connect (i32.load (i32.const 0)) (i32.const 64) (i32.const {port})) (i32.const 26))
+            (i32.store (i32.const 528) (i32.load (i32.const 0)))
+            (call $is (i32.const {line}) (call $poll (i32.const 512) (i32.const 1024) (i32.const 1) (i32.const 8)) (i32.const 0))
+            (call $is (i32.const {line}) (i32.load (i32.const 8)) (i32.const 1))
+            ;; Whatever became of it, the event itself is no error.
+            (call $is (i32.const {line}) (i32.load16_u (i32.const 1032)) (i32.const 0))
+            (i32.store (i32.const 12) (i32.const 4))
+            (call $is (i32.const {line}) (call $option (i32.load (i32.const 0)) (i32.const 0) (i32.const 2) (i32.const 16) (i32.const 12)) (i32.const 0))"#
+        )
+    };
+    let (refused, made) = (begin(1, closed), begin(2, port));
+    let body = format!(
+        r#"{refused}
+        (call $is (i32.const 3) (i32.load (i32.const 16)) (i32.const 14))
+        ;; The error was taken.
+        (call $is (i32.const 4) (call $option (i32.load (i32.const 0)) (i32.const 0) (i32.const 2) (i32.const 16) (i32.const 12)) (i32.const 0))
+        (call $is (i32.const 5) (i32.load (i32.const 16)) (i32.const 0))
+        {made}
+        (call $is (i32.const 6) (i32.load (i32.const 16)) (i32.const 0))
+        (call $is (i32.const 7) (call $recv (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 0) (i32.const 4) (i32.const 8)) (i32.const 6))
+        (call $is (i32.const 8) (call $send (i32.load (i32.const 0)) (i32.const 20) (i32.const 1) (i32.const 0) (i32.const 4)) (i32.const 0))
+        (call $is (i32.const 9) (i32.load (i32.const 4)) (i32.const 4))
+        (call $is (i32.const 10) (call $shut (i32.load (i32.const 0)) (i32.const 2)) (i32.const 0))
+        (call $is (i32.const 11) (call $send (i32.load (i32.const 0)) (i32.const 20) (i32.const 1) (i32.const 0) (i32.const 4)) (i32.const 64))
+        (call $is (i32.const 12) (call $flags (i32.load (i32.const 0)) (i32.const 0)) (i32.const 0))
+        (call $is (i32.const 13) (call $recv (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 0) (i32.const 4) (i32.const 8)) (i32.const 0))
+        (call $is (i32.const 14) (i32.load (i32.const 4)) (i32.const 4))
+        (call $is (i32.const 15) (i32.load8_u (i32.const 50)) (i32.const 80))
+        ;; The end, and what the other half says after it was shut down.
+        (call $is (i32.const 16) (call $recv (i32.load (i32.const 0)) (i32.const 28) (i32.const 1) (i32.const 0) (i32.const 4) (i32.const 8)) (i32.const 0))
+        (call $is (i32.const 17) (i32.load (i32.const 4)) (i32.const 0))"#
+    );
+    passes(&checking(&functions, data, &body), &["connect=127.0.0.1"]);
+}
+
 #[test]
 fn both_forms_of_a_function_fit_into_one_module_and_others_do_not() {
     let both = calls(&[("sock_accept", 2, vec![5, 0], 8), ("sock_accept", 3, vec![5, 0, 0], 8)], "");

@@ -52,7 +52,7 @@ pub(super) struct Listening {
 }
 
 /// A connection that came in, as long as it is open.
-pub(super) struct Accepted(Arc<Ports>);
+pub(crate) struct Accepted(Arc<Ports>);
 
 // === impl Ports ===
 
@@ -185,8 +185,17 @@ impl Ports {
 
     /// Whether a program whose sockets are not ours may accept one more connection.
     pub(crate) fn accepts_elsewhere(&self) -> bool {
-        self.uncounted.store(true, Ordering::SeqCst);
-        !self.is_closed()
+        let is_open = !self.is_closed();
+        if is_open {
+            self.uncounted.store(true, Ordering::SeqCst);
+        }
+        is_open
+    }
+
+    /// A program whose sockets are not ours accepted a connection, which is counted after all.
+    pub(super) fn accepted_elsewhere(self: &Arc<Self>) -> Accepted {
+        self.uncounted.store(false, Ordering::SeqCst);
+        self.accepted()
     }
 
     pub(super) fn accepted(self: &Arc<Self>) -> Accepted {

@@ -16,6 +16,7 @@ use socket2::{Domain, Type};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 // === impl Sockets ===
@@ -23,18 +24,8 @@ use tokio::net::UnixStream;
 impl Sockets {
     /// Whether the app's own Dapr endpoint is there.
     pub(super) fn is_runtime(&self, address: SocketAddr) -> bool {
-        if self.setup.runtime_api.is_none() {
-            return false;
-        }
-        let ip = address.ip().to_canonical();
-        self.setup.runtime_authorities.iter().filter_map(|known| split(known)).any(|(host, port)| {
-            port == address.port()
-                && match host.parse::<IpAddr>() {
-                    Ok(known) => known == ip,
-                    Err(_) if host.eq_ignore_ascii_case("localhost") => ip.is_loopback(),
-                    Err(_) => self.names_of(ip).any(|name| name.eq_ignore_ascii_case(host)),
-                }
-        })
+        let names: Vec<&str> = self.names_of(address.ip().to_canonical()).collect();
+        is_endpoint(&self.setup, address, &names)
     }
 
     /// Whether the app knows its Dapr endpoint under this name.
@@ -44,15 +35,41 @@ impl Sockets {
     }
 
     pub(super) fn connect_runtime(&mut self, fd: u32, address: SocketAddr) -> Result<(), Errno> {
-        let Some(api) = self.setup.runtime_api.clone() else { return Err(Errno::IO) };
         let (guest, host) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
         host.set_nonblocking(true)?;
         let host =
             UnixStream::from_std(std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(host)))?;
         self.get_mut(fd)?.become_connected(guest, address)?;
         // Ends when the guest closes its end, which it does when it ends itself.
-        tokio::spawn(serve(host, api, Arc::clone(&self.setup), self.origin));
+        spawn(host, &self.setup, self.origin);
         Ok(())
+    }
+}
+
+/// Whether this is the app's own Dapr endpoint, and there is one. `names` are those that the address has.
+pub(super) fn is_endpoint(setup: &Setup, address: SocketAddr, names: &[&str]) -> bool {
+    if setup.runtime_api.is_none() {
+        return false;
+    }
+    let ip = address.ip().to_canonical();
+    setup.runtime_authorities.iter().filter_map(|known| split(known)).any(|(host, port)| {
+        port == address.port()
+            && match host.parse::<IpAddr>() {
+                Ok(known) => known == ip,
+                Err(_) if host.eq_ignore_ascii_case("localhost") => ip.is_loopback(),
+                Err(_) => names.iter().any(|name| name.eq_ignore_ascii_case(host)),
+            }
+    })
+}
+
+/// Answers at the other end of the guest's connection, until the guest ends it.
+pub(super) fn spawn(
+    host: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    setup: &Arc<Setup>,
+    origin: Origin,
+) {
+    if let Some(api) = setup.runtime_api.clone() {
+        tokio::spawn(serve(host, api, Arc::clone(setup), origin));
     }
 }
 
@@ -65,7 +82,12 @@ fn split(authority: &str) -> Option<(&str, u16)> {
     Some((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
-async fn serve(stream: UnixStream, api: Arc<dyn RuntimeApi>, setup: Arc<Setup>, origin: Origin) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    api: Arc<dyn RuntimeApi>,
+    setup: Arc<Setup>,
+    origin: Origin,
+) {
     let answer = |request: Request<Incoming>| {
         let (api, setup) = (Arc::clone(&api), Arc::clone(&setup));
         async move {

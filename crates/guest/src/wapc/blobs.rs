@@ -77,14 +77,18 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
         "RemoveContainer" => {
             let Container { id } = asked.format.read(payload)?;
             for info in list(store, &id).await? {
-                let name = Name { bucket: id.clone(), key: info.key };
+                let name = Name { bucket: id.clone(), key: info.key, ..Name::default() };
                 store.provider.delete(&name).await.map_err(told)?;
             }
             Ok(Answer::default())
         }
         "RemoveObject" => {
             let Blob { id, container, .. } = asked.format.read(payload)?;
-            store.provider.delete(&Name { bucket: container, key: id }).await.map_err(told)?;
+            store
+                .provider
+                .delete(&Name { bucket: container, key: id, ..Name::default() })
+                .await
+                .map_err(told)?;
             Ok(Answer::default())
         }
         "ListObjects" => {
@@ -97,7 +101,7 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
         }
         "GetObjectInfo" => {
             let Blob { id, container, .. } = asked.format.read(payload)?;
-            let name = Name { bucket: container, key: id };
+            let name = Name { bucket: container, key: id, ..Name::default() };
             // What is not there has no bytes: the ABI has no other word for it.
             let byte_size = match store.provider.head(&name).await {
                 Ok(info) => info.size,
@@ -108,7 +112,8 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
         }
         "StartDownload" => {
             let request: StreamRequest = asked.format.read(payload)?;
-            let object = Name { bucket: request.container.clone(), key: request.id.clone() };
+            let object =
+                Name { bucket: request.container.clone(), key: request.id.clone(), ..Name::default() };
             store.provider.head(&object).await.map_err(told)?;
             if state.outbound.origin.depth >= MAX_INVOKE_DEPTH {
                 return Err(
@@ -124,7 +129,7 @@ pub(super) async fn perform(state: &mut WapcState, asked: &Asked, payload: &[u8]
         }
         operation => {
             let chunk: FileChunk = asked.format.read(payload)?;
-            let object = Name { bucket: chunk.container.clone(), key: chunk.id.clone() };
+            let object = Name { bucket: chunk.container.clone(), key: chunk.id.clone(), ..Name::default() };
             if let Some(bytes) = room.uploads.take(name, operation == "StartUpload", chunk)? {
                 let put = Put { length: Some(bytes.len() as u64), ..Put::default() };
                 store.provider.put(&object, Body::from(bytes), put).await.map_err(told)?;
@@ -158,7 +163,7 @@ impl Download {
         request: StreamRequest,
     ) -> Result<Download, String> {
         let store = room.setup.scope.blobs(component).map_err(|error| error.to_string())?.clone();
-        let name = Name { bucket: request.container.clone(), key: request.id.clone() };
+        let name = Name { bucket: request.container.clone(), key: request.id.clone(), ..Name::default() };
         let size = store.provider.head(&name).await.map_err(told)?.size;
         Ok(Download { store, request, size, sent: 0, number: 0 })
     }
@@ -173,7 +178,7 @@ impl Download {
         let mut chunk_bytes = Vec::new();
         if self.size > 0 {
             let end = (self.sent + chunk_size).min(self.size) - 1;
-            let name = Name { bucket: container.clone(), key: id.clone() };
+            let name = Name { bucket: container.clone(), key: id.clone(), ..Name::default() };
             let range = Range { start: self.sent, end: Some(end) };
             let object = self.store.provider.get(&name, range).await.map_err(told)?;
             let most = usize::try_from(chunk_size).unwrap_or(usize::MAX);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `support` | a host with guests in text form |
 //! | `guests` | versions, allocators, callbacks, pauses, traps, Layotto's functions |
+//! | `contexts` | which context is in effect, when a stream is let go, what comes late |
 //! | `filters` | guests before other apps |
 //! | `calls` | a guest that calls any host function with any arguments |
 //! | `places` | every host function with places that are not in memory |
@@ -17,6 +18,7 @@
 )]
 
 mod calls;
+mod contexts;
 mod filters;
 mod guests;
 mod places;

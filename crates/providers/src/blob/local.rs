@@ -2,9 +2,10 @@
 //!
 //! No name leads out of the folder: `..` is refused, and so is a symbolic link that leads outside (checked by
 //! cap-std at each step of the path, so that nobody can change the path between check and use). A file is written beside
-//! its place and moved there when it is whole. What is stored with objects elsewhere, media type and metadata, has no
+//! its place and moved there when it is whole; what is appended is received whole before. What is stored with objects elsewhere, media type and metadata, has no
 //! place in a file.
 
+mod append;
 mod list;
 mod uploads;
 
@@ -15,7 +16,9 @@ use crate::shutdown::closed;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use cap_std::fs::{Dir, File, Metadata as FileMetadata};
-use dhow_blocks::blob::{BlobError, BlobStore, Info, List, Name, Object, Page, Part, Put, Range, Upload};
+use dhow_blocks::blob::{
+    self, BlobError, BlobStore, Entries, Info, List, Name, Object, Page, Part, Put, Range, Upload,
+};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::invoke::Body;
 use http_body::Frame;
@@ -94,6 +97,9 @@ fn forget_unfinished(root: &Dir) {
 
 /// The path of an object below the root.
 fn path_of(name: &Name) -> Result<PathBuf, BlobError> {
+    if !name.version.is_empty() {
+        return Err(blob::missing(blob::VERSIONS));
+    }
     let mut path = folder_of(&name.bucket)?;
     // As in paths, a leading slash and doubled ones mean nothing.
     check_key(&name.key)?;
@@ -130,7 +136,7 @@ fn failed(what: &str, error: &io::Error) -> BlobError {
         io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => {
             BlockError::invalid(format!("{what:?}: {error}")).into()
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ResourceBusy => {
             BlockError::unavailable(format!("{what:?}: {error}")).into()
         }
         _ => BlockError::failed(format!("{what:?}: {error}")).into(),
@@ -361,8 +367,19 @@ impl BlobStore for Local {
         uploads::parts(self, name, upload, after, limit).await
     }
 
-    async fn list_uploads(&self, bucket: &str, prefix: &str) -> Result<Vec<Upload>, BlobError> {
-        uploads::list(self, bucket, prefix).await
+    async fn list_uploads(&self, list: &List) -> Result<Entries<Upload>, BlobError> {
+        uploads::list(self, list).await
+    }
+
+    async fn append(
+        &self,
+        name: &Name,
+        position: Option<u64>,
+        body: Body,
+        put: Put,
+    ) -> Result<u64, BlobError> {
+        refuse_metadata(&put)?;
+        append::append(self, name, position, body, put.length).await
     }
 
     async fn close(&self) {
@@ -371,8 +388,11 @@ impl BlobStore for Local {
 }
 
 fn refuse_metadata(put: &Put) -> Result<(), BlobError> {
-    match put.metadata.is_empty() {
+    if !put.metadata.is_empty() {
+        return Err(blob::missing("metadata of objects"));
+    }
+    match put.tags.is_empty() {
         true => Ok(()),
-        false => Err(BlockError::NotSupported { feature: "metadata of objects" }.into()),
+        false => Err(blob::missing("tags of objects")),
     }
 }

@@ -2,6 +2,14 @@
 //!
 //! Contents pass through: of known length in one request, else in parts of an upload, of which one is held at a time. A
 //! component without a `bucket` takes the first part of a file's name for it, as Layotto does.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `aside` | what is kept beside contents: tags, access, versions, archives, uploads |
+//! | `xml` | what S3 says and is told in XML |
+
+mod aside;
+mod xml;
 
 use super::{check_key, next};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
@@ -9,9 +17,11 @@ use crate::s3::{Account, DEADLINE, LONGEST_SIGNATURE, MAX_ANSWER, SIGNATURE, ele
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dhow_blocks::blob::{
-    BlobError, BlobStore, Info, List, MAX_PAGE, Method, Name, Object, Page, Part, Put, Range,
+    Access, BlobError, BlobStore, Entries, Info, List, MAX_PAGE, Method, Name, Object, Page, Part, Put,
+    Range, Restore, Upload, Version, missing,
 };
 use dhow_blocks::error::BlockError;
+use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use http::{Request, Response, StatusCode};
@@ -73,6 +83,24 @@ const SLOWEST: u64 = 64 << 10;
 /// A reader waits for this long for the next bytes.
 const STALL: Duration = Duration::from_secs(60);
 
+/// What an answer says of an object besides what has a place in [`Info`].
+const TOLD: [&str; 11] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-delete-marker",
+    "x-amz-expiration",
+    "x-amz-mp-parts-count",
+    "x-amz-restore",
+    "x-amz-tagging-count",
+    "x-amz-version-id",
+];
+
+/// The parameter that names a version.
+const VERSION: &str = "versionId";
+
 /// Stands behind every other character.
 const LAST: char = '\u{10ffff}';
 
@@ -126,6 +154,18 @@ fn info(key: &str, headers: &HeaderMap) -> Info {
         content_type: text(headers, "content-type"),
         metadata: metadata.collect(),
         storage_class: text(headers, "x-amz-storage-class"),
+        headers: TOLD
+            .iter()
+            .map(|name| ((*name).to_owned(), text(headers, name)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect(),
+    }
+}
+
+/// Asks for one version of an object.
+fn versioned<'a>(action: &mut impl S3Action<'a>, name: &'a Name) {
+    if !name.version.is_empty() {
+        action.query_mut().insert(VERSION, name.version.as_str());
     }
 }
 
@@ -217,7 +257,10 @@ impl S3 {
         }
         let refused = tokio::time::timeout(deadline, crate::http_client::read(response, MAX_ANSWER)).await;
         let response = refused.map_err(|_| crate::http_client::late(deadline))??;
+        let code = element(response.body(), "Code").unwrap_or_default();
         Err(match response.status() {
+            StatusCode::NOT_IMPLEMENTED => missing("this request to its server, which answers 501"),
+            _ if code == "RestoreAlreadyInProgress" => refusal(response.status(), response.body()).into(),
             StatusCode::NOT_FOUND => BlobError::NotFound { what: format!("{what:?}") },
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {
                 BlobError::Denied { reason: refusal(response.status(), response.body()).to_string() }
@@ -283,6 +326,10 @@ impl S3 {
         }
         for (name, value) in &put.metadata {
             header(action, &mut headers, &format!("x-amz-meta-{name}"), value)?;
+        }
+        if !put.tags.is_empty() {
+            let tags = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&put.tags).finish();
+            header(action, &mut headers, "x-amz-tagging", &tags.replace('+', "%20"))?;
         }
         Ok(headers)
     }
@@ -385,7 +432,9 @@ fn content(body: Incoming) -> Body {
 impl BlobStore for S3 {
     async fn get(&self, name: &Name, range: Range) -> Result<Object, BlobError> {
         let (bucket, key) = self.place(name)?;
-        let url = bucket.get_object(Some(&self.account.credentials), key).sign(SIGNATURE);
+        let mut action = bucket.get_object(Some(&self.account.credentials), key);
+        versioned(&mut action, name);
+        let url = action.sign(SIGNATURE);
         let mut headers = HeaderMap::new();
         if range != Range::default() {
             let Range { start, end } = range;
@@ -407,7 +456,9 @@ impl BlobStore for S3 {
 
     async fn head(&self, name: &Name) -> Result<Info, BlobError> {
         let (bucket, key) = self.place(name)?;
-        let url = bucket.head_object(Some(&self.account.credentials), key).sign(SIGNATURE);
+        let mut action = bucket.head_object(Some(&self.account.credentials), key);
+        versioned(&mut action, name);
+        let url = action.sign(SIGNATURE);
         let response = self.ask(http::Method::HEAD, &url, HeaderMap::new(), Body::Empty, key).await?;
         Ok(info(&name.key, response.headers()))
     }
@@ -422,7 +473,9 @@ impl BlobStore for S3 {
 
     async fn delete(&self, name: &Name) -> Result<(), BlobError> {
         let (bucket, key) = self.place(name)?;
-        let url = bucket.delete_object(Some(&self.account.credentials), key).sign(SIGNATURE);
+        let mut action = bucket.delete_object(Some(&self.account.credentials), key);
+        versioned(&mut action, name);
+        let url = action.sign(SIGNATURE);
         match self.ask(http::Method::DELETE, &url, HeaderMap::new(), Body::Empty, key).await {
             Ok(_) | Err(BlobError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -476,7 +529,12 @@ impl BlobStore for S3 {
         let encoded = path.path().strip_prefix(base).unwrap_or(path.path()).trim_start_matches('/');
         let mut action = bucket.put_object(Some(&self.account.credentials), key);
         let mut headers = HeaderMap::new();
-        header(&mut action, &mut headers, "x-amz-copy-source", &format!("{}/{encoded}", source.name()))?;
+        let mut path = format!("{}/{encoded}", source.name());
+        if !from.version.is_empty() {
+            let version = url::form_urlencoded::byte_serialize(from.version.as_bytes());
+            path.extend(["?versionId="].into_iter().chain(version));
+        }
+        header(&mut action, &mut headers, "x-amz-copy-source", &path)?;
         headers.insert(CONTENT_LENGTH, 0.into());
         let url = action.sign(SIGNATURE);
         let response = self.ask(http::Method::PUT, &url, headers, Body::Empty, source_key).await?;
@@ -544,7 +602,7 @@ impl BlobStore for S3 {
         let action = bucket.complete_multipart_upload(Some(&self.account.credentials), key, upload, none);
         let url = action.sign(SIGNATURE);
         let response =
-            self.ask(http::Method::POST, &url, HeaderMap::new(), listed(parts).into(), key).await?;
+            self.ask(http::Method::POST, &url, HeaderMap::new(), xml::listed(parts).into(), key).await?;
         let text = std::str::from_utf8(response.body()).map_err(|_| unreadable("an object"))?;
         match CompleteMultipartUploadResponse::parse(text) {
             Ok(completed) => Ok(unquoted(completed.etag())),
@@ -575,32 +633,34 @@ impl BlobStore for S3 {
         let url = action.sign(SIGNATURE);
         let response = self.ask(http::Method::GET, &url, HeaderMap::new(), Body::Empty, upload).await?;
         let is_truncated = element(response.body(), "IsTruncated").is_some_and(|text| text == "true");
-        Ok((parts_of(response.body()).ok_or_else(|| unreadable("a list of parts"))?, is_truncated))
+        Ok((xml::parts(response.body()).ok_or_else(|| unreadable("a list of parts"))?, is_truncated))
     }
-}
 
-/// The parts in a list of them. By hand, because servers leave out what rusty-s3 insists on.
-fn parts_of(list: &[u8]) -> Option<Vec<Part>> {
-    let list = std::str::from_utf8(list).ok()?;
-    let parts = list.split("<Part>").skip(1).map(|part| {
-        let field = |name: &str| element(part.as_bytes(), name);
-        Some(Part {
-            number: field("PartNumber")?.parse().ok()?,
-            etag: unquoted(&field("ETag").unwrap_or_default()),
-            size: field("Size").and_then(|size| size.parse().ok()).unwrap_or(0),
-            modified: field("LastModified").as_deref().and_then(time),
-        })
-    });
-    let mut parts = parts.collect::<Option<Vec<Part>>>()?;
-    parts.sort_by_key(|part| part.number);
-    Some(parts)
-}
+    async fn list_uploads(&self, list: &List) -> Result<Entries<Upload>, BlobError> {
+        aside::uploads(self, list).await
+    }
 
-/// The parts of an upload, as S3 wants to be told.
-fn listed(parts: &[Part]) -> String {
-    let parts = parts.iter().map(|Part { number, etag, .. }| {
-        let etag = etag.replace(['<', '>', '&'], "");
-        format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>")
-    });
-    format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts.collect::<String>())
+    async fn tags(&self, name: &Name) -> Result<Metadata, BlobError> {
+        aside::tags(self, name).await
+    }
+
+    async fn set_tags(&self, name: &Name, tags: &Metadata) -> Result<(), BlobError> {
+        aside::set_tags(self, name, tags).await
+    }
+
+    async fn access(&self, name: &Name) -> Result<Access, BlobError> {
+        aside::access(self, name).await
+    }
+
+    async fn set_access(&self, name: &Name, canned: &str) -> Result<(), BlobError> {
+        aside::set_access(self, name, canned).await
+    }
+
+    async fn list_versions(&self, list: &List) -> Result<Entries<Version>, BlobError> {
+        aside::versions(self, list).await
+    }
+
+    async fn restore(&self, name: &Name, restore: &Restore) -> Result<String, BlobError> {
+        aside::restore(self, name, restore).await
+    }
 }

@@ -116,6 +116,26 @@ async fn secure(server: &Server, tcp: TcpStream) -> Result<TlsStream<TcpStream>,
     Ok(TlsConnector::from(Arc::clone(&server.tls)).connect(name, tcp).await?)
 }
 
+/// A message whose headers have no line of more than 998 bytes, which servers refuse (RFC 5322 section 2.1.1): lists of
+/// addresses go on in a new line behind each comma. Readers join them again, also within quotes.
+fn folded(message: &[u8]) -> Vec<u8> {
+    const USUAL: usize = 78;
+    let head = message.windows(4).position(|end| end == b"\r\n\r\n").unwrap_or(0);
+    let (head, body) = message.split_at(head);
+    let mut folded = Vec::with_capacity(message.len() + 16);
+    for line in head.split_inclusive(|byte| *byte == b'\n') {
+        let is_long = line.len() > USUAL;
+        for (index, byte) in line.iter().enumerate() {
+            if is_long && *byte == b' ' && index > 0 && line[index - 1] == b',' {
+                folded.extend_from_slice(b"\r\n");
+            }
+            folded.push(*byte);
+        }
+    }
+    folded.extend_from_slice(body);
+    folded
+}
+
 /// A message as it goes over the wire: lines end in CR LF, one that begins with a dot gets another one, and a dot alone
 /// is the end.
 fn stuffed(message: &[u8]) -> Vec<u8> {
@@ -152,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.command(&format!("RCPT TO:<{to}>"), 250).await?;
         }
         self.command("DATA", 354).await?;
-        self.send(&stuffed(&message.formatted())).await?;
+        self.send(&stuffed(&folded(&message.formatted()))).await?;
         self.expect(250).await?;
         // The message is theirs: what happens now does not matter.
         let _ = self.command("QUIT", 221).await;
@@ -271,6 +291,20 @@ mod tests {
             (".\r\n..\r\n", "..\r\n...\r\n.\r\n"),
         ] {
             assert_eq!(String::from_utf8_lossy(&stuffed(message.as_bytes())), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn long_lists_of_addresses_are_folded() {
+        let many = vec!["reader@example.com"; 100].join(", ");
+        let message = format!("To: {many}\r\nSubject: a, b\r\n\r\n{many}");
+        let text = String::from_utf8(folded(message.as_bytes())).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.lines().all(|line| line.len() <= 78) && body == many, "{text}");
+        assert_eq!(text.replace(",\r\n ", ", "), message);
+        assert!(head.ends_with("\r\nSubject: a, b"));
+        for message in ["", "no head", "a: b\r\n\r\n"] {
+            assert_eq!(folded(message.as_bytes()), message.as_bytes());
         }
     }
 

@@ -11,11 +11,12 @@ use super::session::{Login, Security, Server, deliver};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::tls::Tls;
 use async_trait::async_trait;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use dhow_blocks::email::{Content, Email, Mail};
 use dhow_blocks::error::BlockError;
 use lettre::Message;
 use lettre::message::Mailbox;
-use lettre::message::header::ContentType;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,6 +149,24 @@ fn address(text: &str) -> Result<Mailbox, BlockError> {
     text.trim().parse().map_err(|_| BlockError::invalid(format!("{text:?} is not an e-mail address")))
 }
 
+/// A subject in which a reader would see an encoded word (RFC 2047 section 2) where there is none, encoded whole: lettre
+/// leaves it as it is.
+fn encoded(subject: &str) -> Option<HeaderValue> {
+    /// Bytes of a word, which has at most 75 characters with all that surrounds it.
+    const WORD: usize = 42;
+    if !subject.contains("=?") {
+        return None;
+    }
+    let (mut words, mut rest) = (Vec::new(), subject);
+    while !rest.is_empty() {
+        let (word, behind) = rest.split_at(rest.floor_char_boundary(WORD));
+        words.push(format!("=?utf-8?b?{}?=", BASE64_STANDARD.encode(word)));
+        rest = behind;
+    }
+    let name = HeaderName::new_from_ascii_str("Subject");
+    Some(HeaderValue::dangerous_new_pre_encoded(name, subject.to_owned(), words.join("\r\n ")))
+}
+
 // === impl Smtp ===
 
 impl Smtp {
@@ -176,7 +195,11 @@ impl Smtp {
         let id = format!("<{}@{}>", crate::uuid::random(), from.email.domain());
         // A subject is one line.
         let subject = subject.replace(['\r', '\n'], " ");
-        let mut message = Message::builder().from(from).subject(subject).message_id(Some(id.clone()));
+        let message = Message::builder().from(from).message_id(Some(id.clone()));
+        let mut message = match encoded(&subject) {
+            Some(header) => message.raw_header(header),
+            None => message.subject(subject),
+        };
         for to in to {
             message = message.to(address(&to)?);
         }

@@ -32,7 +32,7 @@ async fn try_open(
 }
 
 fn name(bucket: &str, key: &str) -> Name {
-    Name { bucket: bucket.to_owned(), key: key.to_owned() }
+    Name { bucket: bucket.to_owned(), key: key.to_owned(), ..Name::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +41,8 @@ async fn a_folder_keeps_the_promises() {
     let root = folder.path().join("made/here");
     let field = [("rootPath", root.to_str().unwrap())];
     let open = || async { try_open("blob.local", &field, folder.path()).await.unwrap() };
-    blob::suite("blob.local", TOKIO, blob::Traits::default(), open).await.assert_passed();
+    let traits = blob::Traits { append: true, upload_lists: true, ..blob::Traits::default() };
+    blob::suite("blob.local", TOKIO, traits, open).await.assert_passed();
     // Nothing half written stays.
     let left = std::fs::read_dir(root.join(".dhow-blobs/new")).unwrap().count();
     assert_eq!(left, 0, "files in .dhow-blobs/new");
@@ -87,7 +88,7 @@ async fn buckets_of_s3_keep_the_promises() {
     let endpoint = format!("http://localhost:{}", address.port());
     let fields = [("endpoint", endpoint.as_str()), ("accessKey", "key"), ("secretKey", "hunter2")];
     let one = [&fields[..], &[("bucket", "shop")]].concat();
-    let traits = blob::Traits { metadata: true, smallest_part: 5 << 20 };
+    let traits = blob::Traits { metadata: true, smallest_part: 5 << 20, ..blob::Traits::default() };
     let open = || async { try_open("blob.s3", &one, folder.path()).await.unwrap() };
     blob::suite("blob.s3", TOKIO, traits, open).await.assert_passed();
 
@@ -106,4 +107,51 @@ async fn buckets_of_s3_keep_the_promises() {
     let store = try_open("oss.s3", &wrong, folder.path()).await.unwrap();
     let refused = store.head(&name("shop", "hello.txt")).await;
     assert!(matches!(refused, Err(BlobError::Denied { .. })), "{refused:?}");
+}
+
+/// Another server, which checks no signatures and has what the one above lacks.
+#[cfg(feature = "s3")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buckets_of_moto_keep_the_promises() {
+    let server = dhow_servers::moto().unwrap();
+    let endpoint = format!("http://{}", server.address());
+    let (key, secret) = dhow_servers::MOTO_KEYS;
+    let fields =
+        [("endpoint", endpoint.as_str()), ("accessKey", key), ("secretKey", secret), ("bucket", "shop")];
+    let account = dhow_providers::s3::Account::open(dhow_providers::s3::AccountOptions {
+        endpoint: endpoint.clone(),
+        path_style: true,
+        keys: Some((key.to_owned(), secret.to_owned(), None)),
+        ..Default::default()
+    });
+    dhow_providers::blob::s3::S3::new(account.unwrap(), "shop").unwrap().create_bucket().await.unwrap();
+    let traits = blob::Traits {
+        metadata: true,
+        smallest_part: 5 << 20,
+        append: false,
+        upload_lists: true,
+        tags: true,
+        access: true,
+    };
+    let open = || async { try_open("oss.s3", &fields, Path::new("unused")).await.unwrap() };
+    blob::suite("oss.s3 of moto", TOKIO, traits, open).await.assert_passed();
+}
+
+/// Each is what another process would have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_who_append_to_one_file_do_so_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let field = [("rootPath", root.to_str().unwrap())];
+    let writers = (0..8_u8).map(|writer| async move {
+        let store = try_open("file.local", &field, Path::new("unused")).await.unwrap();
+        for _ in 0..20 {
+            let line = vec![b'a' + writer; 1000].into();
+            store.append(&name("", "log"), None, line, Put::default()).await.unwrap();
+        }
+    });
+    futures::future::join_all(writers).await;
+    let log = std::fs::read(root.join("log")).unwrap();
+    assert_eq!(log.len(), 8 * 20 * 1000);
+    assert!(log.chunks(1000).all(|line| line.iter().all(|byte| *byte == line[0])), "lines are torn");
 }

@@ -20,7 +20,8 @@
 //! | [`registry`] | Components are opened by type; mistakes in them are named |
 //! | [`s3`] | `bindings.aws.s3` against a server that checks every signature (s3s over a folder) |
 //! | [`blobs`] | Every store of files and objects keeps every promise of its block |
-//! | [`mail`] | E-mail reaches a mail server |
+//! | [`cryption`] | Every provider of encryption keeps every promise of its block |
+//! | [`mail`] | E-mail reaches mail servers, and keeps every promise of its block |
 //! | [`sequencers`] | Every embedded sequencer keeps every promise of its block |
 //! | [`sqlite_faults`] | SQLite on bad terms with its disk: every fault is an error that says what to do, and loses nothing |
 //! | [`sqlite_sharing`] | Several hosts on one file, and files that Dapr wrote |
@@ -39,6 +40,8 @@ mod bindings;
 mod blobs;
 #[cfg(any(feature = "mqtt", feature = "nats", feature = "rabbitmq"))]
 mod brokers;
+#[cfg(feature = "cryption")]
+mod cryption;
 #[cfg(feature = "sqlite")]
 mod jobs;
 #[cfg(feature = "sqlite")]

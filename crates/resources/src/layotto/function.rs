@@ -1,6 +1,6 @@
 //! One item of the stream filter `Layotto`: a module and how it runs.
 
-use crate::error::{ResourceError, ResourceErrors, quote};
+use crate::error::{ResourceError, ResourceErrors, nearest, quote};
 use crate::json_tree;
 use crate::load::UnusedField;
 use crate::manifest::grants;
@@ -33,6 +33,68 @@ pub struct Function {
     pub(crate) at: Position,
 }
 
+/// A module that MOSN's part of the configuration describes (`wasm_global_plugins`), for functions to name.
+#[derive(Clone, Debug)]
+pub(super) struct Plugin {
+    vm: Vm,
+    instances: Option<u32>,
+}
+
+/// Plugins by their names.
+pub(super) type Plugins = BTreeMap<String, Plugin>;
+
+/// What there is in `vm_config`.
+#[derive(Clone, Debug)]
+struct Vm {
+    source: String,
+    md5: Option<String>,
+    memory: Option<u64>,
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// Reads one of the list, with its name.
+    pub(super) fn read(
+        findings: &mut Findings,
+        node: &Node,
+        path: String,
+        unused: &mut Vec<UnusedField>,
+    ) -> Option<(String, Plugin)> {
+        let mut table = findings.table(node, path)?;
+        let name = table.optional(findings, "plugin_name", Findings::text).unwrap_or_default();
+        let instances = table.optional(findings, "instance_num", instances).flatten();
+        let vm = Vm::read(findings, &mut table, node.at, unused)?;
+        unused.extend(table.rest().map(|(name, line)| UnusedField { name, line }));
+        Some((name, Plugin { vm, instances }))
+    }
+}
+
+// === impl Vm ===
+
+impl Vm {
+    /// Reads the `vm_config` of an item, which stands at `at`.
+    fn read(
+        findings: &mut Findings,
+        table: &mut Table<'_>,
+        at: Position,
+        unused: &mut Vec<UnusedField>,
+    ) -> Option<Vm> {
+        let Some(vm) = table.entry("vm_config") else {
+            findings.add(at, &table.path, "`vm_config` is missing", "expected vm_config with a path");
+            return None;
+        };
+        let mut vm = findings.table(&vm.node, table.path_of("vm_config"))?;
+        // There is one engine.
+        vm.get("engine");
+        let md5 = vm.optional(findings, "md5", md5);
+        let memory = vm.optional(findings, "mem", memory);
+        let source = source(findings, &mut vm);
+        unused.extend(vm.rest().map(|(name, line)| UnusedField { name, line }));
+        Some(Vm { source: source?, md5: md5.flatten(), memory: memory.flatten() })
+    }
+}
+
 // === impl Function ===
 
 impl Function {
@@ -57,7 +119,7 @@ impl Function {
             findings.add(node.at, "name", "is missing", "expected the name of a function");
         }
         let entry = Entry { key, at: node.at, node };
-        let function = Function::read(&mut findings, &entry, String::new(), &mut Vec::new());
+        let function = Function::read(&mut findings, &entry, String::new(), &Plugins::new(), &mut Vec::new());
         ResourceErrors::check(findings.into_vec())?;
         function.ok_or_else(|| ResourceError::whole_file(file, "is no function", "").into())
     }
@@ -66,6 +128,7 @@ impl Function {
         findings: &mut Findings,
         entry: &Entry,
         path: String,
+        plugins: &Plugins,
         unused: &mut Vec<UnusedField>,
     ) -> Option<Function> {
         let mut table = findings.table(&entry.node, path)?;
@@ -75,14 +138,30 @@ impl Function {
         for idle in ["name", "root_context_id"] {
             table.get(idle);
         }
-        if let Some(plugin) = table.entry("from_wasm_plugin") {
-            let hint = "expected its vm_config here";
-            findings.add(plugin.at, &table.path_of("from_wasm_plugin"), "plugins of MOSN are not read", hint);
-            return None;
-        }
-        let Some(vm) = table.entry("vm_config") else {
-            findings.add(entry.at, &table.path, "`vm_config` is missing", "expected vm_config with a path");
-            return None;
+        let plugin = match table.entry("from_wasm_plugin").filter(|entry| !is_empty(&entry.node)) {
+            None => None,
+            Some(entry) => {
+                let path = table.path_of("from_wasm_plugin");
+                let name = findings.text(&entry.node, &path)?;
+                let Some(plugin) = plugins.get(&name) else {
+                    let known: Vec<&str> = plugins.keys().map(String::as_str).collect();
+                    let hint = match nearest(&name, &known) {
+                        Some(near) => format!("did you mean {}?", quote(near)),
+                        None => "expected the plugin_name of one of wasm_global_plugins".to_owned(),
+                    };
+                    findings.add(entry.at, &path, format!("there is no plugin {}", quote(&name)), hint);
+                    return None;
+                };
+                Some(plugin.clone())
+            }
+        };
+        let (vm, usual) = match plugin {
+            Some(Plugin { vm, instances }) => {
+                // The plugin's takes its place.
+                table.get("vm_config");
+                (vm, instances)
+            }
+            None => (Vm::read(findings, &mut table, entry.at, unused)?, None),
         };
         let mut config = BTreeMap::new();
         let known = ["grants", "instance_num", "name", "root_context_id", "from_wasm_plugin", "vm_config"];
@@ -92,19 +171,12 @@ impl Function {
                 _ => unused.push(UnusedField { name: table.path_of(&entry.key), line: entry.at.line }),
             }
         }
-        let mut vm = findings.table(&vm.node, table.path_of("vm_config"))?;
-        // There is one engine.
-        vm.get("engine");
-        let md5 = vm.optional(findings, "md5", md5);
-        let memory = vm.optional(findings, "mem", memory);
-        let source = source(findings, &mut vm);
-        unused.extend(vm.rest().map(|(name, line)| UnusedField { name, line }));
         Some(Function {
             name: entry.key.clone(),
-            source: source?,
-            md5: md5.flatten(),
-            memory: memory.flatten(),
-            instances: instances.flatten(),
+            source: vm.source,
+            md5: vm.md5,
+            memory: vm.memory,
+            instances: instances.flatten().or(usual),
             grants,
             config,
             at: entry.at,
@@ -120,6 +192,10 @@ impl std::fmt::Debug for Function {
             .field("config", &self.config.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
+}
+
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.value, Value::Text(text) if text.is_empty())
 }
 
 /// `path`, else `url`: one of them.

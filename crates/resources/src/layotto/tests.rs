@@ -140,7 +140,7 @@ fn mistakes_are_found_where_they_are() {
         (function("\"f\": {\"vm_config\": {\"url\": \"file:///x\"}}"), "3:20: ", "expected http://"),
         (function("\"f\": {\"vm_config\": {\"path\": \"x\", \"md5\": \"12\"}}"), "3:41: ", "32 hexadecimal digits"),
         (function("\"f\": {\"vm_config\": {\"path\": \"x\", \"mem\": \"much\"}}"), "3:41: ", "`much` is no size"),
-        (function("\"f\": {\"from_wasm_plugin\": \"p\"}"), "3:7: ", "expected its vm_config here"),
+        (function("\"f\": {\"from_wasm_plugin\": \"p\"}"), "3:7: ", "of one of wasm_global_plugins"),
         (function("\"f\": {\"instance_num\": \"2\", \"vm_config\": {\"path\": \"x\"}}"), "3:23: ", "must be an integer"),
         (function("\"f\": {\"grants\": {\"stat\": []}, \"vm_config\": {\"path\": \"x\"}}"), "3:18: ", "did you mean `state`?"),
     ];
@@ -148,4 +148,34 @@ fn mistakes_are_found_where_they_are() {
         let errors = Layotto::parse(&text, Path::new("config.json")).expect_err(&text).to_string();
         assert!(errors.contains(place) && errors.contains(hint), "{text}: {errors}");
     }
+}
+
+#[test]
+fn functions_name_plugins_that_stand_anywhere() {
+    let text = r#"{
+        "servers": [{"listeners": [{"stream_filters": [{"type": "Layotto", "config": {
+            "f": {"from_wasm_plugin": "one", "greeting": "hello"},
+            "g": {"from_wasm_plugin": "one", "instance_num": 7, "vm_config": {"path": "not/this.wasm"}},
+            "h": {"from_wasm_plugin": "", "vm_config": {"path": "h.wasm"}}
+        }}]}]}],
+        "wasm_global_plugins": [
+            {"plugin_name": "one", "instance_num": 2, "vm_config": {"engine": "wasmtime", "path": "one.wasm", "mem": 3}}
+        ]
+    }"#;
+    let layotto = parse(text);
+    let found: Vec<_> = layotto
+        .functions
+        .iter()
+        .map(|f| (f.name.as_str(), f.source.as_str(), f.instances, f.memory))
+        .collect();
+    let mib = Some(3 << 20);
+    assert_eq!(
+        found,
+        [("f", "one.wasm", Some(2), mib), ("g", "one.wasm", Some(7), mib), ("h", "h.wasm", None, None)]
+    );
+    assert_eq!(layotto.functions[0].config["greeting"], "hello");
+    assert!(layotto.unused.is_empty(), "{:?}", layotto.unused);
+    let wrong = text.replacen("\"one\"", "\"onee\"", 1);
+    let error = Layotto::parse(&wrong, Path::new("config.json")).unwrap_err().to_string();
+    assert!(error.contains("did you mean `one`?"), "{error}");
 }

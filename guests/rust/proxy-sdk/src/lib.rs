@@ -20,6 +20,8 @@ struct Stream {
     /// The name that it leaves as a filter.
     name: Option<String>,
     path: String,
+    /// What came on a stream of gRPC.
+    streamed: String,
 }
 
 impl Context for Root {}
@@ -57,7 +59,7 @@ impl RootContext for Root {
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
         let name = self.config.strip_prefix("filter ").map(str::to_owned);
-        Some(Box::new(Stream { name, path: String::new() }))
+        Some(Box::new(Stream { name, path: String::new(), streamed: String::new() }))
     }
 }
 
@@ -75,6 +77,23 @@ impl Context for Stream {
     fn on_grpc_call_response(&mut self, _: u32, status: u32, size: usize) {
         let message = self.get_grpc_call_response_body(0, size).unwrap_or_default();
         self.answer(&format!("grpc {status} {}", message.escape_ascii()));
+    }
+
+    fn on_grpc_stream_initial_metadata(&mut self, _: u32, count: u32) {
+        self.streamed.push_str(&format!("metadata {} ", count > 0));
+    }
+
+    fn on_grpc_stream_message(&mut self, _: u32, size: usize) {
+        let message = self.get_grpc_stream_message(0, size).unwrap_or_default();
+        self.streamed.push_str(&format!("message {} ", message.escape_ascii()));
+    }
+
+    fn on_grpc_stream_trailing_metadata(&mut self, _: u32, _: u32) {
+        self.streamed.push_str("trailers ");
+    }
+
+    fn on_grpc_stream_close(&mut self, _: u32, status: u32) {
+        self.answer(&format!("{}closed {status}", self.streamed));
     }
 }
 
@@ -151,7 +170,11 @@ impl Stream {
                 self.answer(&lines.join("\n"));
             }
             "/body" => return Action::Continue,
-            "/call" => return self.call(&query, "elsewhere.example", "/headers"),
+            // UPSTREAM, or UPSTREAM&PATH.
+            "/call" => {
+                let (upstream, path) = query.split_once('&').unwrap_or((&query, "/headers"));
+                return self.call(upstream, "elsewhere.example", path);
+            }
             "/runtime" => return self.call("", "localhost:3500", "/v1.0/healthz"),
             "/grpc" => {
                 // UPSTREAM, or UPSTREAM&SERVICE&METHOD with an empty message.
@@ -164,6 +187,19 @@ impl Stream {
                     self.dispatch_grpc_call(&upstream, &service, &method, vec![], Some(message), limit);
                 match call {
                     Ok(_) => return Action::Pause,
+                    Err(status) => self.answer(&format!("refused {status:?}")),
+                }
+            }
+            "/stream" => {
+                // UPSTREAM&SERVICE&METHOD; an empty message is the only one.
+                let mut parts = query.split('&');
+                let mut part = || parts.next().unwrap_or_default().to_owned();
+                let (upstream, service, method) = (part(), part(), part());
+                match self.open_grpc_stream(&upstream, &service, &method, vec![("x-from", b"guest")]) {
+                    Ok(stream) => {
+                        self.send_grpc_stream_message(stream, Some(b""), true);
+                        return Action::Pause;
+                    }
                     Err(status) => self.answer(&format!("refused {status:?}")),
                 }
             }

@@ -1,13 +1,13 @@
 //! Objects in parts.
 
 use super::objects::headers;
-use super::{failed, name, refuse, seconds, store};
+use super::{failed, limit, name, owner, refuse, seconds, store, version};
 use crate::dapr::error::ApiError;
 use crate::grpc::service::Answer;
 use crate::layotto::Layotto;
 use crate::layotto::stream::{body, first};
 use crate::proto::layotto::s3::*;
-use dhow_blocks::blob::{self, MAX_PAGE, Put, Range};
+use dhow_blocks::blob::{self, List, Put, Range};
 use dhow_blocks::events::Metadata;
 use dhow_blocks::scope::Scope;
 use tonic::Streaming;
@@ -34,11 +34,12 @@ pub(super) async fn create(
             ("x-amz-storage-class", &input.storage_class),
         ]),
         metadata: input.meta_data,
+        tags: input.tagging,
         ..Put::default()
     };
     let name = name(&input.bucket, &input.key);
     let created = bound.once("create_upload", bound.provider.create_upload(&name, put)).await;
-    let upload_id = created.map_err(|error| failed(&error))?;
+    let upload_id = created.map_err(|error| failed(bound, &error))?;
     let (bucket, key) = (input.bucket, input.key);
     Ok(CreateMultipartUploadOutput { bucket, key, upload_id, ..CreateMultipartUploadOutput::default() })
 }
@@ -61,7 +62,7 @@ pub(super) async fn put(
         let length = u64::try_from(first.content_length).ok().filter(|length| *length > 0);
         let content = body(first.body, requests, |message: UploadPartInput| message.body);
         let part = bound.provider.put_part(&name, &first.upload_id, number, length, content);
-        let etag = bound.once("put_part", part).await.map_err(|error| failed(&error))?;
+        let etag = bound.once("put_part", part).await.map_err(|error| failed(bound, &error))?;
         Ok(UploadPartOutput { etag, ..UploadPartOutput::default() })
     };
     service.answer(written.await)
@@ -72,7 +73,6 @@ pub(super) async fn copy(
     input: UploadPartCopyInput,
 ) -> Result<UploadPartCopyOutput, ApiError> {
     let source = input.copy_source.unwrap_or_default();
-    refuse("copy_source_version_id", !source.copy_source_version_id.is_empty())?;
     let bound = store(scope, &input.store_name)?;
     let (number, provider) = (number(input.part_number)?, &bound.provider);
     let wrong =
@@ -80,13 +80,13 @@ pub(super) async fn copy(
     let start = u64::try_from(input.start_position).map_err(wrong)?;
     let size = u64::try_from(input.part_size).map_err(wrong)?;
     let range = Range { start, end: size.checked_sub(1).map(|last| start.saturating_add(last)) };
-    let from = name(&source.copy_source_bucket, &source.copy_source_key);
+    let from = version(&source.copy_source_bucket, &source.copy_source_key, &source.copy_source_version_id);
     let to = name(&input.bucket, &input.key);
     let copied = bound.once("copy_part", async {
         let part = provider.get(&from, range).await?;
         provider.put_part(&to, &input.upload_id, number, Some(part.length), part.body).await
     });
-    let etag = copied.await.map_err(|error| failed(&error))?;
+    let etag = copied.await.map_err(|error| failed(bound, &error))?;
     let copy_part_result =
         Some(CopyPartResult { etag, last_modified: seconds(Some(std::time::SystemTime::now())) });
     Ok(UploadPartCopyOutput { copy_part_result, ..UploadPartCopyOutput::default() })
@@ -107,7 +107,7 @@ pub(super) async fn complete(
     let parts = parts.collect::<Result<Vec<_>, ApiError>>()?;
     let name = name(&input.bucket, &input.key);
     let completed = bound.provider.complete_upload(&name, &input.upload_id, &parts);
-    let etag = bound.once("complete_upload", completed).await.map_err(|error| failed(&error))?;
+    let etag = bound.once("complete_upload", completed).await.map_err(|error| failed(bound, &error))?;
     let (bucket, key) = (input.bucket, input.key);
     Ok(CompleteMultipartUploadOutput { bucket, key, etag, ..CompleteMultipartUploadOutput::default() })
 }
@@ -119,7 +119,7 @@ pub(super) async fn abort(
     let bound = store(scope, &input.store_name)?;
     let name = name(&input.bucket, &input.key);
     let aborted = bound.once("abort_upload", bound.provider.abort_upload(&name, &input.upload_id)).await;
-    aborted.map_err(|error| failed(&error))?;
+    aborted.map_err(|error| failed(bound, &error))?;
     Ok(AbortMultipartUploadOutput::default())
 }
 
@@ -128,34 +128,41 @@ pub(super) async fn list(
     input: ListMultipartUploadsInput,
 ) -> Result<ListMultipartUploadsOutput, ApiError> {
     let bound = store(scope, &input.store_name)?;
-    refuse("delimiter", !input.delimiter.is_empty())?;
-    let ListMultipartUploadsInput { bucket, key_marker, upload_id_marker, prefix, max_uploads, .. } = input;
-    let found = bound.once("list_uploads", bound.provider.list_uploads(&bucket, &prefix)).await;
-    let mut found = found.map_err(|error| failed(&error))?;
-    found.retain(|upload| (&upload.key, &upload.id) > (&key_marker, &upload_id_marker));
-    let limit = usize::try_from(max_uploads).ok().filter(|max| *max > 0).unwrap_or(MAX_PAGE).min(MAX_PAGE);
-    let is_truncated = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().filter(|_| is_truncated);
-    let (next_key_marker, next_upload_id_marker) =
-        last.map(|upload| (upload.key.clone(), upload.id.clone())).unwrap_or_default();
-    let uploads = found.into_iter().map(|upload| MultipartUpload {
+    let list = &List {
+        bucket: input.bucket.clone(),
+        prefix: input.prefix.clone(),
+        delimiter: input.delimiter.clone(),
+        after: input.key_marker.clone(),
+        after_id: input.upload_id_marker.clone(),
+        limit: limit(input.max_uploads),
+    };
+    let provider = &bound.provider;
+    let page = bound.call("list_uploads", (), |()| provider.list_uploads(list)).await;
+    let page = page.map_err(|error| failed(bound, &error))?;
+    let is_truncated = page.next.is_some();
+    let (next_key_marker, next_upload_id_marker) = page.next.unwrap_or_default();
+    let uploads = page.entries.into_iter().map(|upload| MultipartUpload {
         initiated: seconds(upload.initiated),
+        initiator: None,
         key: upload.key,
+        owner: owner(upload.owner),
+        storage_class: upload.storage_class,
         upload_id: upload.id,
-        ..MultipartUpload::default()
     });
     Ok(ListMultipartUploadsOutput {
-        bucket,
+        bucket: input.bucket,
+        common_prefixes: page.prefixes,
+        delimiter: input.delimiter,
+        encoding_type: input.encoding_type,
         is_truncated,
-        key_marker,
-        max_uploads: i32::try_from(limit).unwrap_or(i32::MAX),
+        key_marker: input.key_marker,
+        max_uploads: i32::try_from(list.limit).unwrap_or(i32::MAX),
         next_key_marker,
         next_upload_id_marker,
-        prefix,
-        upload_id_marker,
+        prefix: input.prefix,
+        upload_id_marker: input.upload_id_marker,
         uploads: uploads.collect(),
-        ..ListMultipartUploadsOutput::default()
+        metadata: Metadata::new(),
     })
 }
 
@@ -163,12 +170,11 @@ pub(super) async fn parts(scope: &Scope, input: ListPartsInput) -> Result<ListPa
     let bound = store(scope, &input.store_name)?;
     let after = u16::try_from(input.part_number_marker)
         .map_err(|_| ApiError::malformed("part_number_marker: expected the number of a part"))?;
-    let limit =
-        usize::try_from(input.max_parts).ok().filter(|max| *max > 0).unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    let limit = limit(input.max_parts);
     let name = name(&input.bucket, &input.key);
     let found =
         bound.once("list_parts", bound.provider.list_parts(&name, &input.upload_id, after, limit)).await;
-    let (found, is_truncated) = found.map_err(|error| failed(&error))?;
+    let (found, is_truncated) = found.map_err(|error| failed(bound, &error))?;
     let last = found.last().filter(|_| is_truncated).map(|part| part.number.to_string());
     let parts = found.into_iter().map(|part| Part {
         etag: part.etag,

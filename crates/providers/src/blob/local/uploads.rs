@@ -1,8 +1,9 @@
 //! Uploads in parts: a folder for each, with the name of its object and a file for each part.
 
 use super::{Local, OWN, Written, failed, info, open_file, path_of};
+use crate::blob::page_of_uploads;
 use cap_std::fs::Dir;
-use dhow_blocks::blob::{BlobError, Info, Name, Part, Upload};
+use dhow_blocks::blob::{self, BlobError, Entries, Info, List, Name, Part, Upload};
 use dhow_blocks::error::BlockError;
 use dhow_blocks::invoke::Body;
 use std::io;
@@ -154,12 +155,16 @@ pub(super) async fn parts(
     listed.await
 }
 
-pub(super) async fn list(store: &Local, bucket: &str, prefix: &str) -> Result<Vec<Upload>, BlobError> {
-    let (start, cut) = (format!("{bucket}/{prefix}"), bucket.len() + 1);
+pub(super) async fn list(store: &Local, list: &List) -> Result<Entries<Upload>, BlobError> {
+    if !list.delimiter.is_empty() {
+        return Err(blob::missing("a delimiter in lists of uploads"));
+    }
+    let (start, cut, list) =
+        (format!("{}/{}", list.bucket, list.prefix), list.bucket.len() + 1, list.clone());
     let listed = store.on_disk(move |root| {
         let uploads = match root.read_dir(all()) {
             Ok(uploads) => uploads,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Entries::default()),
             Err(error) => return Err(failed("uploads", &error)),
         };
         let uploads = uploads.filter_map(|entry| {
@@ -168,11 +173,9 @@ pub(super) async fn list(store: &Local, bucket: &str, prefix: &str) -> Result<Ve
             let text = root.read_to_string(&path).ok()?;
             let key = text.starts_with(&start).then(|| text[cut..].to_owned())?;
             let initiated = root.metadata(&path).ok()?.modified().ok().map(|time| time.into_std());
-            Some(Upload { key, id, initiated })
+            Some(Upload { key, id, initiated, ..Upload::default() })
         });
-        let mut uploads: Vec<Upload> = uploads.collect();
-        uploads.sort_by(|one, other| (&one.key, &one.id).cmp(&(&other.key, &other.id)));
-        Ok(uploads)
+        Ok(page_of_uploads(uploads, &list))
     });
     listed.await
 }
