@@ -106,6 +106,13 @@ impl Capability {
         }
         Ok(Capability::Grant { kind, pattern: pattern.map(str::to_owned) })
     }
+
+    /// The name of Wascap's that was probably meant by one which means nothing here.
+    pub fn nearest(name: &str) -> Option<String> {
+        let family = FAMILIES.iter().find(|family| name.starts_with(**family))?;
+        let known: Vec<&str> = BLOCKS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        nearest(&name[family.len()..], &known).map(|found| format!("{family}{found}"))
+    }
 }
 
 impl fmt::Display for Capability {
@@ -190,6 +197,14 @@ mod tests {
         assert!(matches!(Capability::checked("dhow:telnet"), Err(CapabilityError::UnknownKind { .. })));
         let error = Capability::checked("dhow:srve=x").unwrap_err().to_string();
         assert!(error.contains("; did you mean dhow:serve? its kinds are "), "{error}");
+        for (name, meant) in [
+            ("wascc:keyvalu", Some("wascc:keyvalue")),
+            ("wascap:http_servr", Some("wascap:http_server")),
+            ("wascc:graphdb", None),
+            ("acme:keyvalu", None),
+        ] {
+            assert_eq!(Capability::nearest(name).as_deref(), meant, "{name}");
+        }
         assert!(matches!(Capability::checked("dhow:state=a*b*"), Err(CapabilityError::Pattern { .. })));
     }
 

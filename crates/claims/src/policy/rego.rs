@@ -431,7 +431,10 @@ mod tests {
             (&[("a.rego", "package other\nallow := true")], "package dhow"),
             (&[], "package dhow"),
             (&[("a_test.rego", "package dhow\nallow := true")], "package dhow"),
-            (&[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")], "data.yaml: line 2"),
+            (
+                &[("a.rego", "package dhow\nallow := true"), ("lists/data.yaml", "a: [")],
+                "data.yaml: line 2, column 1",
+            ),
             (
                 &[("a.rego", "package dhow\nallow := true"), ("data.yml", "a: 1\na: 2")],
                 "`a` stands here twice",

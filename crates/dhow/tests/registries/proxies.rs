@@ -139,6 +139,12 @@ fn a_registry_without_tls_is_asked_for_by_the_proxy() {
         "{asked_before:?}"
     );
 
+    // So are modules behind URLs.
+    let layer = dhow_artifacts::digest::Digest::sha256(&fs::read(&module).unwrap());
+    succeeded(setting.run(&["inspect", &format!("http://{place}/v2/hello/blobs/{layer}")]));
+    let asked_before = asked(&heads);
+    assert!(asked_before.last().unwrap().contains(&format!("/blobs/{layer}")), "{asked_before:?}");
+
     // This machine needs no proxy, and nobody else is told who asks one.
     let here = format!("oci://{}/hello:1", registry.address());
     succeeded(setting.run(&["pull", &here]));
