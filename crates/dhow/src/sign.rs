@@ -133,6 +133,12 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
     let token = Token::sign(claims, &account)?;
     let signed = section::embed(&wasm, &token.text)?;
     replace(&output, &signed)?;
+    for name in &sign.capabilities {
+        if matches!(Capability::of(name), Capability::Custom(_)) {
+            let meant = Capability::nearest(name).map(|meant| format!("; did you mean {meant}?"));
+            crate::say(format_args!("capability {name} allows nothing in dhow{}", meant.unwrap_or_default()));
+        }
+    }
     let mut out = std::io::stdout().lock();
     if sign.json {
         writeln!(

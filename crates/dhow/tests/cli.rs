@@ -523,5 +523,12 @@ fn a_module_is_signed_verified_and_trusted() {
     let bad = run(&home, &["verify", "app.wasm", "--trust", "trust.txt"]);
     assert!(bad.err.contains("trust.txt: line 1: not a key"), "{bad:?}");
     let wrong = run(&home, &["sign", "app.wasm", "--cap", "dhow:stat"]);
-    assert!(wrong.code == Some(2) && wrong.err.contains("its kinds are state"), "{wrong:?}");
+    assert!(
+        wrong.code == Some(2) && wrong.err.contains("did you mean dhow:state? its kinds are"),
+        "{wrong:?}"
+    );
+    // Other hosts have other capabilities, and their names are legal.
+    let other = run(&home, &["sign", "app.wat", "-o", "app.wasm", "--cap", "wascc:keyvalu"]);
+    let said = "capability wascc:keyvalu allows nothing in dhow; did you mean wascc:keyvalue?";
+    assert!(other.code == Some(0) && other.err.contains(said), "{other:?}");
 }
