@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | this one | the connection, from Dapr's metadata fields |
+//! | [`login`] | who asks, and TLS; for others as well |
 //! | `jetstream` | publishing, streams, and the component |
 //! | `consumer` | a subscription: a durable pull consumer |
 //! | `core` | messages and requests without storage |
@@ -12,17 +13,19 @@ pub(crate) mod binding;
 mod consumer;
 mod core;
 pub(crate) mod jetstream;
+pub mod login;
 pub(crate) mod pubsub;
 
 use crate::backoff::Backoff;
 use crate::metadata::ComponentSpec;
 use crate::registry::OpenError;
 use crate::shutdown::Shutdown;
-use crate::tls::TlsOptions;
+use crate::tls::{TlsError, TlsOptions};
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use dhow_blocks::error::BlockError;
+use login::{Login, LoginError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -163,29 +166,28 @@ async fn authenticate(
     component: &ComponentSpec,
     options: ConnectOptions,
 ) -> Result<ConnectOptions, OpenError> {
-    let tls = TlsOptions::of(&with_pem(component).await?)?;
-    let options = match tls.ca.is_some() || tls.client.is_some() {
-        true => options.tls_client_config(tls.client_config(component)?),
-        false => options,
-    };
+    let TlsOptions { ca, client } = TlsOptions::of(&with_pem(component).await?)?;
+    let mut login = Login { ca, client, ..Login::default() };
     match (component.field(&["jwt"]), component.field(&["seedKey"])) {
-        (Some(_), None) => Err(component.invalid(&["seedKey"], "given with jwt")),
-        (None, Some(_)) => Err(component.invalid(&["jwt"], "given with seedKey")),
+        (Some(_), None) => return Err(component.invalid(&["seedKey"], "given with jwt")),
+        (None, Some(_)) => return Err(component.invalid(&["jwt"], "given with seedKey")),
         (Some(jwt), Some(seed)) => {
-            let credentials = format!(
+            login.credentials = Some(format!(
                 "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
                  -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-            );
-            options
-                .credentials(&credentials)
-                .map_err(|_| component.invalid(&["seedKey"], "a seed of a user's nkey, such as SUA…"))
+            ));
         }
         // As in Dapr, a client certificate takes the place of a token.
-        (None, None) => Ok(match component.field(&["token"]) {
-            Some(token) if tls.client.is_none() => options.token(token.to_owned()),
-            _ => options,
-        }),
+        (None, None) if login.client.is_some() => {}
+        (None, None) => login.token = component.field(&["token"]).map(str::to_owned),
     }
+    login.apply(options).map_err(|error| match error {
+        LoginError::Credentials | LoginError::Nkey => {
+            component.invalid(&["seedKey"], "a seed of a user's nkey, such as SUA…")
+        }
+        LoginError::Tls(TlsError::Field { field, expected }) => component.invalid(&[field], expected),
+        LoginError::Tls(error) => component.backend(error.to_string()),
+    })
 }
 
 /// The component with the client's certificate and key under the names that all brokers share. NATS names

@@ -19,6 +19,22 @@ pub(crate) struct TlsOptions {
     pub(crate) client: Option<(String, String)>,
 }
 
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key is none.
+    #[error("{field}: expected {expected}")]
+    Field {
+        /// Which, by Dapr's name of the field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Certificate and key do not belong together, say.
+    #[error("{0}")]
+    Other(String),
+}
+
 // === impl TlsOptions ===
 
 impl TlsOptions {
@@ -45,12 +61,22 @@ impl TlsOptions {
         Ok(TlsOptions { ca, client })
     }
 
-    /// The configuration of a client.
+    /// The configuration of a component's client.
     pub(crate) fn client_config(&self, component: &ComponentSpec) -> Result<ClientConfig, OpenError> {
+        self.configure().map_err(|error| match error {
+            TlsError::Field { field, expected } => component.invalid(&[field], expected),
+            TlsError::Other(reason) => OpenError::Backend { component: component.name.clone(), reason },
+        })
+    }
+
+    /// The configuration of a client.
+    pub(crate) fn configure(&self) -> Result<ClientConfig, TlsError> {
+        let wrong = |field, expected| TlsError::Field { field, expected };
         let mut roots = RootCertStore::empty();
         match &self.ca {
             Some(ca) => {
-                roots.add_parsable_certificates(certificates(ca).unwrap_or_default());
+                let ca = certificates(ca).ok_or(wrong("caCert", A_CERTIFICATE))?;
+                roots.add_parsable_certificates(ca);
             }
             None => {
                 // What cannot be read is missed by the handshake, which then says so.
@@ -58,16 +84,12 @@ impl TlsOptions {
             }
         }
         let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let failed = |error: rustls::Error| OpenError::Backend {
-            component: component.name.clone(),
-            reason: error.to_string(),
-        };
+        let failed = |error: rustls::Error| TlsError::Other(error.to_string());
         let builder = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
         let builder = builder.map_err(failed)?.with_root_certificates(roots);
         let Some((certificate, key)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let chain =
-            certificates(certificate).ok_or_else(|| component.invalid(&["clientCert"], A_CERTIFICATE))?;
-        let key = private_key(key).ok_or_else(|| component.invalid(&["clientKey"], A_KEY))?;
+        let chain = certificates(certificate).ok_or(wrong("clientCert", A_CERTIFICATE))?;
+        let key = private_key(key).ok_or(wrong("clientKey", A_KEY))?;
         builder.with_client_auth_cert(chain, key).map_err(failed)
     }
 }

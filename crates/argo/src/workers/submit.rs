@@ -8,7 +8,7 @@ use crate::artifacts::Artifact;
 use crate::controller::{Identity, Start};
 use crate::model::Template;
 use crate::node::{Outcome, Time};
-use crate::runner::StepRunner;
+use crate::runner::{StepRunner, Watched};
 use crate::step::modules::source;
 use crate::step::options::Options;
 use async_trait::async_trait;
@@ -35,6 +35,9 @@ const CANCEL: Duration = Duration::from_secs(5);
 
 /// After this time it is looked again whether a module of this machine is in the stream.
 const MODULE_FRESH: Duration = Duration::from_secs(3600);
+
+/// What Argo says of a step whose deadline is over.
+pub(super) const LATE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// Hands steps to workers.
 pub struct Remote {
@@ -250,7 +253,7 @@ impl Remote {
 #[async_trait]
 impl StepRunner for Remote {
     async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
-        let late = || Outcome::failed("Pod was active on the node longer than the specified deadline");
+        let late = || Outcome::failed(LATE);
         let limit = start
             .deadline
             .map(|deadline| Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)));
@@ -276,6 +279,12 @@ impl StepRunner for Remote {
             Ok(Err(error)) => tracing::warn!("step {step} could not be cancelled: {error}"),
             Err(_) => tracing::warn!("step {step} could not be cancelled: NATS does not answer"),
         }
+    }
+}
+
+impl Watched for Remote {
+    fn readiness(&self) -> Result<(), String> {
+        self.connection.readiness()
     }
 }
 

@@ -152,6 +152,16 @@ fn the_commands_of_all_pods_are_known_to_dhow() {
                 let args: Vec<&str> = args.iter().map(String::as_str).chain(["--help"]).collect();
                 let ended = desk.dhow(&args);
                 assert_eq!(ended.code, Some(0), "{}: {ended:?}", file.display());
+                // Whoever probes finds what is asked for.
+                let at = args.iter().position(|arg| *arg == "--management-addr").unwrap();
+                for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+                    let get = &container[probe]["httpGet"];
+                    if !get.is_null() {
+                        assert_eq!(get["path"], path);
+                        assert_eq!(args[at + 1], format!("0.0.0.0:{}", get["port"]));
+                    }
+                }
+                assert!(container["livenessProbe"].is_object(), "{}", file.display());
                 count += 1;
             }
         }

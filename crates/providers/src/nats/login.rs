@@ -1,0 +1,104 @@
+//! Who asks a NATS server, and how the server proves to be the right one: the same for components and for the queue of
+//! workflows' steps.
+
+use crate::tls::{TlsError, TlsOptions};
+use async_nats::ConnectOptions;
+use std::fmt;
+
+/// Who asks, and whom to trust. Of several ways to say who asks, the first one of this list counts; none: nobody says
+/// so, or the address does. Its `Debug` shows no secret.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// A user's JWT and seed, as `nsc` writes them into a file.
+    pub credentials: Option<String>,
+    /// The seed of a user's nkey (`SU…`).
+    pub nkey: Option<String>,
+    /// A user's name and password.
+    pub user: Option<(String, String)>,
+    /// A token.
+    pub token: Option<String>,
+    /// Certificates that the server's own is checked against, as PEM; none: the system's.
+    pub ca: Option<String>,
+    /// The client's certificate chain and its key, as PEM.
+    pub client: Option<(String, String)>,
+}
+
+/// What a login cannot be used for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The credentials hold no JWT or no seed.
+    #[error("expected a user's JWT and seed, as nsc writes them into a file of credentials")]
+    Credentials,
+    /// It is no seed of a user.
+    #[error("expected the seed of a user's nkey, such as SUA…")]
+    Nkey,
+    /// A certificate or key is none.
+    #[error("{0}")]
+    Tls(TlsError),
+}
+
+// === impl Login ===
+
+impl Login {
+    /// A client's options with this login in them.
+    pub fn apply(self, options: ConnectOptions) -> Result<ConnectOptions, LoginError> {
+        let tls = TlsOptions { ca: self.ca, client: self.client };
+        let options = match tls.ca.is_some() || tls.client.is_some() {
+            true => options.tls_client_config(tls.configure().map_err(LoginError::Tls)?),
+            false => options,
+        };
+        if let Some(credentials) = &self.credentials {
+            return options.credentials(credentials).map_err(|_| LoginError::Credentials);
+        }
+        if let Some(seed) = self.nkey {
+            // The first two letters say that it is a seed, and a user's; the rest is checked when it signs.
+            let is_seed = seed.len() == 58 && seed.starts_with("SU") && seed.is_ascii();
+            return if is_seed { Ok(options.nkey(seed)) } else { Err(LoginError::Nkey) };
+        }
+        Ok(match (self.user, self.token) {
+            (Some((name, password)), _) => options.user_and_password(name, password),
+            (None, Some(token)) => options.token(token),
+            (None, None) => options,
+        })
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Login { credentials, nkey, user, token, ca, client } = self;
+        f.debug_struct("Login")
+            .field("credentials", &credentials.is_some())
+            .field("nkey", &nkey.is_some())
+            .field("user", &user.as_ref().map(|(name, _)| name))
+            .field("token", &token.is_some())
+            .field("ca", &ca.is_some())
+            .field("client", &client.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_login_is_told_and_nothing_secret_is() {
+        let some = |text: &str| Some(text.to_owned());
+        let login = |login: Login| login.apply(ConnectOptions::new()).err();
+        for (wrong, expected) in [
+            (Login { credentials: some("hush"), ..Login::default() }, "JWT and seed"),
+            (Login { nkey: some("hush"), ..Login::default() }, "SUA…"),
+            (Login { nkey: some(&format!("SA{}", "A".repeat(56))), ..Login::default() }, "SUA…"),
+            (Login { ca: some("hush"), ..Login::default() }, "caCert"),
+            (Login { client: some("hush").zip(some("hush")), ..Login::default() }, "clientCert"),
+        ] {
+            let shown = format!("{wrong:?}");
+            let error = login(wrong).map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(expected) && !error.contains("hush"), "{expected}: {error}");
+            assert!(!shown.contains("hush"), "{shown}");
+        }
+        let user = some("name").zip(some("hush"));
+        let shown = format!("{:?}", Login { user, token: some("hush"), ..Login::default() });
+        assert!(shown.contains("name") && !shown.contains("hush"), "{shown}");
+    }
+}
