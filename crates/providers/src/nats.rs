@@ -94,7 +94,7 @@ impl Connection {
                 }
                 std::future::ready(())
             });
-        let options = authenticate(component, options).await?;
+        let options = authenticate(component, url, options).await?;
         let client = options.connect(url).await.map_err(|error| match error.kind() {
             // The parser's text holds the address, and with it perhaps a password.
             ConnectErrorKind::ServerParse => {
@@ -164,6 +164,7 @@ impl Connection {
 
 async fn authenticate(
     component: &ComponentSpec,
+    url: &str,
     options: ConnectOptions,
 ) -> Result<ConnectOptions, OpenError> {
     let TlsOptions { ca, client } = TlsOptions::of(&with_pem(component).await?)?;
@@ -181,7 +182,7 @@ async fn authenticate(
         (None, None) if login.client.is_some() => {}
         (None, None) => login.token = component.field(&["token"]).map(str::to_owned),
     }
-    login.apply(options).map_err(|error| match error {
+    login.or_as_in(url).apply(options).map_err(|error| match error {
         LoginError::Credentials | LoginError::Nkey => {
             component.invalid(&["seedKey"], "a seed of a user's nkey, such as SUA…")
         }

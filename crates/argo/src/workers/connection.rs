@@ -156,14 +156,17 @@ impl Connection {
                 std::future::ready(())
             });
         let is_certified = queue.login.ca.is_some() || queue.login.client.is_some();
-        options = queue.login.clone().apply(options)?.require_tls(is_certified);
+        let login = queue.login.clone().or_as_in(&queue.url.0);
+        options = login.apply(options)?.require_tls(is_certified);
         let client = options.connect(&queue.url.0).await.map_err(|error| match error.kind() {
             // The parser's own text holds the address, and with it perhaps a password.
             ConnectErrorKind::ServerParse => WorkersError::Address,
-            kind @ (ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut) => {
-                WorkersError::Away(kind.to_string())
+            ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut
+                if !is_of_tls(&error) =>
+            {
+                WorkersError::Away(error.to_string())
             }
-            kind => WorkersError::Refused(kind.to_string()),
+            _ => WorkersError::Refused(error.to_string()),
         })?;
         let context =
             ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT).build(client.clone());
@@ -265,6 +268,14 @@ fn config(name: &str, description: &str) -> Config {
         description: Some(description.to_owned()),
         ..Config::default()
     }
+}
+
+/// Whether somebody answers, and one side does not take the other's certificate, say.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = |error: &std::io::Error| error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    error.is::<rustls::Error>()
+        || error.downcast_ref::<std::io::Error>().is_some_and(inner)
+        || error.source().is_some_and(is_of_tls)
 }
 
 fn consumer(lease: Duration) -> ConsumerConfig {

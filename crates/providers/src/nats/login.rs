@@ -2,7 +2,7 @@
 //! workflows' steps.
 
 use crate::tls::{TlsError, TlsOptions};
-use async_nats::ConnectOptions;
+use async_nats::{ConnectOptions, ServerAddr};
 use std::fmt;
 
 /// Who asks, and whom to trust. Of several ways to say who asks, the first one of this list counts; none: nobody says
@@ -40,6 +40,24 @@ pub enum LoginError {
 // === impl Login ===
 
 impl Login {
+    /// The same, or else what the first of the addresses says that says so, as NATS' own clients read it:
+    /// `nats://USER:PASSWORD@HOST` or `nats://TOKEN@HOST`, with `%XX` for what an address cannot hold. An address that is
+    /// none says nothing; whoever connects finds out.
+    pub fn or_as_in(mut self, addresses: &str) -> Login {
+        if self.credentials.is_some() || self.nkey.is_some() || self.user.is_some() || self.token.is_some() {
+            return self;
+        }
+        let addresses = addresses.split(',').filter_map(|one| one.trim().parse::<ServerAddr>().ok());
+        let mut users =
+            addresses.filter_map(|one| Some((one.username().map(plain)?, one.password().map(plain))));
+        match users.next() {
+            Some((name, Some(password))) => self.user = Some((name, password)),
+            Some((token, None)) => self.token = Some(token),
+            None => {}
+        }
+        self
+    }
+
     /// A client's options with this login in them.
     pub fn apply(self, options: ConnectOptions) -> Result<ConnectOptions, LoginError> {
         let tls = TlsOptions { ca: self.ca, client: self.client };
@@ -63,6 +81,27 @@ impl Login {
     }
 }
 
+/// Without `%XX`.
+fn plain(text: impl AsRef<str>) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_ref().as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped =
+            after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Login { credentials, nkey, user, token, ca, client } = self;
@@ -80,6 +119,22 @@ impl fmt::Debug for Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_say_who_asks() {
+        let token = Login { token: Some("own".to_owned()), ..Login::default() };
+        for (login, addresses, user, is_token) in [
+            (Login::default(), "nats://a", None, None),
+            (Login::default(), "nats://a, nats://u:p%40ss%2@b", Some(("u", "p@ss%2")), None),
+            (Login::default(), "nats://to%2Fken@a:4222", None, Some("to/ken")),
+            (token, "nats://u:p@a", None, Some("own")),
+            (Login::default(), "nats://u:p@:x", None, None),
+        ] {
+            let read = login.or_as_in(addresses);
+            let is_user = read.user.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
+            assert_eq!((is_user, read.token.as_deref()), (user, is_token), "{addresses}");
+        }
+    }
 
     #[test]
     fn what_is_no_login_is_told_and_nothing_secret_is() {
