@@ -70,6 +70,8 @@ pub struct Connection {
     pub(super) contents: Stream,
     /// Counts the connections that were made; what waits at the old server has to be asked for again.
     pub(super) connects: watch::Receiver<u64>,
+    /// Held by whoever makes the consumer anew.
+    reminding: tokio::sync::Mutex<()>,
 }
 
 /// The server cannot be used.
@@ -197,7 +199,7 @@ impl Connection {
         // An autoscaler looks at it before there is a worker.
         let made = steps.get_or_create_consumer(CONSUMER, consumer(super::LEASE)).await;
         made.map_err(|error| WorkersError::Stream { stream: "DHOW_STEPS", reason: error.to_string() })?;
-        Ok(Connection { client, context, steps, results, contents, connects })
+        Ok(Connection { client, context, steps, results, contents, connects, reminding: Default::default() })
     }
 
     /// What workers take steps from; who is silent for `lease` has lost them.
@@ -237,13 +239,20 @@ impl Connection {
         }
     }
 
-    /// Whether the server has nothing to give to workers and waits for none of them. A step that is in the stream then
-    /// was forgotten: a server that is killed may lose track of what it has delivered.
-    pub(super) async fn is_drained(&self) -> bool {
-        match self.steps.consumer_info(CONSUMER).await {
-            Ok(info) => info.num_pending == 0 && info.num_ack_pending == 0,
-            Err(_) => false,
+    /// Lets workers have what the server forgot to give them. To be called when a step is known to be in the stream: if
+    /// the server has nothing to give then and waits for nobody, it was killed, and has kept less of the stream than of
+    /// what it delivered. Whatever comes next would not be given to anybody either, until the stream is as long as it was.
+    /// A new consumer begins at the front.
+    pub(super) async fn remind(&self) -> Result<(), String> {
+        // Of those who find out at the same time, one does it.
+        let _turn = self.reminding.lock().await;
+        let info = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
+        if info.num_pending > 0 || info.num_ack_pending > 0 {
+            return Ok(());
         }
+        tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
+        self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
+        self.consumer(info.config.ack_wait).await.map(|_| ())
     }
 
     /// Whether the server is there.

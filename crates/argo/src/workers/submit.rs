@@ -116,7 +116,8 @@ impl Remote {
                     continue;
                 }
             }
-            if submissions == 0 || !self.is_queued(&id).await? && !self.connection.has_ended(&id).await? {
+            let is_queued = submissions > 0 && self.is_queued(&id).await?;
+            if !is_queued && (submissions == 0 || !self.connection.has_ended(&id).await?) {
                 if submissions == SUBMISSIONS {
                     return Err(format!(
                         "the step was handed over {SUBMISSIONS} times, and is neither in the stream DHOW_STEPS nor \
@@ -130,9 +131,12 @@ impl Remote {
                 self.offer(&id, payload).await?;
                 submissions += 1;
             }
-            if submissions > 0 && looks && self.connection.is_drained().await {
-                // It is in the queue, and nobody will be given it: it goes in again, behind the others.
-                let _ = self.connection.steps.purge().filter(step_subject(&id)).await;
+            if is_queued
+                && looks
+                && let Err(error) = self.connection.remind().await
+            {
+                // There will be another look.
+                tracing::debug!("NATS: {error}");
             }
             tries = Tries::new();
             tokio::select! {

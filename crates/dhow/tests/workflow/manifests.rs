@@ -97,11 +97,14 @@ fn the_plugins_configmap_is_what_argo_makes_of_it() {
 #[test]
 fn the_agent_may_do_what_it_does_and_nothing_else() {
     let mut objects: BTreeMap<String, Value> = BTreeMap::new();
+    // What Argo's own agent may, ours does with as well.
+    let of_argos = document("plugin-role.yaml")["rules"].clone();
     for name in ["agent.yaml", "agent-all-namespaces.yaml"] {
         for object in documents(&folder().join(name)) {
             objects.insert(object["kind"].as_str().unwrap().to_owned(), object);
         }
     }
+    assert_eq!(of_argos, objects["ClusterRole"]["rules"]);
     let allowed = |role: &str| -> BTreeSet<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let rules = objects[role]["rules"].as_array().unwrap().iter();

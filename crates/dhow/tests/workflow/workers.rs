@@ -345,6 +345,48 @@ pub(crate) fn wait_for(is_so: impl Fn() -> bool) {
     }
 }
 
+/// Makes a folder as another one is.
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let done = Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn a_server_that_has_kept_less_of_its_queue_than_it_delivered_is_reminded() {
+    let desk = Desk::new();
+    let mut nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    let (messages, kept) = (nats.folder().join("jetstream/$G/streams/DHOW_STEPS/msgs"), desk.path("kept"));
+    desk.workflow(
+        "many",
+        r#"
+  entrypoint: main
+  arguments: {parameters: [{name: count, value: "2"}]}
+  templates:
+  - {name: main, steps: [[{name: step, template: step, withSequence: {count: "{{workflow.parameters.count}}"}}]]}
+  - {name: step, wasm: {image: tool.wasm, args: [args]}}
+"#,
+    );
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    let run = |name: &str, count: &str| {
+        let count = format!("count={count}");
+        let ended =
+            desk.dhow(&["workflow", "run", "many.yaml", "--name", name, "-p", &count, "--workers", &url]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    run("first", "2");
+    nats.kill();
+    copy(&messages, &kept);
+    nats.start().unwrap();
+    run("second", "40");
+    // The disk that comes back is older than what the server knows of its workers.
+    nats.kill();
+    copy(&kept, &messages);
+    nats.start().unwrap();
+    run("third", "3");
+}
+
 /// What the server says of a consumer: a request of its protocol, as an autoscaler's are.
 fn consumer(nats: &Process, stream: &str, consumer: &str) -> Value {
     let mut server = BufReader::new(TcpStream::connect(nats.address()).unwrap());
