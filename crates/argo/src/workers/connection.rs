@@ -70,8 +70,8 @@ pub struct Connection {
     pub(super) contents: Stream,
     /// Counts the connections that were made; what waits at the old server has to be asked for again.
     pub(super) connects: watch::Receiver<u64>,
-    /// Held by whoever makes the consumer anew.
-    reminding: tokio::sync::Mutex<()>,
+    /// For which connection it was looked whether the server has forgotten anything; held by whoever looks.
+    reminded: tokio::sync::Mutex<Option<u64>>,
 }
 
 /// The server cannot be used.
@@ -199,7 +199,7 @@ impl Connection {
         // An autoscaler looks at it before there is a worker.
         let made = steps.get_or_create_consumer(CONSUMER, consumer(super::LEASE)).await;
         made.map_err(|error| WorkersError::Stream { stream: "DHOW_STEPS", reason: error.to_string() })?;
-        Ok(Connection { client, context, steps, results, contents, connects, reminding: Default::default() })
+        Ok(Connection { client, context, steps, results, contents, connects, reminded: Default::default() })
     }
 
     /// What workers take steps from; who is silent for `lease` has lost them.
@@ -239,20 +239,38 @@ impl Connection {
         }
     }
 
-    /// Lets workers have what the server forgot to give them. To be called when a step is known to be in the stream: if
-    /// the server has nothing to give then and waits for nobody, it was killed, and has kept less of the stream than of
-    /// what it delivered. Whatever comes next would not be given to anybody either, until the stream is as long as it was.
-    /// A new consumer begins at the front.
-    pub(super) async fn remind(&self) -> Result<(), String> {
+    /// Lets workers have what a server that was killed forgot to give them. It may have kept less of the stream than of
+    /// what it delivered: then it gives nothing to anybody until the stream is as long as it was, and never what came
+    /// until then. A new consumer begins at the front. `is_queued`: a step is known to be in the stream.
+    pub(super) async fn remind(&self, is_queued: bool) -> Result<(), String> {
         // Of those who find out at the same time, one does it.
-        let _turn = self.reminding.lock().await;
-        let info = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
-        if info.num_pending > 0 || info.num_ack_pending > 0 {
+        let _turn = self.reminded.lock().await;
+        self.look(is_queued).await
+    }
+
+    /// The same once for each connection, before anything is put into the queue that a forgetful server would pass over.
+    pub(super) async fn remind_once(&self) -> Result<(), String> {
+        let mut reminded = self.reminded.lock().await;
+        let connection = *self.connects.borrow();
+        if *reminded != Some(connection) {
+            self.look(false).await?;
+            *reminded = Some(connection);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, is_queued: bool) -> Result<(), String> {
+        let workers = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
+        // Asked for later, so that it can only have become longer.
+        let stream = self.steps.get_info().await.map_err(|error| error.to_string())?;
+        let is_ahead = workers.delivered.stream_sequence > stream.state.last_sequence;
+        let is_idle = workers.num_pending == 0 && workers.num_ack_pending == 0;
+        if !is_ahead && !(is_queued && is_idle) {
             return Ok(());
         }
         tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
         self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
-        self.consumer(info.config.ack_wait).await.map(|_| ())
+        self.consumer(workers.config.ack_wait).await.map(|_| ())
     }
 
     /// Whether the server is there.

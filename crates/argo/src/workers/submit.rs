@@ -128,12 +128,16 @@ impl Remote {
                     Some(payload) => payload.clone(),
                     None => payload.insert(self.payload(workflow, start, limit).await?).clone(),
                 };
+                if let Err(error) = self.connection.remind_once().await {
+                    tries.again(error).await?;
+                    continue;
+                }
                 self.offer(&id, payload).await?;
                 submissions += 1;
             }
             if is_queued
                 && looks
-                && let Err(error) = self.connection.remind().await
+                && let Err(error) = self.connection.remind(true).await
             {
                 // There will be another look.
                 tracing::debug!("NATS: {error}");
