@@ -10,12 +10,23 @@ use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, Request, StatusCode};
 use std::sync::Arc;
 
+/// Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// The management face.
 pub struct Management {
     /// What is managed.
     pub host: Arc<Host>,
     /// What changes while it runs, and what has to be sent as bearer for it; none: nothing.
     pub live: Option<(Live, String)>,
+}
+
+/// The same for a process that serves no apps. Metrics are in Prometheus' text format.
+pub struct Health {
+    /// Whether it can do what it is there for, else why not.
+    pub readiness: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Its numbers.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Management {
@@ -59,10 +70,27 @@ impl Face for Management {
                 "metrics are switched off: spec.metrics.enabled of the configuration",
             ),
             "/metrics" => match self.host.metrics().render() {
-                Ok(metrics) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
+                Ok(metrics) => reply(StatusCode::OK, METRICS, metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
             path => text(StatusCode::NOT_FOUND, format_args!("{path} is not here; try /healthz or /metrics")),
+        }
+    }
+}
+
+impl Face for Health {
+    async fn answer(self: Arc<Self>, request: Request<Body>) -> Reply {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+        }
+        match (request.uri().path(), (self.readiness)()) {
+            ("/healthz", _) | ("/readyz", Ok(())) => text(StatusCode::OK, "ok"),
+            ("/readyz", Err(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+            ("/metrics", _) => reply(StatusCode::OK, METRICS, (self.metrics)()),
+            (path, _) => {
+                let message = format_args!("{path} is not here; try /healthz, /readyz or /metrics");
+                text(StatusCode::NOT_FOUND, message)
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ mod taskset;
 use crate::kubernetes::lease::{Candidate, Timing};
 use crate::kubernetes::watch::Event;
 use crate::kubernetes::{Cluster, KubernetesError, escaped};
+use crate::plugin::Room;
 use crate::plugin::tasks::Tasks;
 use crate::runner::StepRunner;
 use http_template::HttpTemplates;
@@ -56,8 +57,8 @@ pub struct AgentOptions {
     pub identity: String,
     /// The namespace of its Lease, and how that is held; none: there is only one agent.
     pub lease: Option<(String, Timing)>,
-    /// Steps that run at once.
-    pub parallel: usize,
+    /// Steps that it takes.
+    pub room: Room,
     /// `http` templates are another agent's.
     pub leave_http: bool,
     /// Plugins that are not `wasm` are another agent's; else they fail, as they do with Argo's own.
@@ -145,7 +146,7 @@ impl Agent {
         options: AgentOptions,
     ) -> Result<Agent, AgentError> {
         let failed = |error| AgentError::Memory { folder: folder.display().to_string(), error };
-        let tasks = Tasks::open(runner, &folder.join("agent.db"), options.parallel).map_err(failed)?;
+        let tasks = Tasks::open(runner, &folder.join("agent.db"), options.room).map_err(failed)?;
         let shared = Shared {
             tasks,
             http: HttpTemplates::new(Arc::clone(&cluster)).map_err(AgentError::Tls)?,

@@ -17,9 +17,12 @@ const CONTAINER_FIELDS: [&str; 8] =
 
 /// A change of the text.
 struct Edit {
-    /// The key that goes.
+    /// The key that goes, and where its value begins.
     at: Position,
     key: String,
+    value: Position,
+    /// The template is `{…}`: line ends and indentation mean nothing there.
+    is_in_braces: bool,
     /// Where the image is named, and what it becomes.
     image: Option<(Position, String, String)>,
 }
@@ -33,21 +36,25 @@ pub fn convert(
 ) -> Result<(String, usize), ResourceErrors> {
     let mut edits = Vec::new();
     let mut errors = Vec::new();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for document in documents::parse(text, file)? {
         for template in templates(&document) {
-            match edit(template, file, images) {
+            match edit(template, &lines, file, images) {
                 Ok(edit) => edits.extend(edit),
                 Err(error) => errors.push(*error),
             }
         }
     }
     ResourceErrors::check(errors)?;
-    let count = edits.len();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     // From the end on, so that what comes before keeps its place.
     edits.sort_by_key(|edit| std::cmp::Reverse((edit.at.line, edit.at.column)));
+    let count = edits.len();
     for edit in edits {
-        apply(&mut lines, &edit);
+        name_module(&mut lines, &edit);
+        match edit.is_in_braces {
+            true => wrap(&mut lines, &edit),
+            false => indent(&mut lines, &edit),
+        }
     }
     let mut whole = lines.join("\n");
     if text.ends_with('\n') {
@@ -60,10 +67,26 @@ fn templates(root: &Node) -> Vec<&Node> {
     let kind = field(root, "kind").and_then(|entry| entry.node.scalar()).unwrap_or_default();
     let Some((_, place)) = KINDS.iter().find(|(known, _)| *known == kind) else { return Vec::new() };
     let spec = place.split('.').try_fold(root, |node, name| field(node, name).map(|entry| &entry.node));
-    let Some(templates) = spec.and_then(|spec| field(spec, "templates")) else { return Vec::new() };
-    match &templates.node.value {
-        Tree::List(nodes) => nodes.iter().collect(),
-        _ => Vec::new(),
+    let mut found = Vec::new();
+    for template in
+        spec.and_then(|spec| field(spec, "templates")).into_iter().flat_map(|entry| list(&entry.node))
+    {
+        found.push(template);
+        let steps = field(template, "steps").into_iter().flat_map(|entry| list(&entry.node));
+        // Steps are lists of lists, and each may be without its own.
+        let steps = steps
+            .flat_map(|step| if list(step).is_empty() { std::slice::from_ref(step) } else { list(step) });
+        let dag = field(template, "dag").and_then(|dag| field(&dag.node, "tasks"));
+        let tasks = dag.into_iter().flat_map(|entry| list(&entry.node));
+        found.extend(steps.chain(tasks).filter_map(|step| Some(&field(step, "inline")?.node)));
+    }
+    found
+}
+
+fn list(node: &Node) -> &[Node] {
+    match &node.value {
+        Tree::List(nodes) => nodes,
+        _ => &[],
     }
 }
 
@@ -74,6 +97,7 @@ fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Entry> {
 
 fn edit(
     template: &Node,
+    lines: &[String],
     file: &Path,
     images: &BTreeMap<String, String>,
 ) -> Result<Option<Edit>, Box<ResourceError>> {
@@ -87,16 +111,30 @@ fn edit(
             hint: hint.to_owned(),
         })
     };
+    let begin = lines.get(template.at.line.saturating_sub(1));
+    let begin = begin.map_or("", |line| parted(line, template.at.column.saturating_sub(1)).1);
+    // An anchor may stand before it.
+    let begin =
+        if begin.starts_with('&') { begin.split_once(' ').map_or("", |(_, rest)| rest) } else { begin };
+    let begin = begin.trim_start().chars().next();
+    let is_in_braces = match begin {
+        // What stands there was written, and is converted, elsewhere.
+        Some('*') => return Ok(None),
+        begin => begin == Some('{'),
+    };
+    let change = |entry: &Entry, image| Edit {
+        at: entry.at,
+        key: entry.key.clone(),
+        value: entry.node.at,
+        is_in_braces,
+        image,
+    };
     if let Some(entry) = field(template, "wasm") {
         Options::read(&crate::manifest::json(&entry.node)).map_err(|wrong| {
             let at = locate(&entry.node, &wrong.field);
             error(at, format!("wasm.{}: {}", wrong.field, wrong.message), &wrong.hint)
         })?;
-        if entry.at.line == template.at.line && entry.at.column != template.at.column {
-            let hint = "write `wasm:` on a line of its own";
-            return Err(error(entry.at, "a template in braces cannot be converted".to_owned(), hint));
-        }
-        return Ok(Some(Edit { at: entry.at, key: entry.key.clone(), image: None }));
+        return Ok(Some(change(entry, None)));
     }
     for kind in ["container", "script"] {
         let Some(entry) = field(template, kind) else { continue };
@@ -113,17 +151,70 @@ fn edit(
             ));
         }
         let place = (image.node.at, name, module.clone());
-        return Ok(Some(Edit { at: entry.at, key: entry.key.clone(), image: Some(place) }));
+        return Ok(Some(change(entry, Some(place))));
     }
     Ok(None)
 }
 
-fn apply(lines: &mut Vec<String>, edit: &Edit) {
-    if let Some((at, old, new)) = &edit.image
-        && let Some(line) = lines.get_mut(at.line.saturating_sub(1))
-    {
-        *line = line.replacen(old.as_str(), new, 1);
+/// The image becomes the module.
+fn name_module(lines: &mut [String], edit: &Edit) {
+    let Some((at, old, new)) = &edit.image else { return };
+    let Some(line) = lines.get_mut(at.line.saturating_sub(1)) else { return };
+    let (begin, rest) = parted(line, at.column.saturating_sub(1));
+    *line = format!("{begin}{}", rest.replacen(old.as_str(), new, 1));
+}
+
+/// A line before and after so many characters.
+fn parted(line: &str, count: usize) -> (&str, &str) {
+    line.split_at(line.char_indices().nth(count).map_or(line.len(), |(byte, _)| byte))
+}
+
+/// `{wasm: VALUE}` becomes `{plugin: {wasm: VALUE}}`.
+fn wrap(lines: &mut [String], edit: &Edit) {
+    let Some((line, column)) = end_of_flow(lines, edit.value) else { return };
+    if let Some(line) = lines.get_mut(line) {
+        let (begin, rest) = parted(line, column);
+        *line = format!("{begin}}}{rest}");
     }
+    if let Some(line) = lines.get_mut(edit.at.line.saturating_sub(1)) {
+        let (begin, rest) = parted(line, edit.at.column.saturating_sub(1));
+        let (_, rest) = parted(rest, edit.key.chars().count());
+        *line = format!("{begin}plugin: {{wasm{rest}");
+    }
+}
+
+/// Where a value inside braces ends: line and character, from 0.
+fn end_of_flow(lines: &[String], value: Position) -> Option<(usize, usize)> {
+    let (mut depth, mut quote, mut end) = (0usize, None, None);
+    let first = value.line.saturating_sub(1);
+    for (number, line) in lines.iter().enumerate().skip(first) {
+        let skipped = if number == first { value.column.saturating_sub(1) } else { 0 };
+        let (mut before, mut is_escaped) = (' ', false);
+        for (column, c) in line.chars().enumerate().skip(skipped) {
+            match (quote, c) {
+                (Some(_), _) if is_escaped => is_escaped = false,
+                (Some('"'), '\\') => is_escaped = true,
+                (Some(open), c) if c == open => quote = None,
+                (Some(_), _) => {}
+                (None, '#') if before.is_whitespace() => break,
+                // Inside a plain word they are letters.
+                (None, '"' | '\'') if !before.is_alphanumeric() => quote = Some(c),
+                (None, '{' | '[') => depth += 1,
+                (None, ',' | '}' | ']') if depth == 0 => return end,
+                (None, '}' | ']') => depth -= 1,
+                (None, _) => {}
+            }
+            if !c.is_whitespace() {
+                end = Some((number, column + 1));
+            }
+            before = c;
+        }
+    }
+    None
+}
+
+/// What is on lines of its own goes one level deeper.
+fn indent(lines: &mut Vec<String>, edit: &Edit) {
     let first = edit.at.line.saturating_sub(1);
     let column = edit.at.column.saturating_sub(1);
     let Some(line) = lines.get(first).cloned() else { return };
@@ -208,6 +299,39 @@ spec:
         assert_eq!(count, 3);
         // Converting twice changes nothing more.
         assert_eq!(convert(&converted, Path::new("w.yaml"), &images).unwrap(), (converted, 0));
+    }
+
+    #[test]
+    fn templates_in_braces_and_in_steps_are_rewritten() {
+        let images = BTreeMap::from([("sh".to_owned(), "sh.wasm".to_owned())]);
+        for (template, expected, count) in [
+            ("{name: a, wasm: {image: z}}", "{name: a, plugin: {wasm: {image: z}}}", 1),
+            (
+                r#"{wasm: {image: z, args: ["}\"", '}''', it's]} , name: a}"#,
+                r#"{plugin: {wasm: {image: z, args: ["}\"", '}''', it's]}} , name: a}"#,
+                1,
+            ),
+            (
+                "{name: sh, container: {image: sh, # }\n     args: [x]}, inputs: {}}",
+                "{name: sh, plugin: {wasm: {image: sh.wasm, # }\n     args: [x]}}, inputs: {}}",
+                1,
+            ),
+            (
+                "name: a\n    steps:\n    - - name: b\n        inline:\n          wasm: &w {image: z}\n      - {name: c, inline: {wasm: *w}}",
+                "name: a\n    steps:\n    - - name: b\n        inline:\n          plugin:\n            wasm: &w {image: z}\n      - {name: c, inline: {plugin: {wasm: *w}}}",
+                2,
+            ),
+            (
+                "name: a\n    dag: {tasks: [{name: b, inline: &t {wasm: {image: z}}}, {name: c, inline: *t}]}",
+                "name: a\n    dag: {tasks: [{name: b, inline: &t {plugin: {wasm: {image: z}}}}, {name: c, inline: *t}]}",
+                1,
+            ),
+        ] {
+            let whole = |template: &str| format!("kind: Workflow\nspec:\n  templates:\n  - {template}\n");
+            let (converted, is) = convert(&whole(template), Path::new("w.yaml"), &images).unwrap();
+            assert_eq!((converted.as_str(), is), (whole(expected).as_str(), count));
+            assert_eq!(convert(&converted, Path::new("w.yaml"), &images).unwrap().1, 0);
+        }
     }
 
     #[test]

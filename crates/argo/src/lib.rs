@@ -15,6 +15,7 @@
 //! | [`kubernetes`] | a client of its API |
 //! | [`step`] | one step, run in this process |
 //! | [`runner`] | where steps run |
+//! | [`metrics`] | how many steps, for Prometheus |
 //! | [`workers`] | steps run by other machines, through NATS |
 //!
 //! Format: <https://argo-workflows.readthedocs.io/en/latest/fields/>, Argo 3.5 to 4.1.
@@ -30,6 +31,7 @@ pub mod history;
 pub mod kubernetes;
 pub mod lint;
 pub mod manifest;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod plugin;

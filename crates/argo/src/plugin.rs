@@ -17,6 +17,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -33,8 +34,20 @@ const MAX_REQUEST: usize = 8 << 20;
 /// A request's head and body have to be here after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Calls under way are answered within this time when the plugin ends.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Connections at the same time.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Steps that there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Steps that run at once.
+    pub parallel: usize,
+    /// Those and steps that wait for their turn; more are refused.
+    pub all: usize,
+}
 
 /// The plugin.
 pub struct Plugin {
@@ -76,22 +89,24 @@ pub struct PluginError {
 // === impl Plugin ===
 
 impl Plugin {
-    /// A plugin that remembers in `folder`, which is there, what it did, and runs as many steps at once.
+    /// A plugin that remembers in `folder`, which is there, what it did.
     pub fn new(
         runner: Arc<dyn StepRunner>,
         folder: &Path,
-        parallel: usize,
+        room: Room,
         token: Option<String>,
     ) -> Result<Plugin, PluginError> {
         let failed = |error| PluginError { folder: folder.display().to_string(), error };
-        let tasks = Tasks::open(runner, &folder.join("plugin.db"), parallel).map_err(failed)?;
+        let tasks = Tasks::open(runner, &folder.join("plugin.db"), room).map_err(failed)?;
         Ok(Plugin { tasks: Arc::new(tasks), token })
     }
 
-    /// Answers until `stopped` is ready; steps under way are ended then.
+    /// Answers until `stopped` is ready; steps under way are ended then, and whoever asks for them is told to come
+    /// again.
     pub async fn serve(self, listener: TcpListener, stopped: impl Future<Output = ()>) {
         let plugin = Arc::new(self);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
         tokio::pin!(stopped);
         loop {
             let place = tokio::select! {
@@ -112,6 +127,7 @@ impl Plugin {
                 }
             };
             let plugin = Arc::clone(&plugin);
+            let watcher = graceful.watcher();
             tokio::spawn(async move {
                 let _place = place;
                 let answer = |request| {
@@ -122,12 +138,14 @@ impl Plugin {
                 http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
                 let connection =
                     http.serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
-                if let Err(error) = connection.await {
+                if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!("a connection ended: {error}");
                 }
             });
         }
+        drop(listener);
         plugin.tasks.stop().await;
+        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

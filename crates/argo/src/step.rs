@@ -129,6 +129,13 @@ impl Executor {
         &self.modules
     }
 
+    /// Numbers of the host whose building blocks steps use.
+    pub(crate) fn host_metrics(&self) -> String {
+        let metrics = self.host.as_ref().map(|host| host.metrics().render());
+        let text = metrics.and_then(Result::ok).and_then(|text| String::from_utf8(text).ok());
+        text.unwrap_or_default()
+    }
+
     /// Runs a step to its end. Dropping the future ends it.
     pub async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
         match self.try_run(workflow, start, now).await {

@@ -8,6 +8,7 @@
 //! | `contents` | files and folders in the stream, by their digests |
 //! | `exchange` | artifacts of a step, in and out |
 //! | [`submit`] | hands steps over and waits for their ends |
+//! | [`awaited`](Awaited) | the same for a server that is not there yet |
 //! | [`worker`] | takes steps from the queue |
 //! | `attempt` | one step that was taken |
 //!
@@ -25,6 +26,7 @@
 //! configuration says.
 
 mod attempt;
+mod awaited;
 mod connection;
 mod contents;
 mod exchange;
@@ -33,7 +35,8 @@ mod results;
 pub mod submit;
 pub mod worker;
 
-pub use connection::{Connection, Login, WorkersError};
+pub use awaited::Awaited;
+pub use connection::{Address, Connection, PATIENCE, Queue, WorkersError};
 pub use submit::{Remote, RemoteOptions};
 pub use worker::{Worker, WorkerOptions};
 

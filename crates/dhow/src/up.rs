@@ -66,9 +66,9 @@ pub(crate) struct Up {
 
 /// An address, or none.
 #[derive(Clone, Copy, Debug)]
-struct Optional(Option<SocketAddr>);
+pub(crate) struct Optional(pub(crate) Option<SocketAddr>);
 
-fn optional_address(text: &str) -> Result<Optional, String> {
+pub(crate) fn optional_address(text: &str) -> Result<Optional, String> {
     match text {
         "off" => Ok(Optional(None)),
         text => text

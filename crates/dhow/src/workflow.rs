@@ -1,5 +1,6 @@
 //! `dhow workflow`: Argo Workflows on this machine, with nothing installed.
 
+pub(crate) mod health;
 mod live;
 mod manage;
 pub(crate) mod queue;

@@ -23,7 +23,7 @@
 //! | [`lock`] | locks: in memory, SQLite |
 //! | [`sequencer`] | ids that only grow: in memory, SQLite, etcd |
 //! | [`resolve`] | where an app is that does not run in this host |
-//! | `nats` | NATS: pub/sub with JetStream, binding |
+//! | [`nats`] | NATS: pub/sub with JetStream, binding |
 //! | `mqtt` | MQTT 3.1.1: pub/sub, binding |
 //! | `rabbitmq` | RabbitMQ: pub/sub, binding |
 //! | `postgresql` | PostgreSQL: state, configuration, binding |
@@ -64,7 +64,7 @@ mod mqtt;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "nats")]
-mod nats;
+pub mod nats;
 #[cfg(feature = "pluggable")]
 mod pluggable;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]

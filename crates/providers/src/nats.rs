@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | this one | the connection, from Dapr's metadata fields |
+//! | [`login`] | who asks, and TLS; for others as well |
 //! | `jetstream` | publishing, streams, and the component |
 //! | `consumer` | a subscription: a durable pull consumer |
 //! | `core` | messages and requests without storage |
@@ -12,6 +13,7 @@ pub(crate) mod binding;
 mod consumer;
 mod core;
 pub(crate) mod jetstream;
+pub mod login;
 pub(crate) mod pubsub;
 
 use crate::backoff::Backoff;
@@ -23,6 +25,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerError};
 use bytes::Bytes;
 use dhow_blocks::error::BlockError;
+use login::{Login, LoginError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -102,7 +105,7 @@ impl Connection {
                 }
                 std::future::ready(())
             });
-        let options = authenticate(component, options).await?;
+        let options = authenticate(component, url, options).await?;
         let client = options.connect(url).await.map_err(|error| match error.kind() {
             // The parser's text holds the address, and with it perhaps a password.
             ConnectErrorKind::ServerParse => {
@@ -172,31 +175,30 @@ impl Connection {
 
 async fn authenticate(
     component: &ComponentSpec,
+    url: &str,
     options: ConnectOptions,
 ) -> Result<ConnectOptions, OpenError> {
     let tls = Tls::of(&with_pem(component).await?)?;
-    let options = match tls.authorities.is_some() || tls.identity.is_some() {
-        true => options.tls_client_config(tls.client_config().map_err(|error| component.backend(error))?),
-        false => options,
-    };
+    let mut login = Login { tls, ..Login::default() };
     match (component.field(&["jwt"]), component.field(&["seedKey"])) {
-        (Some(_), None) => Err(component.invalid(&["seedKey"], "given with jwt")),
-        (None, Some(_)) => Err(component.invalid(&["jwt"], "given with seedKey")),
+        (Some(_), None) => return Err(component.invalid(&["seedKey"], "given with jwt")),
+        (None, Some(_)) => return Err(component.invalid(&["jwt"], "given with seedKey")),
         (Some(jwt), Some(seed)) => {
-            let credentials = format!(
+            login.credentials = Some(format!(
                 "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
                  -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-            );
-            options
-                .credentials(&credentials)
-                .map_err(|_| component.invalid(&["seedKey"], "a seed of a user's nkey, such as SUA…"))
+            ));
         }
         // As in Dapr, a client certificate takes the place of a token.
-        (None, None) => Ok(match component.field(&["token"]) {
-            Some(token) if tls.identity.is_none() => options.token(token.to_owned()),
-            _ => options,
-        }),
+        (None, None) if login.tls.identity.is_some() => {}
+        (None, None) => login.token = component.field(&["token"]).map(str::to_owned),
     }
+    login.or_as_in(url).apply(options).map_err(|error| match error {
+        LoginError::Credentials | LoginError::Nkey => {
+            component.invalid(&["seedKey"], "a seed of a user's nkey, such as SUA…")
+        }
+        LoginError::Tls(reason) => component.backend(reason),
+    })
 }
 
 /// The component with the client's certificate and key under the names that all brokers share. NATS names

@@ -167,6 +167,39 @@ pub(crate) fn element(body: &[u8], name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// What the clients of the blob block send, sent by curl, which knows that `*.localhost` is this machine.
+    #[test]
+    fn a_bucket_may_be_a_part_of_the_hosts_name() {
+        use rusty_s3::S3Action;
+        let server = dhow_servers::moto().unwrap();
+        let (key, secret) = dhow_servers::MOTO_KEYS;
+        let account = |path_style| {
+            let endpoint = format!("http://localhost:{}", server.port());
+            let keys = Some((key.to_owned(), secret.to_owned(), None));
+            let options = AccountOptions { endpoint, path_style, keys, ..AccountOptions::default() };
+            Account::open(options).unwrap()
+        };
+        let curl = |args: &[&str], url: Url| {
+            let resolve = format!("artifacts.localhost:{}:127.0.0.1", server.port());
+            let mut command = std::process::Command::new("curl");
+            command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30"]);
+            let output = command.args(["--resolve", &resolve]).args(args).arg(url.as_str()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let lasts = std::time::Duration::from_secs(60);
+        let (by_host, by_path) = (account(false), account(true));
+        let bucket = by_host.bucket("artifacts").unwrap();
+        curl(&["-X", "PUT"], bucket.create_bucket(&by_host.credentials).sign(lasts));
+        let put = bucket.put_object(Some(&by_host.credentials), "a folder/b.txt").sign(lasts);
+        assert_eq!((put.host_str(), put.path()), (Some("artifacts.localhost"), "/a%20folder/b.txt"));
+        curl(&["-X", "PUT", "--data-binary", "kept"], put);
+        let bucket = by_path.bucket("artifacts").unwrap();
+        let get = bucket.get_object(Some(&by_path.credentials), "a folder/b.txt").sign(lasts);
+        assert_eq!((get.host_str(), get.path()), (Some("localhost"), "/artifacts/a%20folder/b.txt"));
+        assert_eq!(curl(&[], get), "kept");
+    }
+
     #[test]
     fn refusals() {
         let status = http::StatusCode::NOT_FOUND;

@@ -75,6 +75,8 @@ struct Builder {
     documents: Vec<Node>,
     open: Vec<Frame>,
     anchors: HashMap<usize, Node>,
+    /// The last anchor of the documents before this one.
+    former: usize,
     nodes: usize,
     copied: usize,
 }
@@ -101,7 +103,10 @@ impl Builder {
 
     fn event(&mut self, event: Event<'_>, at: Position) -> Result<(), Failed> {
         match event {
-            Event::DocumentEnd => self.anchors.clear(),
+            Event::DocumentEnd => {
+                self.former = self.anchors.keys().copied().max().unwrap_or(0).max(self.former);
+                self.anchors.clear();
+            }
             Event::Scalar(text, style, anchor, tag) => {
                 let is_merge = style == ScalarStyle::Plain && text == "<<";
                 let value = scalar(&text, style, tag.as_deref());
@@ -128,10 +133,11 @@ impl Builder {
             Event::Alias(anchor) => {
                 // An alias inside its own anchor finds nothing: the anchor is stored when it is complete.
                 let Some(node) = self.anchors.get(&anchor) else {
-                    return Err(Failed {
-                        at,
-                        message: "this alias refers to a value that contains it".to_owned(),
-                    });
+                    let message = match anchor <= self.former {
+                        true => "this alias refers to an anchor of another document; anchors hold for one",
+                        false => "this alias refers to a value that contains it",
+                    };
+                    return Err(Failed { at, message: message.to_owned() });
                 };
                 let copy = Node { at, ..node.clone() };
                 self.charge(&copy, at, self.open.len())?;

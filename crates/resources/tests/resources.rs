@@ -219,6 +219,8 @@ fn hostile_files_are_refused() {
     }
     let long_copies = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 1000].join(", "));
     let cases = [
+        ("a: &a 1\n---\nb: *a\n".to_owned(), "an anchor of another document"),
+        ("a: &a [*a]\n".to_owned(), "a value that contains it"),
         (lists(100), "nested deeper"),
         (lists(100_000), ""),
         ("- ".repeat(100_000), ""),

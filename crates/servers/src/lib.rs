@@ -42,7 +42,7 @@ pub use etcd::etcd;
 pub use mariadb::mariadb;
 pub use mosquitto::{mosquitto, mosquitto_with_tls};
 pub use moto::{MOTO_KEYS, moto, moto_to_be, python_with_boto3};
-pub use nats::{nats, nats_with_narrow_user, nats_with_tls};
+pub use nats::{nats, nats_with_narrow_user, nats_with_tls, nats_with_token, nats_with_users};
 pub use postgres::{postgres, postgres_with_tls};
 pub use process::{Process, StartError};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};

@@ -37,6 +37,24 @@ pub fn nats_with_narrow_user() -> Result<Process, StartError> {
     Ok(server)
 }
 
+/// Starts a NATS server that takes the user `worker`, password `secret`, whoever has the nkey, and nobody else.
+pub fn nats_with_users(nkey: &str) -> Result<Process, StartError> {
+    let mut server = Process::prepare("NATS", &["nats-server"], "nats-server")?;
+    let config =
+        format!("authorization {{ users = [ {{ user: worker, password: secret }}, {{ nkey: {nkey} }} ] }}");
+    let path = server.folder().join("nats.conf");
+    std::fs::write(&path, config).map_err(|error| crate::process::io_failed("NATS", &error))?;
+    start(&mut server, &["--config", &path.to_string_lossy()])?;
+    Ok(server)
+}
+
+/// Starts a NATS server that takes whoever has the token.
+pub fn nats_with_token(token: &str) -> Result<Process, StartError> {
+    let mut server = Process::prepare("NATS", &["nats-server"], "nats-server")?;
+    start(&mut server, &["--auth", token])?;
+    Ok(server)
+}
+
 fn start(server: &mut Process, tls: &[&str]) -> Result<(), StartError> {
     let (port, folder) = (server.port().to_string(), server.folder().to_string_lossy().into_owned());
     let plain = ["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir", &folder];

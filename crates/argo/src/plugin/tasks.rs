@@ -8,6 +8,7 @@
 use crate::controller::{Identity, Start, duration, milliseconds};
 use crate::model::Template;
 use crate::node::{Outcome, Phase, Time, pod_name, pod_of};
+use crate::plugin::Room;
 use crate::run::now;
 use crate::runner::StepRunner;
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -32,8 +34,7 @@ const FAILURE: Time = 5_000;
 /// How long an end is remembered that nobody asks about, and a success.
 const KEPT: Time = 7 * 24 * 3_600_000;
 
-/// Tasks under way and waiting; more are refused.
-const MAX_TASKS: usize = 10_000;
+const STOPPING: &str = "the plugin is stopping\n";
 
 pub(crate) enum Answer {
     /// It is done: the node result.
@@ -47,8 +48,12 @@ pub(crate) enum Answer {
 pub(crate) struct Tasks {
     runner: Arc<dyn StepRunner>,
     turns: Arc<Semaphore>,
+    /// Tasks under way and waiting, at most.
+    most: usize,
     memory: Arc<Mutex<Memory>>,
     running: Arc<Mutex<HashMap<String, Running>>>,
+    /// Nothing begins any more.
+    is_stopping: AtomicBool,
 }
 
 struct Running {
@@ -64,7 +69,7 @@ struct Memory(Connection);
 // === impl Tasks ===
 
 impl Tasks {
-    pub(crate) fn open(runner: Arc<dyn StepRunner>, file: &Path, parallel: usize) -> rusqlite::Result<Tasks> {
+    pub(crate) fn open(runner: Arc<dyn StepRunner>, file: &Path, room: Room) -> rusqlite::Result<Tasks> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -77,15 +82,21 @@ impl Tasks {
         connection.execute("DELETE FROM tasks WHERE forget < ?1", [now()])?;
         Ok(Tasks {
             runner,
-            turns: Arc::new(Semaphore::new(parallel.clamp(1, 10_000))),
+            turns: Arc::new(Semaphore::new(room.parallel.clamp(1, 10_000))),
+            most: room.all.max(1),
             memory: Arc::new(Mutex::new(Memory(connection))),
             running: Arc::default(),
+            is_stopping: AtomicBool::new(false),
         })
     }
 
     /// Ends what runs.
     pub(crate) async fn stop(&self) {
-        let ended: Vec<Running> = self.running.lock().drain().map(|(_, task)| task).collect();
+        let ended: Vec<Running> = {
+            let mut running = self.running.lock();
+            self.is_stopping.store(true, Ordering::Relaxed);
+            running.drain().map(|(_, task)| task).collect()
+        };
         ended.iter().for_each(|task| task.handle.abort());
         // The agent's pod goes with its workflow: nobody asks for them again, or they begin anew.
         let cancelled = ended.iter().map(|task| self.runner.cancel(&task.workflow, &task.step));
@@ -111,7 +122,7 @@ impl Tasks {
                 self.tell(&key, node)
             }
             // It was ended with the plugin; whoever is there then begins it anew.
-            Ok(Err(_)) => Answer::Busy("the plugin is stopping\n".to_owned()),
+            Ok(Err(_)) => Answer::Busy(STOPPING.to_owned()),
             Err(_) => Answer::Later(REQUEUE),
         }
     }
@@ -183,8 +194,15 @@ impl Tasks {
         if let Some(node) = memory.find(key).map_err(failed)? {
             return Ok(Found::Done(node));
         }
-        if running.len() >= MAX_TASKS {
-            return Err(format!("{MAX_TASKS} steps are under way or waiting\n"));
+        // Read under the lock that `stop` writes it under.
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return Err(STOPPING.to_owned());
+        }
+        if running.len() >= self.most {
+            return Err(format!(
+                "{} steps are under way or waiting, and there is no room for more\n",
+                self.most
+            ));
         }
         let began = memory.begin(key).map_err(failed)?;
         drop(memory);

@@ -5,9 +5,11 @@ use super::exchange::{Exchange, let_go};
 use super::message::{Artifacts, Ending, Job, VERSION, attempt_id};
 use super::submit::{file_name, set_image};
 use crate::controller::Start;
+use crate::metrics::StepMetrics;
 use crate::model::Template;
 use crate::node::Outcome;
 use crate::run::now;
+use crate::runner::Watched;
 use crate::step::Executor;
 use crate::step::options::Options;
 use async_nats::jetstream::{AckKind, Message};
@@ -38,6 +40,7 @@ pub(super) struct Desk {
     pub(super) exchange: Option<Exchange>,
     /// How long the server waits for a sign of life.
     pub(super) lease: Duration,
+    pub(super) steps: StepMetrics,
 }
 
 /// Ends a task with whoever waits for it.
@@ -217,7 +220,7 @@ impl Desk {
         let begun = now();
         let deadline = job.limit.map(|limit| begun.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)));
         let start = Start { name: job.step.clone(), pod, template, deadline };
-        let mut outcome = self.executor.run(&job.workflow, &start, begun).await;
+        let mut outcome = self.steps.observe(self.executor.run(&job.workflow, &start, begun)).await;
         let contents = match renamed {
             Some((exchange, renamed)) => {
                 exchange.ship(&self.connection, &mut outcome.outputs, &renamed).await?
@@ -259,6 +262,16 @@ impl Desk {
             Some(name) => Ok(self.folder.join("modules").join(digest).join(name)),
             None => Err(format!("{:?} is no name of a module", module.name)),
         }
+    }
+}
+
+impl Watched for Desk {
+    fn readiness(&self) -> Result<(), String> {
+        self.connection.readiness()
+    }
+
+    fn metrics(&self) -> String {
+        format!("{}{}", self.steps.render(), self.executor.metrics())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The NATS server: the connection, the streams in it, and patience while it is away.
 
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
@@ -9,7 +10,7 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use bytes::Bytes;
-use std::path::PathBuf;
+use dhow_providers::nats::login::{Login, LoginError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,7 +19,10 @@ use tokio::time::Instant;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a server is waited for that was there before: it is restarted, or moved.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between the first two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Between two tries, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -38,18 +42,21 @@ const MAX_UNDER_WAY: i64 = 100_000;
 /// Steps that may wait; more are refused until some are done.
 const MAX_STEPS: i64 = 1_000_000;
 
+/// Until somebody who waits for a server is told again that it is not there.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// Where the server is, and who asks.
-#[derive(Clone, Default)]
-pub struct Login {
-    /// `nats://HOST:PORT` or `tls://HOST:PORT`; several with commas. It may hold a user's name and password.
-    pub url: String,
-    /// File with a user's JWT and seed, as `nsc` makes it.
-    pub credentials: Option<PathBuf>,
-    /// File with the certificates that the server's own is checked against.
-    pub ca: Option<PathBuf>,
-    /// Files with a certificate of this client, and its key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    /// `nats://HOST:PORT` or `tls://HOST:PORT`; several with commas. It may hold a user's name and password, or a token.
+    pub url: Address,
+    /// Who asks. A certificate of either side makes TLS a condition.
+    pub login: Login,
 }
+
+/// An address, which may hold a password: its `Debug` shows nothing.
+#[derive(Clone, Default)]
+pub struct Address(pub String);
 
 /// The server, and what it keeps.
 pub struct Connection {
@@ -63,6 +70,8 @@ pub struct Connection {
     pub(super) contents: Stream,
     /// Counts the connections that were made; what waits at the old server has to be asked for again.
     pub(super) connects: watch::Receiver<u64>,
+    /// For which connection it was looked whether the server has forgotten anything; held by whoever looks.
+    reminded: tokio::sync::Mutex<Option<u64>>,
 }
 
 /// The server cannot be used.
@@ -71,18 +80,15 @@ pub enum WorkersError {
     /// The address is none.
     #[error("the address of the NATS server is wrong; expected such as nats://localhost:4222")]
     Address,
-    /// A file with credentials cannot be used.
-    #[error("{}: {error}", file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        #[source]
-        error: std::io::Error,
-    },
-    /// Nobody answers, or not to us.
-    #[error("NATS: {0}; is the server there, and may this user use it?")]
-    Connect(String),
+    /// Who asks cannot be said so.
+    #[error("the login at NATS: {0}")]
+    Login(#[from] LoginError),
+    /// Nobody answers.
+    #[error("NATS: {0}; is the server there?")]
+    Away(String),
+    /// Somebody answers, and not to us.
+    #[error("NATS: {0}; may this user use the server, and is TLS as it expects?")]
+    Refused(String),
     /// There is no JetStream, or not for us.
     #[error("the stream {stream}: {reason}; is JetStream enabled (nats-server --jetstream)?")]
     Stream {
@@ -110,9 +116,30 @@ pub(super) struct Tries {
 // === impl Connection ===
 
 impl Connection {
+    /// Connects as [`Connection::open`] does, to a server that may be away for so long. What no waiting mends is an error
+    /// at once.
+    pub async fn wait(queue: &Queue, name: &str, patience: Duration) -> Result<Connection, WorkersError> {
+        let began = Instant::now();
+        let mut told: Option<Instant> = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match Connection::open(queue, name).await {
+                Err(error) if error.is_passing() && began.elapsed() < patience => {
+                    if told.is_none_or(|when| when.elapsed() >= REMINDER) {
+                        tracing::warn!("{error} Waiting for it.");
+                        told = Some(Instant::now());
+                    }
+                }
+                opened => return opened,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Connects, and makes the streams that are not there; those that are keep their configuration. `name` is what the
     /// server's operator sees. Later losses of the connection mend themselves.
-    pub async fn open(login: &Login, name: &str) -> Result<Connection, WorkersError> {
+    pub async fn open(queue: &Queue, name: &str) -> Result<Connection, WorkersError> {
         let (connected, connects) = watch::channel(0);
         let mut options = ConnectOptions::new()
             .name(name)
@@ -130,21 +157,18 @@ impl Connection {
                 }
                 std::future::ready(())
             });
-        if let Some(file) = &login.credentials {
-            let failed = |error| WorkersError::File { file: file.clone(), error };
-            let text = tokio::fs::read_to_string(file).await.map_err(failed)?;
-            options = options.credentials(&text).map_err(failed)?;
-        }
-        if let Some(ca) = &login.ca {
-            options = options.add_root_certificates(ca.clone()).require_tls(true);
-        }
-        if let Some((certificate, key)) = &login.certificate {
-            options = options.add_client_certificate(certificate.clone(), key.clone());
-        }
-        let client = options.connect(&login.url).await.map_err(|error| match error.kind() {
+        let is_certified = queue.login.ca.is_some() || queue.login.client.is_some();
+        let login = queue.login.clone().or_as_in(&queue.url.0);
+        options = login.apply(options)?.require_tls(is_certified);
+        let client = options.connect(&queue.url.0).await.map_err(|error| match error.kind() {
             // The parser's own text holds the address, and with it perhaps a password.
             ConnectErrorKind::ServerParse => WorkersError::Address,
-            kind => WorkersError::Connect(kind.to_string()),
+            ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut
+                if !is_of_tls(&error) =>
+            {
+                WorkersError::Away(error.to_string())
+            }
+            _ => WorkersError::Refused(error.to_string()),
         })?;
         let context =
             ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT).build(client.clone());
@@ -175,7 +199,7 @@ impl Connection {
         // An autoscaler looks at it before there is a worker.
         let made = steps.get_or_create_consumer(CONSUMER, consumer(super::LEASE)).await;
         made.map_err(|error| WorkersError::Stream { stream: "DHOW_STEPS", reason: error.to_string() })?;
-        Ok(Connection { client, context, steps, results, contents, connects })
+        Ok(Connection { client, context, steps, results, contents, connects, reminded: Default::default() })
     }
 
     /// What workers take steps from; who is silent for `lease` has lost them.
@@ -215,12 +239,45 @@ impl Connection {
         }
     }
 
-    /// Whether the server has nothing to give to workers and waits for none of them. A step that is in the stream then
-    /// was forgotten: a server that is killed may lose track of what it has delivered.
-    pub(super) async fn is_drained(&self) -> bool {
-        match self.steps.consumer_info(CONSUMER).await {
-            Ok(info) => info.num_pending == 0 && info.num_ack_pending == 0,
-            Err(_) => false,
+    /// Lets workers have what a server that was killed forgot to give them. It may have kept less of the stream than of
+    /// what it delivered: then it gives nothing to anybody until the stream is as long as it was, and never what came
+    /// until then. A new consumer begins at the front. `is_queued`: a step is known to be in the stream.
+    pub(super) async fn remind(&self, is_queued: bool) -> Result<(), String> {
+        // Of those who find out at the same time, one does it.
+        let _turn = self.reminded.lock().await;
+        self.look(is_queued).await
+    }
+
+    /// The same once for each connection, before anything is put into the queue that a forgetful server would pass over.
+    pub(super) async fn remind_once(&self) -> Result<(), String> {
+        let mut reminded = self.reminded.lock().await;
+        let connection = *self.connects.borrow();
+        if *reminded != Some(connection) {
+            self.look(false).await?;
+            *reminded = Some(connection);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, is_queued: bool) -> Result<(), String> {
+        let workers = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
+        // Asked for later, so that it can only have become longer.
+        let stream = self.steps.get_info().await.map_err(|error| error.to_string())?;
+        let is_ahead = workers.delivered.stream_sequence > stream.state.last_sequence;
+        let is_idle = workers.num_pending == 0 && workers.num_ack_pending == 0;
+        if !is_ahead && !(is_queued && is_idle) {
+            return Ok(());
+        }
+        tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
+        self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
+        self.consumer(workers.config.ack_wait).await.map(|_| ())
+    }
+
+    /// Whether the server is there.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            _ => Err("the connection to NATS is lost".to_owned()),
         }
     }
 
@@ -240,6 +297,14 @@ fn config(name: &str, description: &str) -> Config {
     }
 }
 
+/// Whether somebody answers, and one side does not take the other's certificate, say.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = |error: &std::io::Error| error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    error.is::<rustls::Error>()
+        || error.downcast_ref::<std::io::Error>().is_some_and(inner)
+        || error.source().is_some_and(is_of_tls)
+}
+
 fn consumer(lease: Duration) -> ConsumerConfig {
     ConsumerConfig {
         durable_name: Some(CONSUMER.to_owned()),
@@ -255,11 +320,28 @@ async fn stream(context: &Context, name: &'static str, config: Config) -> Result
     made.map_err(|error| WorkersError::Stream { stream: name, reason: error.to_string() })
 }
 
+// === impl Address ===
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Address")
+    }
+}
+
+// === impl WorkersError ===
+
+impl WorkersError {
+    /// Whether it may be mended by itself. A server that begins has no JetStream for a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, WorkersError::Away(_) | WorkersError::Stream { .. })
+    }
+}
+
 // === impl Tries ===
 
 impl Tries {
     pub(super) fn new() -> Tries {
-        Tries { until: Instant::now() + PATIENCE, pause: Duration::from_millis(20) }
+        Tries { until: Instant::now() + PATIENCE, pause: FIRST_PAUSE }
     }
 
     /// Waits a moment before the next try; the error if there is to be none.

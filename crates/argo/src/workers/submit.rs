@@ -8,7 +8,7 @@ use crate::artifacts::Artifact;
 use crate::controller::{Identity, Start};
 use crate::model::Template;
 use crate::node::{Outcome, Time};
-use crate::runner::StepRunner;
+use crate::runner::{StepRunner, Watched};
 use crate::step::modules::source;
 use crate::step::options::Options;
 use async_trait::async_trait;
@@ -35,6 +35,9 @@ const CANCEL: Duration = Duration::from_secs(5);
 
 /// After this time it is looked again whether a module of this machine is in the stream.
 const MODULE_FRESH: Duration = Duration::from_secs(3600);
+
+/// What Argo says of a step whose deadline is over.
+pub(super) const LATE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// Hands steps to workers.
 pub struct Remote {
@@ -113,7 +116,8 @@ impl Remote {
                     continue;
                 }
             }
-            if submissions == 0 || !self.is_queued(&id).await? && !self.connection.has_ended(&id).await? {
+            let is_queued = submissions > 0 && self.is_queued(&id).await?;
+            if !is_queued && (submissions == 0 || !self.connection.has_ended(&id).await?) {
                 if submissions == SUBMISSIONS {
                     return Err(format!(
                         "the step was handed over {SUBMISSIONS} times, and is neither in the stream DHOW_STEPS nor \
@@ -124,12 +128,19 @@ impl Remote {
                     Some(payload) => payload.clone(),
                     None => payload.insert(self.payload(workflow, start, limit).await?).clone(),
                 };
+                if let Err(error) = self.connection.remind_once().await {
+                    tries.again(error).await?;
+                    continue;
+                }
                 self.offer(&id, payload).await?;
                 submissions += 1;
             }
-            if submissions > 0 && looks && self.connection.is_drained().await {
-                // It is in the queue, and nobody will be given it: it goes in again, behind the others.
-                let _ = self.connection.steps.purge().filter(step_subject(&id)).await;
+            if is_queued
+                && looks
+                && let Err(error) = self.connection.remind(true).await
+            {
+                // There will be another look.
+                tracing::debug!("NATS: {error}");
             }
             tries = Tries::new();
             tokio::select! {
@@ -250,7 +261,7 @@ impl Remote {
 #[async_trait]
 impl StepRunner for Remote {
     async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
-        let late = || Outcome::failed("Pod was active on the node longer than the specified deadline");
+        let late = || Outcome::failed(LATE);
         let limit = start
             .deadline
             .map(|deadline| Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)));
@@ -276,6 +287,12 @@ impl StepRunner for Remote {
             Ok(Err(error)) => tracing::warn!("step {step} could not be cancelled: {error}"),
             Err(_) => tracing::warn!("step {step} could not be cancelled: NATS does not answer"),
         }
+    }
+}
+
+impl Watched for Remote {
+    fn readiness(&self) -> Result<(), String> {
+        self.connection.readiness()
     }
 }
 

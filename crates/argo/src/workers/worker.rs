@@ -6,6 +6,8 @@
 use super::attempt::Desk;
 use super::connection::{Connection, WorkersError};
 use super::exchange::Exchange;
+use crate::metrics::StepMetrics;
+use crate::runner::Watched;
 use crate::step::Executor;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::PullConsumer;
@@ -104,9 +106,15 @@ impl Worker {
             folder: std::path::absolute(options.folder)?,
             exchange,
             lease: options.lease.max(Duration::from_millis(100)),
+            steps: StepMetrics::default(),
         };
         let concurrency = options.concurrency.clamp(1, 10_000);
         Ok(Worker { desk: Arc::new(desk), concurrency, grace: options.grace })
+    }
+
+    /// What an operator sees of it.
+    pub fn watched(&self) -> Arc<dyn Watched> {
+        Arc::<Desk>::clone(&self.desk)
     }
 
     /// Takes steps until `stopped` is ready; those under way then have a while to end. `ready` is called when the first

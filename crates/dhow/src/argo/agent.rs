@@ -107,7 +107,9 @@ impl Agent {
             })?),
         };
         let cluster = Arc::new(Cluster::new(access).map_err(Error::usage)?);
+        let mut signals = Signals::listen()?;
         let runner = self.steps.runner(&self.data_dir, "dhow argo agent").await?;
+        let management = self.steps.management.serve(Arc::clone(&runner) as _)?;
         let identity = self.identity.clone().unwrap_or_else(identity);
         let lease_namespace = self.lease_namespace.clone().or_else(|| namespace.clone());
         let lasts = Duration::from_secs(self.lease_seconds);
@@ -117,7 +119,7 @@ impl Agent {
             identity: identity.clone(),
             lease: (!self.no_lease)
                 .then(|| (lease_namespace.unwrap_or_else(|| LEASE_NAMESPACE.to_owned()), timing)),
-            parallel: self.steps.parallel(),
+            room: self.steps.room(),
             leave_http: self.leave.contains(&Leave::Http),
             leave_plugins: self.leave.contains(&Leave::Plugins),
             drain: Duration::from_secs(self.drain),
@@ -125,9 +127,9 @@ impl Agent {
         };
         let shown = namespace.map_or("all namespaces".to_owned(), |name| format!("namespace {name}"));
         let worker = Worker::new(Arc::clone(&cluster), runner, &self.data_dir, options)?;
-        let mut signals = Signals::listen()?;
         crate::say(format_args!("Argo agent {identity} for {shown} of {} (Ctrl-C stops)", cluster.server()));
         worker.run(async move { signals.received().await }).await;
+        drop(management);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -6,10 +6,11 @@ use crate::executor::{self, executor};
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use crate::trust::TrustArgs;
+use crate::workflow::health::ManagementArgs;
 use crate::workflow::queue::WorkersArgs;
-use dhow_argo::plugin::Plugin as Server;
-use dhow_argo::runner::StepRunner;
-use dhow_argo::workers::{Remote, RemoteOptions};
+use dhow_argo::plugin::{Plugin as Server, Room};
+use dhow_argo::runner::{Counted, StepRunner, Watched};
+use dhow_argo::workers::{Awaited, RemoteOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,11 +64,16 @@ pub(super) struct Steps {
     /// Steps that run at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: u16,
+    /// Those and steps that wait for their turn; more are refused until there is room
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    queue: u32,
     /// Folders with Dapr resource files, for steps that may use building blocks
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
     #[command(flatten)]
     workers: WorkersArgs,
+    #[command(flatten)]
+    pub(super) management: ManagementArgs,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -77,15 +83,17 @@ pub(super) struct Steps {
 impl Plugin {
     pub(super) async fn execute(self) -> Result<ExitCode, Error> {
         let token = self.token()?;
+        let mut signals = Signals::listen()?;
         let runner = self.steps.runner(&self.data_dir, "dhow argo plugin").await?;
-        let plugin = Server::new(runner, &self.data_dir, self.steps.parallel(), token)?;
+        let management = self.steps.management.serve(Arc::clone(&runner) as _)?;
+        let plugin = Server::new(runner, &self.data_dir, self.steps.room(), token)?;
         let listener = TcpListener::bind(self.addr)
             .await
             .map_err(|error| Error::new(format!("{}: {error}", self.addr)))?;
         let addr = listener.local_addr().unwrap_or(self.addr);
-        let mut signals = Signals::listen()?;
         crate::say(format_args!("Argo executor plugin on http://{addr} (Ctrl-C stops)"));
         plugin.serve(listener, async move { signals.received().await }).await;
+        drop(management);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -107,19 +115,20 @@ impl Plugin {
 // === impl Steps ===
 
 impl Steps {
-    /// How many run at once.
-    pub(super) fn parallel(&self) -> usize {
-        self.parallel.into()
+    /// How many there is room for.
+    pub(super) fn room(&self) -> Room {
+        Room { parallel: self.parallel.into(), all: usize::try_from(self.queue).unwrap_or(usize::MAX) }
     }
 
     /// What runs them, here or where workers do; the folder is made if it is not there. `name` is how the queue knows
     /// this process.
     pub(super) async fn runner(&self, data_dir: &Path, name: &str) -> Result<Arc<dyn StepRunner>, Error> {
         std::fs::create_dir_all(data_dir).map_err(|error| failed(data_dir, &error))?;
-        match &self.workers.workers {
-            Some(url) => self.remote(data_dir, url, name).await,
-            None => self.local(data_dir).await,
-        }
+        let runner = match &self.workers.workers {
+            Some(url) => self.remote(data_dir, url, name).await?,
+            None => self.local(data_dir).await?,
+        };
+        Ok(Arc::new(Counted::new(runner)))
     }
 
     async fn local(&self, data_dir: &Path) -> Result<Arc<dyn StepRunner>, Error> {
@@ -141,7 +150,6 @@ impl Steps {
 
     async fn remote(&self, data_dir: &Path, url: &str, name: &str) -> Result<Arc<dyn StepRunner>, Error> {
         self.workers.leave_trust_to_workers(&self.trust)?;
-        let connection = self.workers.queue.open(url, name).await?;
         // A repository that was named is one that the workers were told of, too.
         let is_own = self.artifacts.is_none() && self.repository.choice()?.is_none();
         let options = RemoteOptions {
@@ -150,7 +158,12 @@ impl Steps {
             artifacts: is_own.then(|| data_dir.join("artifacts")),
             logs: data_dir.join("logs"),
         };
-        let remote = Remote::new(Arc::new(connection), options).map_err(|error| failed(data_dir, &error))?;
+        std::fs::create_dir_all(&options.logs).map_err(|error| failed(&options.logs, &error))?;
+        // What asks for steps is answered while the server is away.
+        let remote = Awaited::begin(self.workers.queue.at(url)?, name, options).await?;
+        if let Err(reason) = remote.readiness() {
+            crate::say(format_args!("{reason}; steps wait until it is there"));
+        }
         Ok(Arc::new(remote))
     }
 }

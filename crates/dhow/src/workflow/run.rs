@@ -19,11 +19,12 @@ use dhow_argo::manifest::Manifest;
 use dhow_argo::node::Phase;
 use dhow_argo::run::{Ended, Home, Run as Running, RunError, now};
 use dhow_argo::runner::StepRunner;
-use dhow_argo::workers::{Remote, RemoteOptions};
+use dhow_argo::workers::{PATIENCE, Remote, RemoteOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Steps that wait for workers or are run by them, unless somebody says otherwise.
 const REMOTE_PARALLEL: usize = 256;
@@ -168,7 +169,8 @@ impl Run {
         let steps = match &self.workers.workers {
             Some(url) => {
                 self.workers.leave_trust_to_workers(&self.trust)?;
-                remote(&home, &name, &settings, repository, &self.workers, url).await?
+                // A wrong address is told at once.
+                remote(&home, &name, &settings, repository, &self.workers, url, Duration::ZERO).await?
             }
             None => {
                 let local = Local { data: &self.data, resources: &self.resources_path, trust: &self.trust };
@@ -280,7 +282,8 @@ impl Resume {
         let steps = match &self.workers.workers {
             Some(url) => {
                 self.workers.leave_trust_to_workers(&self.trust)?;
-                remote(&home, &self.name, &settings, repository, &self.workers, url).await?
+                // The server was there: it is waited for as while steps run.
+                remote(&home, &self.name, &settings, repository, &self.workers, url, PATIENCE).await?
             }
             None => {
                 let local = Local { data: &self.data, resources: &[], trust: &self.trust };
@@ -350,8 +353,9 @@ async fn remote(
     repository: Arc<Repository>,
     workers: &WorkersArgs,
     url: &str,
+    patience: Duration,
 ) -> Result<Steps, Error> {
-    let connection = workers.queue.open(url, &format!("dhow workflow {workflow}")).await?;
+    let connection = workers.queue.open(url, &format!("dhow workflow {workflow}"), patience).await?;
     // A folder that was named is one that the workers were told of, too.
     let is_own = settings.artifacts == std::path::absolute(home.artifacts()).unwrap_or_default()
         && settings.repository.is_none();

@@ -1,5 +1,6 @@
 //! `dhow workflow worker`: this process runs steps of workflows that others began.
 
+use super::health::{Later, ManagementArgs};
 use super::queue::{QueueArgs, duration};
 use crate::Error;
 use crate::argo::pairs;
@@ -7,7 +8,7 @@ use crate::executor::{Steps, executor};
 use crate::repository::RepositoryArgs;
 use crate::signals::Signals;
 use crate::trust::TrustArgs;
-use dhow_argo::workers::{Worker as Working, WorkerOptions};
+use dhow_argo::workers::{Connection, Worker as Working, WorkerOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use std::time::Duration;
 EXAMPLES
   dhow workflow worker --connect nats://queue:4222
   dhow workflow worker --connect tls://queue:4222 --nats-creds worker.creds --concurrency 16
+
+A server that is not there is waited for, at the beginning as later.
 
 SIGTERM lets steps under way end, and takes no more. What a worker was doing when it was killed is begun by another one.")]
 pub(super) struct Worker {
@@ -50,6 +53,8 @@ pub(super) struct Worker {
     /// Folders with Dapr resource files, for steps that may use building blocks
     #[arg(long, value_name = "DIR")]
     resources_path: Vec<PathBuf>,
+    #[command(flatten)]
+    management: ManagementArgs,
     /// A module in the place of an image that templates name (repeatable)
     #[arg(long, value_name = "IMAGE=MODULE")]
     image: Vec<String>,
@@ -67,7 +72,15 @@ impl Worker {
         std::fs::create_dir_all(&data).map_err(|error| failed(&data, &error))?;
         let _lock = crate::serve::lock(&data)?;
         let name = self.name.clone().unwrap_or_else(usual_name);
-        let connection = self.queue.open(&self.connect, &format!("dhow worker {name}")).await?;
+        let queue = self.queue.at(&self.connect)?;
+        let called = format!("dhow worker {name}");
+        let mut signals = Signals::listen()?;
+        let watched = Arc::new(Later::default());
+        let management = self.management.serve(Arc::clone(&watched) as _)?;
+        let connection = tokio::select! {
+            connection = Connection::wait(&queue, &called, Duration::MAX) => connection?,
+            () = signals.received() => return Ok(ExitCode::SUCCESS),
+        };
         let own = data.join("artifacts");
         let folder = self.artifacts.clone().unwrap_or_else(|| own.clone());
         let choice = self.repository.choice()?;
@@ -95,12 +108,13 @@ impl Worker {
         };
         let worker = Working::new(Arc::new(connection), executor, options);
         let worker = worker.map_err(|error| failed(&data, &error))?;
-        let mut signals = Signals::listen()?;
+        watched.is(worker.watched());
         let stopped = async move { signals.received().await };
         let ready = || {
             crate::say(format_args!("Worker {name} takes steps, {concurrency} at once (Ctrl-C stops)"));
         };
         worker.work(stopped, ready).await?;
+        drop(management);
         Ok(ExitCode::SUCCESS)
     }
 }

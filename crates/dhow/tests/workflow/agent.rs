@@ -74,6 +74,14 @@ impl Plugin {
         unreachable!()
     }
 
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) {
+        let asked = std::process::Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(asked.success());
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -92,7 +100,7 @@ fn request(template: &Value) -> String {
     json!({"workflow": {"metadata": metadata}, "template": template}).to_string()
 }
 
-fn template(args: &[&str]) -> Value {
+pub(crate) fn template(args: &[&str]) -> Value {
     json!({
         "name": "step", "inputs": {}, "metadata": {},
         "outputs": {"parameters": [{"name": "p", "valueFrom": {"path": "/p", "default": "none"}}]},

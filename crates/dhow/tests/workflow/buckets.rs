@@ -58,12 +58,12 @@ fn url(server: &Process) -> String {
     format!("http://{}", server.address())
 }
 
-fn look(server: &Process, bucket: &str) -> Value {
+pub(crate) fn look(server: &Process, bucket: &str) -> Value {
     serde_json::from_str(&python(LOOK, &[&url(server), bucket])).unwrap()
 }
 
 /// The controller's ConfigMap and its Secret, as they are applied to a cluster.
-fn repository(server: &Process, more: &str) -> String {
+pub(crate) fn repository(address: &str, more: &str) -> String {
     format!(
         r#"
 apiVersion: v1
@@ -88,8 +88,7 @@ metadata: {{name: bucket-keys}}
 data: {{access: YWNjZXNz}}
 stringData: {{secret: "{}"}}
 "#,
-        server.address(),
-        MOTO_KEYS.1
+        address, MOTO_KEYS.1
     )
 }
 
@@ -125,7 +124,7 @@ const FLOW: &str = r#"
 #[test]
 fn a_bucket_has_what_argo_would_put_there() {
     let (desk, server) = (Desk::new(), moto().unwrap());
-    std::fs::write(desk.path("repository.yaml"), repository(&server, "")).unwrap();
+    std::fs::write(desk.path("repository.yaml"), repository(&server.address(), "")).unwrap();
     desk.workflow("flow", FLOW);
     let run = ["workflow", "run", "flow.yaml", "--artifact-repository", "repository.yaml", "--output", "out"];
     let ended = desk.dhow(&run);
@@ -243,12 +242,13 @@ fn a_server_that_comes_late_is_waited_for_and_one_that_refuses_is_not() {
     let mut command = desk.command(&[&["workflow", "run", "none.yaml"], &flags[..]].concat());
     let ended: crate::Ended = command.env_remove("AWS_ACCESS_KEY_ID").output().unwrap().into();
     assert!(ended.code == Some(2) && ended.err.contains("AWS_ACCESS_KEY_ID"), "{ended:?}");
-    let text = repository(&server, "").replace("metadata: {name: bucket-keys}", "metadata: {name: other}");
+    let text =
+        repository(&server.address(), "").replace("metadata: {name: bucket-keys}", "metadata: {name: other}");
     std::fs::write(desk.path("wrong.yaml"), text).unwrap();
     let run = ["workflow", "run", "none.yaml", "--name", "n", "--artifact-repository", "wrong.yaml"];
     let ended = desk.dhow(&run);
     assert!(ended.code == Some(2) && ended.err.contains("bucket-keys"), "{ended:?}");
-    let text = repository(&server, "").replace("bucket: artifacts", "bukket: artifacts");
+    let text = repository(&server.address(), "").replace("bucket: artifacts", "bukket: artifacts");
     std::fs::write(desk.path("wrong.yaml"), text).unwrap();
     let ended = desk.dhow(&run);
     assert!(ended.code == Some(2) && ended.err.contains("bukket"), "{ended:?}");
@@ -268,7 +268,7 @@ fn a_workflow_chooses_its_repository() {
     let text = format!(
         "{}---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: artifact-repositories\n  annotations:\n    \
          workflows.argoproj.io/default-artifact-repository: usual\ndata:\n{}{}",
-        repository(&server, ""),
+        repository(&server.address(), ""),
         described("usual"),
         described("special")
     );
@@ -294,7 +294,7 @@ fn a_workflow_chooses_its_repository() {
 fn steps_beside_argos_agent_use_the_controllers_repository() {
     let (desk, server) = (Desk::new(), moto().unwrap());
     // When a workflow was made is not in what the agent sends.
-    let text = repository(&server, "").replace("{{workflow.creationTimestamp.Y}}/", "");
+    let text = repository(&server.address(), "").replace("{{workflow.creationTimestamp.Y}}/", "");
     std::fs::write(desk.path("repository.yaml"), text).unwrap();
     let plugin = Plugin::with(&desk, &["--artifact-repository", "repository.yaml"]);
     let step = |args: &[&str], inputs: Value, outputs: Value| {

@@ -16,5 +16,5 @@ mod server;
 mod watch;
 
 pub(crate) use controller::{Flow, tasks_of};
-pub(crate) use pod::{Pod, Sidecar};
+pub(crate) use pod::{EXECUTE, Pod, Sidecar};
 pub(crate) use server::{ApiServer, SETS, merge};

@@ -6,14 +6,18 @@ mod agent;
 mod buckets;
 mod cluster;
 mod elsewhere;
+mod faults;
 mod foreign;
 mod interrupted;
+mod logins;
 mod manifests;
 mod native;
+mod outage;
 mod signed;
 mod simulator;
 mod steps;
 mod typed;
+mod watched;
 mod workers;
 
 use serde_json::Value;
@@ -109,7 +113,7 @@ impl Desk {
     }
 
     /// Waits until a workflow is as it should be.
-    fn wait(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    fn wait(&self, name: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
         let since = Instant::now();
         loop {
             let ended = self.dhow(&["workflow", "get", name, "--json"]);

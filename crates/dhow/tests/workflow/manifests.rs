@@ -97,11 +97,14 @@ fn the_plugins_configmap_is_what_argo_makes_of_it() {
 #[test]
 fn the_agent_may_do_what_it_does_and_nothing_else() {
     let mut objects: BTreeMap<String, Value> = BTreeMap::new();
+    // What Argo's own agent may, ours does with as well.
+    let of_argos = document("plugin-role.yaml")["rules"].clone();
     for name in ["agent.yaml", "agent-all-namespaces.yaml"] {
         for object in documents(&folder().join(name)) {
             objects.insert(object["kind"].as_str().unwrap().to_owned(), object);
         }
     }
+    assert_eq!(of_argos, objects["ClusterRole"]["rules"]);
     let allowed = |role: &str| -> BTreeSet<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let rules = objects[role]["rules"].as_array().unwrap().iter();
@@ -152,6 +155,16 @@ fn the_commands_of_all_pods_are_known_to_dhow() {
                 let args: Vec<&str> = args.iter().map(String::as_str).chain(["--help"]).collect();
                 let ended = desk.dhow(&args);
                 assert_eq!(ended.code, Some(0), "{}: {ended:?}", file.display());
+                // Whoever probes finds what is asked for.
+                let at = args.iter().position(|arg| *arg == "--management-addr").unwrap();
+                for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+                    let get = &container[probe]["httpGet"];
+                    if !get.is_null() {
+                        assert_eq!(get["path"], path);
+                        assert_eq!(args[at + 1], format!("0.0.0.0:{}", get["port"]));
+                    }
+                }
+                assert!(container["livenessProbe"].is_object(), "{}", file.display());
                 count += 1;
             }
         }

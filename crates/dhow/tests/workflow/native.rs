@@ -1,6 +1,7 @@
 //! The native agent, against an API server that forgets, refuses and cuts off.
 
 use crate::cluster::{ApiServer, Flow, SETS, tasks_of};
+use crate::simulator::check_with_hera;
 use crate::{Desk, foreign::run_python};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -8,10 +9,10 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 /// An agent as a user starts it; killed when it is dropped.
-struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    fn start(desk: &Desk, server: &ApiServer, name: &str, more: &[&str]) -> Agent {
+    pub(crate) fn start(desk: &Desk, server: &ApiServer, name: &str, more: &[&str]) -> Agent {
         let token = server.state().token.clone();
         std::fs::write(desk.path("token"), token).unwrap();
         let place = ["--server", &server.address, "--token-file", "token", "--namespace", "argo"];
@@ -32,7 +33,7 @@ impl Agent {
         Agent(process)
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -160,14 +161,17 @@ fn workflows_that_hera_wrote_run() {
     }
     // Each node was written once, by the agent of its workflow's shard.
     let mut written = std::collections::BTreeMap::new();
+    let mut results = Vec::new();
     for patch in &server.state().patches {
         for (node, result) in patch["status"]["nodes"].as_object().unwrap() {
+            results.push((json!({"workflow": {}, "template": {}}), json!({"node": result})));
             if result["phase"] != "Pending" {
                 *written.entry(node.clone()).or_insert(0) += 1;
             }
         }
     }
     assert!(written.len() == 4 * 7 && written.values().all(|times| *times == 1), "{written:?}");
+    check_with_hera(&desk, &results);
     agents.into_iter().for_each(Agent::stop);
     // Whoever stops lets go of its Lease.
     let state = server.state();

@@ -1,8 +1,9 @@
 //! The executor plugin beside an agent that behaves as Argo's own does.
 
 use crate::agent::{Plugin, TOKEN};
-use crate::cluster::{ApiServer, Flow, Pod, Sidecar};
+use crate::cluster::{ApiServer, EXECUTE, Flow, Pod, Sidecar};
 use crate::foreign::{HERA, run_python};
+use crate::workers::wait_for;
 use crate::{Desk, guest, python};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 fn sidecar(plugin: &Plugin) -> Sidecar {
-    Sidecar { address: plugin.address.clone(), token: TOKEN.to_owned() }
+    Sidecar { address: plugin.address.clone(), token: TOKEN.to_owned(), method: EXECUTE }
 }
 
 /// A workflow with an agent of its own; its nodes.
@@ -26,7 +27,7 @@ fn run(server: &ApiServer, pod: &Pod<'_>, name: &str, yaml: &str) -> BTreeMap<St
 }
 
 /// Requests and replies are what others take them for: hera's models are made of Argo's published schema.
-fn check_with_hera(desk: &Desk, calls: &[(Value, Value)]) {
+pub(crate) fn check_with_hera(desk: &Desk, calls: &[(Value, Value)]) {
     let script = r#"
 import json, sys
 from hera.workflows import models as m
@@ -165,4 +166,67 @@ fn without_its_token_nothing_runs() {
     assert_eq!(nodes["clock"]["phase"], "Failed");
     let message = nodes["clock"]["message"].as_str().unwrap();
     assert!(message.starts_with("403 Forbidden: the token"), "{message}");
+}
+
+#[test]
+fn a_method_that_the_plugin_does_not_have_is_not_called_again() {
+    let (desk, server) = (Desk::new(), ApiServer::start());
+    let plugin = Plugin::start(&desk);
+    let pod = Pod::new(&server, "long", Sidecar { method: "template.compile", ..sidecar(&plugin) });
+    let nodes = run(&server, &pod, "long", LONG);
+    assert_eq!(nodes["clock"]["message"], "no plugin executed the template");
+    let seen = pod.seen.lock().unwrap();
+    assert_eq!((seen.invalid, seen.calls.len()), (1, 0));
+}
+
+/// Steps at the same time, of which each takes a while.
+const SLOW: &str = r#"
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: slow}
+spec:
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: sleep, template: sleep, withItems: [1500, 1501, 1502], arguments: {parameters: [{name: time, value: "{{item}}"}]}}]]}
+  - {name: sleep, inputs: {parameters: [{name: time}]}, plugin: {wasm: {image: ./tool.wasm, args: [sleep, "{{inputs.parameters.time}}"]}}}
+"#;
+
+#[test]
+fn a_plugin_without_room_is_asked_again() {
+    let (desk, server) = (Desk::new(), ApiServer::start());
+    let plugin = Plugin::with(&desk, &["--parallel", "1", "--queue", "2"]);
+    let pod = Pod::new(&server, "slow", sidecar(&plugin));
+    let nodes = run(&server, &pod, "slow", SLOW);
+    for item in ["sleep(0:1500)", "sleep(1:1501)", "sleep(2:1502)"] {
+        assert_eq!(nodes[item]["phase"], "Succeeded", "{nodes:#?}");
+    }
+    let seen = pod.seen.lock().unwrap();
+    assert!(
+        seen.unavailable.iter().any(|said| said.contains("2 steps are under way")),
+        "{:?}",
+        seen.unavailable
+    );
+    assert!(seen.repeated > 0);
+}
+
+#[test]
+fn a_plugin_that_stops_sends_its_callers_to_the_next_one() {
+    let (desk, server) = (Desk::new(), ApiServer::start());
+    let first = Plugin::start(&desk);
+    let pod = Pod::new(&server, "slow", sidecar(&first));
+    let nodes = std::thread::scope(|scope| {
+        let agent = scope.spawn(|| pod.run());
+        let flow = scope.spawn(|| Flow::new(&server, "slow", SLOW).run());
+        wait_for(|| std::fs::read_dir(desk.path(".dhow/plugin/rooms")).is_ok_and(|rooms| rooms.count() == 3));
+        let address = first.address.clone();
+        first.stop();
+        let _second = Plugin::start_at(&desk, &address);
+        let nodes = flow.join().unwrap();
+        pod.kill();
+        agent.join().unwrap();
+        nodes
+    });
+    assert_eq!(nodes["sleep(0:1500)"]["phase"], "Succeeded", "{nodes:#?}");
+    let seen = pod.seen.lock().unwrap();
+    assert_eq!(seen.unavailable, vec!["the plugin is stopping\n"; 3]);
 }

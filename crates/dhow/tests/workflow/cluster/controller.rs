@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A workflow under way.
 pub(crate) struct Flow<'a> {
@@ -21,6 +22,8 @@ pub(crate) struct Flow<'a> {
     uid: String,
     /// The names of nodes that agents run, by their ids.
     waiting: HashMap<String, String>,
+    /// Results that were taken.
+    pub(crate) taken: Arc<AtomicUsize>,
 }
 
 /// A template as it stands in a task set: only what says something, and a module as a plugin.
@@ -55,7 +58,14 @@ impl<'a> Flow<'a> {
         };
         let controller =
             Controller::new(definition, identity, Status::default(), Vec::new(), BTreeMap::new());
-        Flow { server, controller, name: name.to_owned(), uid, waiting: HashMap::new() }
+        Flow {
+            server,
+            controller,
+            name: name.to_owned(),
+            uid,
+            waiting: HashMap::new(),
+            taken: Arc::default(),
+        }
     }
 
     /// Drives it to its end; the nodes by their names, as Argo's status has them.
@@ -103,6 +113,7 @@ impl<'a> Flow<'a> {
                 outputs,
             };
             self.controller.finished(&name, outcome, now());
+            self.taken.fetch_add(1, Ordering::SeqCst);
         }
         let patch = json!({"spec": {"tasks": gone}, "status": {"nodes": gone}});
         self.server.change(|state| state.patch_set(&self.name, &patch));

@@ -25,7 +25,12 @@ const STEPS: u32 = 5;
 pub(crate) struct Sidecar {
     pub(crate) address: String,
     pub(crate) token: String,
+    /// What the agent calls.
+    pub(crate) method: &'static str,
 }
+
+/// The only method that there is.
+pub(crate) const EXECUTE: &str = "template.execute";
 
 /// What the agent saw.
 #[derive(Default)]
@@ -36,6 +41,10 @@ pub(crate) struct Seen {
     pub(crate) longest: Duration,
     /// Calls that were made again after 503 or a lost connection.
     pub(crate) repeated: usize,
+    /// What 503 said.
+    pub(crate) unavailable: Vec<String>,
+    /// Calls that were answered with 404.
+    pub(crate) invalid: usize,
     /// Calls that found the step still under way.
     pub(crate) polled: usize,
 }
@@ -200,7 +209,10 @@ impl<'a> Pod<'a> {
             }
             match reply {
                 Reply::Body(body) => return Ok(body),
-                Reply::Invalid => self.is_invalid.store(true, Ordering::SeqCst),
+                Reply::Invalid => {
+                    self.seen.lock().unwrap().invalid += 1;
+                    self.is_invalid.store(true, Ordering::SeqCst);
+                }
                 Reply::Fatal(message) => return Err(message),
                 Reply::Transient(message) if step == STEPS || self.is_over() => return Err(message),
                 Reply::Transient(_) => {
@@ -221,8 +233,9 @@ impl<'a> Pod<'a> {
             let body = request.to_string();
             write!(
                 stream,
-                "POST /api/v1/template.execute HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+                "POST /api/v1/{} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
                  Authorization: Bearer {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                self.sidecar.method,
                 self.sidecar.token,
                 body.len(),
             )?;
@@ -245,7 +258,10 @@ impl<'a> Pod<'a> {
                 Err(error) => Reply::Fatal(error.to_string()),
             },
             "404" => Reply::Invalid,
-            "503" => Reply::Transient(body.to_owned()),
+            "503" => {
+                self.seen.lock().unwrap().unavailable.push(body.to_owned());
+                Reply::Transient(body.to_owned())
+            }
             _ => Reply::Fatal(format!("{status}: {body}")),
         }
     }
