@@ -130,9 +130,9 @@ fn choose(mut hosts: Vec<HostInfo>, wanted: Option<&str>) -> Result<HostInfo, Er
             "no host {} is running; there are:{choices}",
             wanted.map(|wanted| format!("{wanted:?}")).unwrap_or_default()
         ))),
-        (_, None) => {
-            Err(Error::usage(format!("several hosts are running; say which one with --host, by name or pid:{choices}")))
-        }
+        (_, None) => Err(Error::usage(format!(
+            "several hosts are running; say which one with --host, by name or pid:{choices}"
+        ))),
         (_, Some(wanted)) => Err(Error::usage(format!(
             "several hosts have the name {wanted:?}; say which one by its pid:{}",
             describe(&hosts)

@@ -157,7 +157,7 @@ impl Connection {
                 }
                 std::future::ready(())
             });
-        let is_certified = queue.login.ca.is_some() || queue.login.client.is_some();
+        let is_certified = queue.login.tls.authorities.is_some() || queue.login.tls.identity.is_some();
         let login = queue.login.clone().or_as_in(&queue.url.0);
         options = login.apply(options)?.require_tls(is_certified);
         let client = options.connect(&queue.url.0).await.map_err(|error| match error.kind() {

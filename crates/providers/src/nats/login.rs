@@ -136,8 +136,10 @@ mod tests {
     fn what_is_no_login_is_told_and_nothing_secret_is() {
         let some = |text: &str| Some(text.to_owned());
         let hush = || Some(b"hush".to_vec());
-        let (authorities, identity) =
-            (Tls { authorities: hush(), ..Tls::default() }, Tls { identity: hush().zip(hush()), ..Tls::default() });
+        let (authorities, identity) = (
+            Tls { authorities: hush(), ..Tls::default() },
+            Tls { identity: hush().zip(hush()), ..Tls::default() },
+        );
         let login = |login: Login| login.apply(ConnectOptions::new()).err();
         for (wrong, expected) in [
             (Login { credentials: some("hush"), ..Login::default() }, "JWT and seed"),
