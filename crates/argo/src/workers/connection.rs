@@ -265,7 +265,7 @@ impl Connection {
         let stream = self.steps.get_info().await.map_err(|error| error.to_string())?;
         let is_ahead = workers.delivered.stream_sequence > stream.state.last_sequence;
         let is_idle = workers.num_pending == 0 && workers.num_ack_pending == 0;
-        if !is_ahead && !(is_queued && is_idle) {
+        if !(is_ahead || is_queued && is_idle) {
             return Ok(());
         }
         tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
