@@ -127,10 +127,7 @@ impl Controller {
     ) -> Result<usize, String> {
         self.now = now;
         let mut count = 0;
-        if self.definition.workflow.spec.suspend && !self.status.resumed && display_name.is_none() {
-            self.status.resumed = true;
-            count += 1;
-        }
+        let mut ended = Vec::new();
         for name in self.suspended() {
             let Some(node) = self.nodes.get(&name) else { continue };
             if display_name.is_some_and(|wanted| wanted != node.display_name && wanted != node.name) {
@@ -143,6 +140,14 @@ impl Controller {
                 Some((_, template)) => supplied(template, values)?,
                 None => Outputs::default(),
             };
+            ended.push((name, outputs));
+        }
+        // All of it can be done, or none of it is.
+        if self.definition.workflow.spec.suspend && !self.status.resumed && display_name.is_none() {
+            self.status.resumed = true;
+            count += 1;
+        }
+        for (name, outputs) in ended {
             self.end_with(&name, Phase::Succeeded, "", outputs);
             count += 1;
         }
