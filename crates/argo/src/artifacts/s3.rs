@@ -3,6 +3,7 @@
 //! An object becomes visible when its last part is there; folders are objects under a prefix, listed page by page.
 
 use super::config::Secrets;
+use super::interest::{self, Lost};
 use super::place::S3;
 use super::repository::ArtifactError;
 use super::store::{Fill, Store, Visit};
@@ -82,6 +83,10 @@ impl Bucket {
         })
     }
 
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Lost> {
+        interest::wait(&self.runtime, work)
+    }
+
     fn failed(&self, key: &str, error: BlobError) -> ArtifactError {
         failed(&self.name, key, error)
     }
@@ -125,7 +130,7 @@ fn named(key: &str) -> Name {
 impl Store for Bucket {
     fn put(&self, key: &str, fill: &mut Fill<'_>) -> Result<(), ArtifactError> {
         if self.is_missing.load(Ordering::Relaxed) {
-            self.runtime.block_on(self.client.create_bucket()).map_err(|error| self.failed(key, error))?;
+            self.wait(self.client.create_bucket())?.map_err(|error| self.failed(key, error))?;
             self.is_missing.store(false, Ordering::Relaxed);
         }
         let (client, name, put, bucket) =
@@ -146,7 +151,7 @@ impl Store for Bucket {
         if key.ends_with('/') {
             return Ok(None);
         }
-        match self.runtime.block_on(self.client.get(&named(key), Range::default())) {
+        match self.wait(self.client.get(&named(key), Range::default()))? {
             Ok(object) => Ok(Some(Box::new(Download::new(&self.runtime, object.body)))),
             Err(BlobError::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(key, error)),
@@ -158,7 +163,7 @@ impl Store for Bucket {
         let mut list = List { prefix: prefix.clone(), limit: MAX_PAGE, ..List::default() };
         let mut is_any = false;
         loop {
-            let page = match self.runtime.block_on(self.client.list(&list)) {
+            let page = match self.wait(self.client.list(&list))? {
                 Ok(page) => page,
                 Err(BlobError::NotFound { .. }) => return Ok(is_any),
                 Err(error) => return Err(self.failed(key, error)),
