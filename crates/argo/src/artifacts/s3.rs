@@ -70,6 +70,8 @@ impl Bucket {
                 return Err(wrong(format!("addressingStyle {other:?}: expected path or virtual-hosted")));
             }
         };
+        let origin = url::Url::parse(&endpoint).map(|url| url.origin().ascii_serialization());
+        let at = origin.map(|origin| format!(" at {origin}")).unwrap_or_default();
         let authorities = secret(&place.ca_secret)?.map(String::into_bytes);
         let region = place.region.clone();
         let account = Account::open(AccountOptions { endpoint, region, path_style, keys, authorities });
@@ -79,7 +81,7 @@ impl Bucket {
             runtime: Handle::try_current().map_err(|error| wrong(error.to_string()))?,
             put: Put { headers: encryption(place).map_err(wrong)?, ..Put::default() },
             is_missing: AtomicBool::new(place.create_bucket_if_not_present.is_some()),
-            name: place.bucket.clone(),
+            name: format!("{:?}{at}", place.bucket),
         })
     }
 
@@ -116,7 +118,7 @@ fn encryption(place: &S3) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn failed(bucket: &str, key: &str, error: BlobError) -> ArtifactError {
-    let what = format!("bucket {bucket:?}, key {key:?}: {error}");
+    let what = format!("bucket {bucket}, key {key:?}: {error}");
     match error {
         BlobError::Block(BlockError::Unavailable { .. }) => ArtifactError::Unavailable(what),
         _ => ArtifactError::Refused(what),
@@ -139,7 +141,7 @@ impl Store for Bucket {
             match client.put(&name, body, put).await {
                 Ok(_) => Ok(()),
                 Err(BlobError::NotFound { .. }) => Err(ArtifactError::Refused(format!(
-                    "there is no bucket {bucket:?}; make it, or say createBucketIfNotPresent"
+                    "there is no bucket {bucket}; make it, or say createBucketIfNotPresent"
                 ))),
                 Err(error) => Err(failed(&bucket, &name.key, error)),
             }

@@ -79,6 +79,10 @@ impl Captured {
 impl Kept {
     /// Remembers a line of standard error if it says more than those before it.
     fn note(&mut self, line: &str) {
+        // It stands behind whatever is wrong.
+        if line.starts_with("note: run with `RUST_BACKTRACE=") {
+            return;
+        }
         let is_panic = line.starts_with("thread '") && line.contains("' ") && line.contains(" panicked at ");
         self.panic = match self.panic {
             // The message is in a line of its own, but for programs of older compilers.
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn the_line_that_says_most_is_remembered() {
         let hint = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace";
-        let cases: [(&[&str], Option<&str>); 6] = [
+        let cases: [(&[&str], Option<&str>); 7] = [
             (&[], None),
             (&["one", "two", " "], Some("two")),
             (
@@ -140,6 +144,7 @@ mod tests {
                 &["thread 'main' panicked at 'boom', a.rs:2:5", hint],
                 Some("thread 'main' panicked at 'boom', a.rs:2:5"),
             ),
+            (&["memory allocation of 5 bytes failed", hint], Some("memory allocation of 5 bytes failed")),
             (&["a worker panicked at 10:", "it goes on"], Some("it goes on")),
         ];
         let folder = tempfile::tempdir().unwrap();

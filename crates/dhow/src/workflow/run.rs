@@ -325,7 +325,7 @@ impl Resume {
     }
 }
 
-/// Says who waits for whom, and what ends the waiting.
+/// Says which steps wait for somebody's word, and how it is given.
 fn tell_what_waits(controller: &Controller) {
     if controller.status().shutdown.is_some() {
         return;
@@ -334,7 +334,9 @@ fn tell_what_waits(controller: &Controller) {
     if controller.is_suspended() {
         crate::say(format_args!("It is suspended. Let it begin with: dhow workflow resume {name} --all"));
     }
-    for node in controller.suspended().iter().filter_map(|node| controller.node(node)) {
+    let suspended = controller.suspended();
+    let waiting = suspended.iter().filter(|node| !controller.goes_on_by_itself(node));
+    for node in waiting.filter_map(|node| controller.node(node)) {
         let step = &node.display_name;
         crate::say(format_args!(
             "{step} waits. Let it go on with: dhow workflow resume {name} --node {step}"
