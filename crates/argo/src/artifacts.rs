@@ -19,6 +19,7 @@ pub mod config;
 mod folder;
 mod git;
 mod http;
+pub(crate) mod interest;
 pub(crate) mod place;
 pub mod repository;
 mod s3;

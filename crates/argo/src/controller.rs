@@ -41,8 +41,8 @@ use std::sync::Arc;
 /// Most nodes that a workflow may have.
 pub const MAX_NODES: usize = 100_000;
 
-/// Templates may call each other this deep.
-const MAX_DEPTH: usize = 50;
+/// Templates may call each other this deep, as in Argo.
+const MAX_DEPTH: usize = 100;
 
 /// Who a workflow under way is.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -116,6 +116,8 @@ pub struct Controller {
     identity: Identity,
     status: Status,
     nodes: HashMap<String, Node>,
+    /// The names of nodes below a node, in no order.
+    children: HashMap<String, Vec<String>>,
     /// Changed since they were taken.
     changed: BTreeSet<String>,
     sequence: u64,
@@ -148,11 +150,18 @@ impl Controller {
         memos: BTreeMap<String, (Time, Outputs)>,
     ) -> Controller {
         let sequence = nodes.iter().map(|node| node.sequence).max().unwrap_or(0);
+        let mut children: HashMap<String, Vec<String>> = HashMap::new();
+        for node in &nodes {
+            if let Some(parent) = &node.parent {
+                children.entry(parent.clone()).or_default().push(node.name.clone());
+            }
+        }
         Controller {
             definition,
             identity,
             status,
             nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),
+            children,
             changed: BTreeSet::new(),
             sequence,
             global: Arc::default(),
@@ -283,6 +292,11 @@ impl Controller {
         self.nodes.get(name).map(|node| node.phase)
     }
 
+    /// The nodes right below one.
+    fn children_of(&self, name: &str) -> impl Iterator<Item = &Node> {
+        self.children.get(name).into_iter().flatten().filter_map(|child| self.nodes.get(child))
+    }
+
     /// Makes a node that is not there yet.
     fn begin(&mut self, call: &Call, kind: NodeKind, phase: Phase) -> &mut Node {
         self.sequence += 1;
@@ -306,6 +320,9 @@ impl Controller {
         };
         if let Some(boundary) = call.boundary.as_ref().filter(|_| counts(&node) && !phase.is_fulfilled()) {
             *self.active.entry(boundary.clone()).or_default() += 1;
+        }
+        if let Some(parent) = &call.parent {
+            self.children.entry(parent.clone()).or_default().push(call.name.clone());
         }
         self.changed.insert(call.name.clone());
         self.nodes.entry(call.name.clone()).insert_entry(node).into_mut()

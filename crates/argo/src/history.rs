@@ -52,6 +52,8 @@ pub struct Settings {
     pub repository: Choice,
     /// Steps that run at once.
     pub parallel: usize,
+    /// The queue that its steps are in, without anybody's password; none: they run here.
+    pub workers: Option<String>,
 }
 
 /// A workflow as it was left.
@@ -189,6 +191,14 @@ impl History {
             status: serde_json::from_str(&status)?,
             nodes,
         }))
+    }
+
+    /// Changes how a workflow is run.
+    pub fn settle(&self, workflow: &str, settings: &Settings) -> Result<(), HistoryError> {
+        let settings = serde_json::to_string(settings)?;
+        self.connection
+            .execute("UPDATE workflows SET settings = ?2 WHERE name = ?1", params![workflow, settings])?;
+        Ok(())
     }
 
     /// All workflows, the newest first.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Manifest {
     /// Each with the file that it stands in.
     pub(crate) documents: Vec<(PathBuf, Node)>,
+    /// Also those without any document.
+    files: Vec<PathBuf>,
 }
 
 /// Why files are no workflow that can be run.
@@ -45,13 +47,14 @@ impl Manifest {
             }
         }
         ResourceErrors::check(errors)?;
-        Ok(Manifest { documents: all })
+        Ok(Manifest { documents: all, files: files.to_vec() })
     }
 
     /// Reads a text, which findings call `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Manifest, ResourceErrors> {
         let found = documents::parse(text, file)?;
-        Ok(Manifest { documents: found.into_iter().map(|node| (file.to_owned(), node)).collect() })
+        let documents = found.into_iter().map(|node| (file.to_owned(), node)).collect();
+        Ok(Manifest { documents, files: vec![file.to_owned()] })
     }
 
     /// Everything that is wrong with it, for that purpose; in the order of the files.
@@ -72,7 +75,7 @@ impl Manifest {
     pub fn objects(&self) -> Result<Objects, ManifestError> {
         self.check(lint::Purpose::Run)?;
         Objects::new(self.values()).map_err(|error| {
-            let file = self.documents.first().map(|(file, _)| file.display().to_string()).unwrap_or_default();
+            let file = self.files.first().map(|file| file.display().to_string()).unwrap_or_default();
             ManifestError::Definition { file, error }
         })
     }

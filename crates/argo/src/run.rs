@@ -6,7 +6,7 @@ use crate::definition::{Definition, DefinitionError, Objects};
 use crate::history::{History, HistoryError, Record, Request, Settings};
 use crate::node::{Outcome, Phase, Time};
 use crate::runner::StepRunner;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +46,9 @@ pub enum RunError {
     /// There is no such workflow.
     #[error("there is no workflow {0:?}; `dhow workflow list` shows all")]
     Unknown(String),
+    /// What another process asks for cannot be done.
+    #[error("{0}")]
+    Request(String),
     /// A folder cannot be used.
     #[error("{}: {error}", path.display())]
     Folder {
@@ -265,15 +268,30 @@ impl Run {
 
     /// Does what is asked for; the error is what is wrong with the request.
     pub fn apply(&mut self, request: &Request) -> Result<(), String> {
-        match request {
-            Request::ShutDown(how) => self.controller.shut_down(*how),
-            Request::Resume { node, values } => {
-                let count = self.controller.resume(node.as_deref(), values, now())?;
-                if count == 0 {
-                    return Err("nothing in the workflow waits for that".to_owned());
-                }
+        apply(&mut self.controller, request)
+    }
+}
+
+/// What is wrong with a request to a workflow that another process runs, as that one would say: it has no way to answer.
+pub fn check(record: Record, request: &Request) -> Result<(), RunError> {
+    let definition = Arc::new(Definition::new(&record.objects)?);
+    let (status, nodes) = (record.status, record.nodes);
+    let mut controller = Controller::new(definition, record.identity, status, nodes, BTreeMap::new());
+    apply(&mut controller, request).map_err(RunError::Request)
+}
+
+fn apply(controller: &mut Controller, request: &Request) -> Result<(), String> {
+    match request {
+        Request::ShutDown(how) => controller.shut_down(*how),
+        Request::Resume { .. } if controller.status().shutdown.is_some() => {
+            return Err("the workflow is being ended: nothing in it waits any more".to_owned());
+        }
+        Request::Resume { node, values } => {
+            let count = controller.resume(node.as_deref(), values, now())?;
+            if count == 0 {
+                return Err("nothing in the workflow waits for that".to_owned());
             }
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod room;
 mod typed;
 
 use crate::artifacts::Artifact;
+use crate::artifacts::interest::blocking;
 use crate::artifacts::repository::Repository;
 use crate::controller::{Identity, Start};
 use crate::model::{Outputs, Parameter};
@@ -38,7 +39,7 @@ use dhow_guest::{
 };
 use dhow_host::Host;
 use earlier::Said;
-use modules::Modules;
+use modules::{Loaded, Modules};
 use options::Options;
 use room::Room;
 use std::collections::BTreeMap;
@@ -46,12 +47,16 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// The app-id under which steps use building blocks: what one step keeps, others find.
 pub const APP_ID: &str = "workflow";
 
 /// Longest time that a step may take when nothing says otherwise.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long storing a step's log may take.
+const LOG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs steps. One for a process: modules are compiled once.
 pub struct Executor {
@@ -136,7 +141,8 @@ impl Executor {
         text.unwrap_or_default()
     }
 
-    /// Runs a step to its end. Dropping the future ends it.
+    /// Runs a step to its end, within its time: fetching the module and moving artifacts are part of it. Dropping the
+    /// future ends it.
     pub async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
         match self.try_run(workflow, start, now).await {
             Ok(outcome) => outcome,
@@ -155,66 +161,82 @@ impl Executor {
             repository.put_file(&log, &key).map_err(|error| error.to_string())?;
             Ok(Artifact::log(&key))
         });
-        match kept.await {
+        // The step's own time may be over.
+        let kept = tokio::time::timeout(LOG_PATIENCE, kept).await;
+        match kept.unwrap_or_else(|_| Err(format!("it took longer than {LOG_PATIENCE:?}"))) {
             Ok(artifact) => outcome.outputs.artifacts.push(artifact),
             Err(error) => tracing::warn!("the log of {} cannot be kept as an artifact: {error}", start.pod),
         }
     }
 
     async fn try_run(&self, workflow: &Identity, start: &Start, now: Time) -> Result<Outcome, String> {
-        let template = &start.template;
-        let mut options = Options::read(&template.wasm_options()).map_err(|error| error.to_string())?;
         let limit = match start.deadline {
             Some(deadline) => Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)),
             None => LONGEST,
         };
         if limit.is_zero() {
-            return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
+            return Ok(late());
         }
-        let image = self.modules.get(&options.image).await?;
-        if let Some(host) = &self.host {
-            let module = (image.program.digest.to_string(), options.image.clone());
-            let grants = std::mem::take(&mut options.grants);
-            let admitted = host.admit(APP_ID, &image.seal, module, grants).await;
-            options.grants = admitted.map_err(|error| format!("module {}: {error}", options.image))?;
-        }
-        let room = {
-            let (rooms, repository) = (self.rooms.clone(), Arc::clone(&self.repository));
-            let (workflow, template, options) = (workflow.clone(), template.clone(), options.clone());
-            blocking(move || Room::furnish(&rooms, &repository, &workflow, &template, &options)).await?
-        };
-        let room = match room {
-            Ok(room) => Arc::new(room),
-            Err(outcome) => return Ok(*outcome),
+        let until = Instant::now() + limit.min(LONGEST);
+        let mut options = Options::read(&start.template.wasm_options()).map_err(|error| error.to_string())?;
+        let prefix = self.repository.prefix(workflow, &start.pod, &start.template.inputs)?;
+        let (image, room) = match timeout_at(until, self.prepare(workflow, start, &mut options)).await {
+            Ok(prepared) => match prepared? {
+                Ok(prepared) => prepared,
+                Err(outcome) => return Ok(*outcome),
+            },
+            Err(_) => return Ok(late()),
         };
         let output = Arc::new(Captured::new(&self.log_file(&start.pod)));
         let setup = self.setup(start, &options, &room, Arc::clone(&output)).await?;
         let (engine, inspection) = (self.modules.engine(), &image.program.inspection);
-        let broken = |error: LoadError| format!("module {}: {error}", options.image);
-        let prefix = self.repository.prefix(workflow, &start.pod, &template.inputs)?;
+        let name = modules::shown(&options.image);
+        let broken = |error: LoadError| format!("module {name}: {error}");
+        let rest = until.saturating_duration_since(Instant::now());
         let ended = if inspection.abi == Abi::Step {
             let step = Step::load(engine, &self.linkers, &image.image, inspection, setup).map_err(broken)?;
-            let answer = Arc::new(step).call(typed::input(workflow, start), limit).await;
+            let answer = Arc::new(step).call(typed::input(workflow, start), rest).await;
             answer.map(|answer| (i32::from(answer.is_err()), Some(answer)))
         } else {
             let guest =
                 Guest::load(engine, &self.linkers, &image.image, inspection, setup).map_err(broken)?;
-            let ended = guest.run(&[], Stdio::Lines, Ports::new(), limit).await;
+            let ended = guest.run(&[], Stdio::Lines, Ports::new(), rest).await;
             let Some(ended) = ended else {
                 return Err(format!(
-                    "module {} is no program that ends: a step needs `_start` of WASI preview 1, wasi:cli/run or \
-                     dhow:step/step",
-                    options.image
+                    "module {name} is no program that ends: a step needs `_start` of WASI preview 1, wasi:cli/run or \
+                     dhow:step/step"
                 ));
             };
             ended.map(|code| (code, None))
         };
         output.flush();
-        let mut outcome = self.outcome(start, room, &prefix, ended, output).await;
-        if let Ok(outcome) = &mut outcome {
-            self.keep_log(start, &prefix, outcome).await;
+        let outcome = timeout_at(until, self.outcome(start, room, &prefix, ended, output)).await;
+        let mut outcome = outcome.unwrap_or_else(|_| Ok(late()))?;
+        self.keep_log(start, &prefix, &mut outcome).await;
+        Ok(outcome)
+    }
+
+    /// What a step needs before it begins: its module, admitted, and its folder with its inputs. The inner error is what
+    /// becomes of the step: an input that is not there, for one.
+    async fn prepare(
+        &self,
+        workflow: &Identity,
+        start: &Start,
+        options: &mut Options,
+    ) -> Result<Result<(Arc<Loaded>, Arc<Room>), Box<Outcome>>, String> {
+        let image = self.modules.get(&options.image).await?;
+        if let Some(host) = &self.host {
+            let name = modules::shown(&options.image);
+            let module = (image.program.digest.to_string(), options.image.clone());
+            let grants = std::mem::take(&mut options.grants);
+            let admitted = host.admit(APP_ID, &image.seal, module, grants).await;
+            options.grants = admitted.map_err(|error| format!("module {name}: {error}"))?;
         }
-        outcome
+        let (rooms, repository) = (self.rooms.clone(), Arc::clone(&self.repository));
+        let (workflow, template, options) = (workflow.clone(), start.template.clone(), options.clone());
+        let room =
+            blocking(move || Room::furnish(&rooms, &repository, &workflow, &template, &options)).await?;
+        Ok(room.map(|room| (image, Arc::new(room))))
     }
 
     /// What becomes of a step whose module has ended: its exit code, and what a typed step answered.
@@ -229,7 +251,7 @@ impl Executor {
         let (code, answer) = match ended {
             Ok(ended) => ended,
             Err(Failure::Deadline(_)) => {
-                return Ok(Outcome::failed("Pod was active on the node longer than the specified deadline"));
+                return Ok(late());
             }
             Err(failure @ (Failure::NoRoom(_) | Failure::Host(_))) => return Err(failure.to_string()),
             Err(failure) => {
@@ -431,12 +453,9 @@ fn with_last_line(message: &str, output: &Captured) -> String {
     }
 }
 
-/// Work with files, away from the threads that run guests.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panicked| Err(panicked.to_string()))
+/// What Argo says of a pod that had no more time.
+fn late() -> Outcome {
+    Outcome::failed("Pod was active on the node longer than the specified deadline")
 }
 
 // === impl Nobody ===

@@ -90,6 +90,11 @@ fn end_of_expression(text: &str) -> Option<usize> {
     text.find("}}")
 }
 
+/// The text of which, all its tags replaced, this one is left: whatever stands in it, it is no tag.
+pub fn literal(text: &str) -> String {
+    text.replace("{{", "{{='{{'}}")
+}
+
 /// The tags of a text.
 pub fn tags(text: &str) -> Vec<Tag<'_>> {
     pieces(text).0.into_iter().map(|(_, tag)| tag).collect()
@@ -314,5 +319,14 @@ mod tests {
         }
         let value = json!({"a": ["{{inputs.parameters.quote}}", 1]});
         assert_eq!(scope.value(&value), Ok(json!({"a": ["\"}]", 1]})));
+    }
+
+    #[test]
+    fn a_literal_has_no_tags() {
+        for text in
+            ["plain", "{{name}}", "{{=1+1}}", "{{{{", "{{{a}}}", "[\"{{a}}\", '{{=\"x\"}}']", "}}{{", "{ {"]
+        {
+            assert_eq!(Scope::default().text(&literal(text)).as_deref(), Ok(text));
+        }
     }
 }

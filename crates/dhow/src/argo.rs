@@ -78,8 +78,8 @@ pub(crate) fn execute(argo: Argo) -> Result<ExitCode, Error> {
     match argo.command {
         Command::Lint(lint) => lint.execute(),
         Command::Convert(convert) => convert.execute(),
-        Command::Plugin(plugin) => crate::serve::runtime()?.block_on(plugin.execute()),
-        Command::Agent(agent) => crate::serve::runtime()?.block_on(agent.execute()),
+        Command::Plugin(plugin) => crate::serve::block_on(plugin.execute()),
+        Command::Agent(agent) => crate::serve::block_on(agent.execute()),
     }
 }
 

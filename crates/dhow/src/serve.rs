@@ -54,6 +54,14 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     runtime.map_err(|error| Error::new(format!("cannot start the runtime's threads: {error}")))
 }
 
+/// Runs work that may leave threads behind, such as one that reads from a server: they do not keep the process alive.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}
+
 /// Huge pages make the allocator's arenas resident in steps of 2 MiB: a host with many idle apps would hold
 /// several times the memory it uses.
 fn without_huge_pages() {

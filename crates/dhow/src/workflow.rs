@@ -41,9 +41,9 @@ struct Data {
 
 pub(crate) fn execute(workflow: Workflow) -> Result<ExitCode, Error> {
     match workflow.command {
-        Command::Run(run) => crate::serve::runtime()?.block_on(run.execute()),
-        Command::Resume(resume) => crate::serve::runtime()?.block_on(resume.execute()),
-        Command::Worker(worker) => crate::serve::runtime()?.block_on(worker.execute()),
+        Command::Run(run) => crate::serve::block_on(run.execute()),
+        Command::Resume(resume) => crate::serve::block_on(resume.execute()),
+        Command::Worker(worker) => crate::serve::block_on(worker.execute()),
         Command::List(list) => list.execute(),
         Command::Get(get) => get.execute(),
         Command::Logs(logs) => logs.execute(),

@@ -4,6 +4,7 @@
 //! replaces what it stored the first time.
 
 use super::archive;
+use super::interest;
 use super::repository::ArtifactError;
 use super::store::{Fill, Store, Visit};
 use cap_std::fs::Dir;
@@ -59,6 +60,10 @@ impl Folder {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let temporary = self.temporaries().join(format!("{}-{count}", std::process::id()));
         let renamed = write(&temporary).and_then(|()| {
+            // What became too late is not to be seen.
+            if interest::is_lost() {
+                return Err(interest::Lost.into());
+            }
             if let Some(parent) = place.parent() {
                 fs::create_dir_all(parent)?;
             }

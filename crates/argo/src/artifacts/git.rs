@@ -4,6 +4,7 @@
 //! folder is inside the step's root: what a repository's links lead to is the step's business, as with all its files.
 
 use super::config::Secrets;
+use super::interest;
 use super::place::{Git, SecretRef};
 use super::repository::ArtifactError;
 use base64::Engine;
@@ -199,7 +200,7 @@ fn ended(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() > deadline {
+        if Instant::now() > deadline || interest::is_lost() {
             child.kill()?;
             child.wait()?;
             return Ok(None);

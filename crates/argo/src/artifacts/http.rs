@@ -3,6 +3,7 @@
 //! Redirections of a GET are followed; names and passwords go to the first server only.
 
 use super::config::Secrets;
+use super::interest;
 use super::place::{Basic, ClientCert, Http, OAuth2, SecretRef};
 use super::repository::ArtifactError;
 use super::store::{Fill, Store, Visit};
@@ -83,7 +84,7 @@ impl Site {
         let mut headers = self.headers.clone();
         if let Some(request) = &self.oauth2 {
             let exchange = self.client.exchange(request()?, MAX_TOKEN, PATIENCE);
-            let answer = self.runtime.block_on(exchange);
+            let answer = interest::wait(&self.runtime, exchange)?;
             let answer = answer.map_err(|error| ArtifactError::Unavailable(format!("the token: {error}")))?;
             let token = serde_json::from_slice::<serde_json::Value>(answer.body()).ok();
             let token = token.and_then(|token| Some(token.get("access_token")?.as_str()?.to_owned()));
@@ -106,7 +107,7 @@ fn parse(url: &str) -> Result<Url, ArtifactError> {
 
 /// A URL for messages: without name, password and query, which may be secrets.
 fn shown(url: &Url) -> String {
-    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
 fn wanted(secrets: &Secrets, secret: &Option<SecretRef>) -> Result<String, ArtifactError> {
@@ -233,11 +234,28 @@ impl Store for Site {
 
     fn get(&self, _: &str) -> Result<Option<Box<dyn Read + Send>>, ArtifactError> {
         let headers = self.headers()?;
-        let body = self.runtime.block_on(get(&self.client, &self.url, headers))?;
+        let body = interest::wait(&self.runtime, get(&self.client, &self.url, headers))??;
         Ok(body.map(|body| -> Box<dyn Read + Send> { Box::new(Download::new(&self.runtime, body)) }))
     }
 
     fn list(&self, _: &str, _: &mut Visit<'_>) -> Result<bool, ArtifactError> {
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse, shown};
+
+    #[test]
+    fn a_url_in_a_message_has_its_port_and_no_secrets() {
+        let cases = [
+            ("http://127.0.0.1:8765/a/b", "http://127.0.0.1:8765/a/b"),
+            ("https://me:hunter2@Example.com:443/a?sig=hunter2#x", "https://example.com/a"),
+            ("http://[::1]:80/", "http://[::1]/"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(shown(&parse(url).unwrap()), expected);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use super::config::{Choice, Config, ConfigError, Described, RepositoryRef, Secrets};
 use super::folder::Folder;
 use super::http::Site;
+use super::interest;
 use super::place::Place;
 use super::s3::Bucket;
 use super::store::Store;
@@ -99,10 +100,12 @@ fn repeated(mut attempt: impl FnMut() -> Result<(), ArtifactError>) -> Result<()
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
         match attempt() {
-            Err(error) if error.is_passing() => tracing::info!("an artifact is tried again: {error}"),
+            Err(error) if error.is_passing() && !interest::is_lost() => {
+                tracing::info!("an artifact is tried again: {error}");
+            }
             other => return other,
         }
-        std::thread::sleep(wait.mul_f64(1.0 + fastrand::f64() / 2.0));
+        interest::pause(wait.mul_f64(1.0 + fastrand::f64() / 2.0))?;
         wait = wait.mul_f64(1.6);
     }
     attempt()

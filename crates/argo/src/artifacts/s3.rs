@@ -3,6 +3,7 @@
 //! An object becomes visible when its last part is there; folders are objects under a prefix, listed page by page.
 
 use super::config::Secrets;
+use super::interest::{self, Lost};
 use super::place::S3;
 use super::repository::ArtifactError;
 use super::store::{Fill, Store, Visit};
@@ -69,6 +70,8 @@ impl Bucket {
                 return Err(wrong(format!("addressingStyle {other:?}: expected path or virtual-hosted")));
             }
         };
+        let origin = url::Url::parse(&endpoint).map(|url| url.origin().ascii_serialization());
+        let at = origin.map(|origin| format!(" at {origin}")).unwrap_or_default();
         let authorities = secret(&place.ca_secret)?.map(String::into_bytes);
         let region = place.region.clone();
         let account = Account::open(AccountOptions { endpoint, region, path_style, keys, authorities });
@@ -78,8 +81,12 @@ impl Bucket {
             runtime: Handle::try_current().map_err(|error| wrong(error.to_string()))?,
             put: Put { headers: encryption(place).map_err(wrong)?, ..Put::default() },
             is_missing: AtomicBool::new(place.create_bucket_if_not_present.is_some()),
-            name: place.bucket.clone(),
+            name: format!("{:?}{at}", place.bucket),
         })
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Lost> {
+        interest::wait(&self.runtime, work)
     }
 
     fn failed(&self, key: &str, error: BlobError) -> ArtifactError {
@@ -111,7 +118,7 @@ fn encryption(place: &S3) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn failed(bucket: &str, key: &str, error: BlobError) -> ArtifactError {
-    let what = format!("bucket {bucket:?}, key {key:?}: {error}");
+    let what = format!("bucket {bucket}, key {key:?}: {error}");
     match error {
         BlobError::Block(BlockError::Unavailable { .. }) => ArtifactError::Unavailable(what),
         _ => ArtifactError::Refused(what),
@@ -125,7 +132,7 @@ fn named(key: &str) -> Name {
 impl Store for Bucket {
     fn put(&self, key: &str, fill: &mut Fill<'_>) -> Result<(), ArtifactError> {
         if self.is_missing.load(Ordering::Relaxed) {
-            self.runtime.block_on(self.client.create_bucket()).map_err(|error| self.failed(key, error))?;
+            self.wait(self.client.create_bucket())?.map_err(|error| self.failed(key, error))?;
             self.is_missing.store(false, Ordering::Relaxed);
         }
         let (client, name, put, bucket) =
@@ -134,7 +141,7 @@ impl Store for Bucket {
             match client.put(&name, body, put).await {
                 Ok(_) => Ok(()),
                 Err(BlobError::NotFound { .. }) => Err(ArtifactError::Refused(format!(
-                    "there is no bucket {bucket:?}; make it, or say createBucketIfNotPresent"
+                    "there is no bucket {bucket}; make it, or say createBucketIfNotPresent"
                 ))),
                 Err(error) => Err(failed(&bucket, &name.key, error)),
             }
@@ -146,7 +153,7 @@ impl Store for Bucket {
         if key.ends_with('/') {
             return Ok(None);
         }
-        match self.runtime.block_on(self.client.get(&named(key), Range::default())) {
+        match self.wait(self.client.get(&named(key), Range::default()))? {
             Ok(object) => Ok(Some(Box::new(Download::new(&self.runtime, object.body)))),
             Err(BlobError::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(key, error)),
@@ -158,7 +165,7 @@ impl Store for Bucket {
         let mut list = List { prefix: prefix.clone(), limit: MAX_PAGE, ..List::default() };
         let mut is_any = false;
         loop {
-            let page = match self.runtime.block_on(self.client.list(&list)) {
+            let page = match self.wait(self.client.list(&list))? {
                 Ok(page) => page,
                 Err(BlobError::NotFound { .. }) => return Ok(is_any),
                 Err(error) => return Err(self.failed(key, error)),

@@ -3,6 +3,7 @@
 //! A few pieces are on their way at a time, so an artifact of any size passes through little memory. A content that
 //! breaks off on either side is an error on the other one, never a shorter content.
 
+use super::interest;
 use super::repository::ArtifactError;
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
@@ -31,7 +32,8 @@ const STALL: Duration = Duration::from_secs(120);
 const UPLOAD_STALL: Duration = Duration::from_secs(600);
 
 /// A content on its way to a server.
-struct Upload {
+struct Upload<'a> {
+    runtime: &'a Handle,
     pieces: Option<mpsc::Sender<Piece>>,
     piece: Vec<u8>,
     /// The server wants no more.
@@ -66,13 +68,22 @@ where
             }
         }
     });
-    let mut upload =
-        Upload { pieces: Some(pieces), piece: Vec::with_capacity(PIECE), is_refused: false, moved };
+    let end = sent.abort_handle();
+    let piece = Vec::with_capacity(PIECE);
+    let mut upload = Upload { runtime, pieces: Some(pieces), piece, is_refused: false, moved };
     let filled = fill(&mut upload).and_then(|()| Ok(upload.end()?));
     // A body without its end fails the request.
     upload.pieces = None;
-    let answer =
-        runtime.block_on(sent).unwrap_or_else(|error| Err(ArtifactError::Unavailable(error.to_string())));
+    let answer = match interest::wait(runtime, sent) {
+        Ok(answer) => answer.unwrap_or_else(|error| Err(ArtifactError::Unavailable(error.to_string()))),
+        Err(lost) => {
+            // What broke off is taken back by the request itself; what is whole may be there or not.
+            if filled.is_ok() {
+                end.abort();
+            }
+            Err(lost.into())
+        }
+    };
     match filled {
         // What the server says is why nothing more could be written.
         Err(_) if upload.is_refused && answer.is_err() => answer,
@@ -117,9 +128,12 @@ pub(super) struct Download {
 
 // === impl Upload ===
 
-impl Upload {
+impl Upload<'_> {
     fn pass(&mut self, piece: Piece) -> io::Result<()> {
-        let passed = self.pieces.as_ref().is_some_and(|pieces| pieces.blocking_send(piece).is_ok());
+        let passed = match &self.pieces {
+            Some(pieces) => interest::wait(self.runtime, pieces.send(piece))?.is_ok(),
+            None => false,
+        };
         self.is_refused |= !passed;
         self.moved.fetch_add(1, Ordering::Relaxed);
         if passed { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
@@ -131,7 +145,7 @@ impl Upload {
     }
 }
 
-impl Write for Upload {
+impl Write for Upload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = PIECE - self.piece.len();
         let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
@@ -163,7 +177,7 @@ impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             let body = &mut self.body;
-            match self.runtime.block_on(async { tokio::time::timeout(STALL, body.frame()).await }) {
+            match interest::wait(&self.runtime, async { tokio::time::timeout(STALL, body.frame()).await })? {
                 Ok(None) => return Ok(0),
                 Ok(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => return Err(broken(&error)),

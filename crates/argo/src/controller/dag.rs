@@ -20,7 +20,6 @@ struct Graph<'a> {
 /// What one walk has found.
 #[derive(Default)]
 struct Walk {
-    visited: HashSet<String>,
     /// Tasks that are done, with all of their hooks.
     done: HashSet<String>,
     is_stopped: bool,
@@ -59,22 +58,21 @@ impl Controller {
                     // Whoever asks about failures is to see them.
                     && !graph.is_asked_about(&task.name)
             });
-        let mut walk = Walk { is_stopped, ..Walk::default() };
-        for target in &targets {
-            if !graph.tasks.contains_key(target.as_str()) {
-                return Err(format!("target: there is no task {target:?}"));
-            }
-            self.task(&graph, target, frame, &mut walk, 0)?;
+        if let Some(target) = targets.iter().find(|target| !graph.tasks.contains_key(target.as_str())) {
+            return Err(format!("target: there is no task {target:?}"));
         }
-        let under_way = dag.tasks.iter().any(|task| {
-            let begun = self.phase_of(&graph.node(&task.name)).is_some();
-            begun && !walk.done.contains(&task.name) && walk.visited.contains(&task.name)
-        });
+        let mut walk = Walk { is_stopped, ..Walk::default() };
+        let order = graph.in_order(&targets)?;
+        for name in &order {
+            self.task(&graph, name, frame, &mut walk)?;
+        }
+        let under_way =
+            order.iter().any(|name| self.phase_of(&graph.node(name)).is_some() && !walk.done.contains(*name));
         let all_done = targets.iter().all(|target| walk.done.contains(target));
         if under_way || (!all_done && !walk.is_stopped) {
             return Ok(Phase::Running);
         }
-        let failed = targets.iter().find_map(|target| self.branch_failure(&graph, target, &excuse, 0));
+        let failed = targets.iter().find_map(|target| self.branch_failure(&graph, target, &excuse));
         let failed = failed.or_else(|| {
             // Stopped before the targets were reached.
             let tasks = dag.tasks.iter().filter(|_| !all_done);
@@ -96,29 +94,12 @@ impl Controller {
         Ok(self.end_with(&call.name, Phase::Succeeded, "", outputs))
     }
 
-    /// Goes as far with a task as it goes now, what it depends on first.
-    fn task(
-        &mut self,
-        graph: &Graph<'_>,
-        name: &str,
-        frame: &Frame,
-        walk: &mut Walk,
-        depth: usize,
-    ) -> Result<(), String> {
-        if !walk.visited.insert(name.to_owned()) {
-            return Ok(());
-        }
+    /// Goes as far with a task as it goes now, after all that it depends on.
+    fn task(&mut self, graph: &Graph<'_>, name: &str, frame: &Frame, walk: &mut Walk) -> Result<(), String> {
         let Some((task, needs)) = graph.tasks.get(name) else {
             return Err(format!("there is no task {name:?}"));
         };
-        if depth > graph.tasks.len() || depth > 1000 {
-            return Err(format!("task {name:?} depends on itself, or on too long a chain"));
-        }
-        let mut all_done = true;
-        for need in needs.tasks() {
-            self.task(graph, need, frame, walk, depth + 1)?;
-            all_done &= walk.done.contains(need);
-        }
+        let all_done = needs.tasks().iter().all(|need| walk.done.contains(*need));
         let node = graph.node(name);
         if !self.nodes.contains_key(&node) {
             if !all_done {
@@ -206,7 +187,7 @@ impl Controller {
 
     fn answer(&self, node: &str, question: Question) -> bool {
         let Some(found) = self.nodes.get(node) else { return false };
-        let items = || self.nodes.values().filter(|item| item.parent.as_deref() == Some(node));
+        let items = || self.children_of(node);
         match question {
             Question::Usual => matches!(found.phase, Phase::Succeeded | Phase::Skipped),
             Question::Is(phase) => found.phase == phase,
@@ -223,22 +204,26 @@ impl Controller {
     }
 
     /// The task whose failure is that of this one: itself, or what made it be omitted.
-    fn branch_failure(
+    fn branch_failure<'a>(
         &self,
-        graph: &Graph<'_>,
-        name: &str,
+        graph: &'a Graph<'_>,
+        name: &'a str,
         excuse: &impl Fn(&str, bool) -> bool,
-        depth: usize,
     ) -> Option<String> {
-        let phase = self.phase_of(&graph.node(name))?;
-        if phase.is_failed() {
-            return (!excuse(name, phase == Phase::Error)).then(|| name.to_owned());
+        let (mut open, mut seen) = (vec![name], HashSet::new());
+        while let Some(name) = open.pop() {
+            let Some(phase) = self.phase_of(&graph.node(name)).filter(|_| seen.insert(name)) else {
+                continue;
+            };
+            if phase.is_failed() && !excuse(name, phase == Phase::Error) {
+                return Some(name.to_owned());
+            }
+            if matches!(phase, Phase::Omitted | Phase::Skipped) {
+                let needs = graph.tasks.get(name).map(|(_, needs)| needs.tasks()).unwrap_or_default();
+                open.extend(needs.into_iter().rev());
+            }
         }
-        if !matches!(phase, Phase::Omitted | Phase::Skipped) || depth > 1000 {
-            return None;
-        }
-        let (_, needs) = graph.tasks.get(name)?;
-        needs.tasks().into_iter().find_map(|need| self.branch_failure(graph, need, excuse, depth + 1))
+        None
     }
 }
 
@@ -249,12 +234,37 @@ impl<'a> Graph<'a> {
         format!("{}.{task}", self.dag)
     }
 
+    /// These tasks and all that they depend on, each behind what it depends on. A chain may be as long as a workflow, so
+    /// there is no recursion.
+    fn in_order<'b>(&'b self, targets: &'b [String]) -> Result<Vec<&'b str>, String> {
+        let (mut order, mut is_placed) = (Vec::new(), HashMap::new());
+        for target in targets {
+            let mut open = vec![(target.as_str(), false)];
+            while let Some((name, has_needs)) = open.pop() {
+                if has_needs {
+                    is_placed.insert(name, true);
+                    order.push(name);
+                    continue;
+                }
+                match is_placed.get(name) {
+                    Some(true) => continue,
+                    Some(false) => return Err(format!("task {name:?} depends on itself")),
+                    None => is_placed.insert(name, false),
+                };
+                let (_, needs) = self.tasks.get(name).ok_or_else(|| format!("there is no task {name:?}"))?;
+                open.push((name, true));
+                open.extend(needs.tasks().into_iter().rev().map(|need| (need, false)));
+            }
+        }
+        Ok(order)
+    }
+
     /// All that a task depends on, near or far.
     fn ancestors(&self, name: &str) -> Vec<&str> {
-        let mut found: Vec<&str> = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
         let mut open: Vec<&str> = self.tasks.get(name).map(|(_, needs)| needs.tasks()).unwrap_or_default();
         while let Some(next) = open.pop() {
-            if !found.contains(&next) {
+            if seen.insert(next) {
                 found.push(next);
                 open.extend(self.tasks.get(next).map(|(_, needs)| needs.tasks()).unwrap_or_default());
             }

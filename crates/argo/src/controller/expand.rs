@@ -3,6 +3,7 @@
 use super::Controller;
 use super::call::Frame;
 use crate::model::{Sequence, Step};
+use crate::node::Node;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -34,6 +35,24 @@ impl Controller {
             }
         };
         Ok(if items.is_empty() { Items::None } else { Items::Many(items) })
+    }
+
+    /// The nodes of the items of a step that has begun, in the order of the items. They are found by their names: the
+    /// items themselves are known only to the process that expanded them.
+    pub(super) fn item_nodes(&self, name: &str, step: &str) -> Vec<&Node> {
+        let index = |node: &Node| {
+            let (index, _) = node.name.strip_prefix(name)?.strip_prefix('(')?.split_once(':')?;
+            index.parse::<usize>().ok()
+        };
+        // Items of a task are below its own node, those of a step below its group.
+        let group = name.strip_suffix(step).and_then(|group| group.strip_suffix('.'));
+        let parents = [Some(name), group].into_iter().flatten();
+        let mut nodes: Vec<(usize, &Node)> = parents
+            .flat_map(|parent| self.children_of(parent))
+            .filter_map(|node| Some((index(node)?, node)))
+            .collect();
+        nodes.sort_by_key(|(index, _)| *index);
+        nodes.into_iter().map(|(_, node)| node).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::call::{Call, Frame, duration, milliseconds};
 use super::{Controller, Start};
 use crate::model::{Outputs, Parameter, Template};
-use crate::node::{NodeKind, Phase, Time, pod_name};
+use crate::node::{Node, NodeKind, Phase, Time, pod_name};
 use crate::substitute::Scope;
 
 impl Controller {
@@ -104,12 +104,24 @@ impl Controller {
 
     /// The names of the nodes that wait for somebody.
     pub fn suspended(&self) -> Vec<String> {
-        let is_suspended =
-            |node: &&crate::node::Node| node.kind == NodeKind::Suspend && node.phase == Phase::Running;
+        let is_suspended = |node: &&Node| node.kind == NodeKind::Suspend && node.phase == Phase::Running;
         let mut names: Vec<(u64, String)> =
             self.nodes.values().filter(is_suspended).map(|node| (node.sequence, node.name.clone())).collect();
         names.sort();
         names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Whether a suspended node goes on by itself, when its time has come.
+    pub fn goes_on_by_itself(&self, name: &str) -> bool {
+        let node = self.nodes.get(name);
+        let suspend = node.and_then(|node| self.template_of(node)?.suspend.as_ref());
+        suspend.and_then(|suspend| suspend.duration.as_ref()).is_some_and(|duration| !duration.is_empty())
+    }
+
+    /// The template of a node, if it is one of this workflow's own.
+    fn template_of(&self, node: &Node) -> Option<&Template> {
+        let mut templates = self.definition.templates();
+        templates.find(|(_, template)| template.name == node.template_name).map(|(_, template)| &**template)
     }
 
     /// Whether the whole waits before it begins.
@@ -127,22 +139,25 @@ impl Controller {
     ) -> Result<usize, String> {
         self.now = now;
         let mut count = 0;
-        if self.definition.workflow.spec.suspend && !self.status.resumed && display_name.is_none() {
-            self.status.resumed = true;
-            count += 1;
-        }
+        let mut ended = Vec::new();
         for name in self.suspended() {
             let Some(node) = self.nodes.get(&name) else { continue };
             if display_name.is_some_and(|wanted| wanted != node.display_name && wanted != node.name) {
                 continue;
             }
             // Those that are in no template of this workflow have no outputs to supply.
-            let template =
-                self.definition.templates().find(|(_, template)| template.name == node.template_name);
-            let outputs = match template {
-                Some((_, template)) => supplied(template, values)?,
+            let outputs = match self.template_of(node) {
+                Some(template) => supplied(template, values)?,
                 None => Outputs::default(),
             };
+            ended.push((name, outputs));
+        }
+        // All of it can be done, or none of it is.
+        if self.definition.workflow.spec.suspend && !self.status.resumed && display_name.is_none() {
+            self.status.resumed = true;
+            count += 1;
+        }
+        for (name, outputs) in ended {
             self.end_with(&name, Phase::Succeeded, "", outputs);
             count += 1;
         }

@@ -495,6 +495,18 @@ fn global_outputs_recursion_inline_templates_and_memoization() {
     assert_eq!(trial.controller.node("w[1].b").unwrap().outputs.result.as_deref(), Some("7"));
     assert_eq!(trial.phase("w[2].c[0].less[0].less[0].less"), Phase::Skipped);
     assert!(trial.controller.node("w[3].d").unwrap().memoized);
+    // As deep as in Argo.
+    let deep = |num: usize| {
+        format!(
+            "  entrypoint: m\n  arguments: {{parameters: [{{name: num, value: {num}}}]}}\n  templates:\n  - name: m\n    \
+             inputs: {{parameters: [{{name: num}}]}}\n    steps:\n    - - {{name: a, template: m, when: '{{{{inputs.parameters.num}}}} > \
+             1', arguments: {{parameters: [{{name: num, value: '{{{{=asInt(inputs.parameters.num) - 1}}}}'}}]}}}}\n"
+        )
+    };
+    for (num, phase) in [(100, Phase::Succeeded), (101, Phase::Failed)] {
+        let mut trial = Trial::new(&deep(num));
+        assert_eq!(trial.run(echo), phase, "{num}: {:?}", trial.controller.status());
+    }
     // Recursion that never ends is ended.
     let mut trial =
         Trial::new("  entrypoint: m\n  templates:\n  - {name: m, steps: [[{name: a, template: m}]]}\n");
@@ -549,4 +561,102 @@ fn a_workflow_goes_on_from_its_nodes_alone() {
         let result = &trial.controller.node("w(0).b").unwrap().outputs.result;
         assert_eq!(result.as_deref(), Some("[\"hello\",\"hello\",\"hello\"]"));
     }
+}
+
+#[test]
+fn what_ended_before_an_interruption_is_handed_over_after_it() {
+    let each = "template: echo, arguments: {parameters: [{name: text, value: 'x={{item}}'}]}";
+    let steps = |items: &str, output: &str| {
+        format!(
+            "
+  entrypoint: m
+  templates:
+  - name: m
+    outputs: {{parameters: [{{name: all, valueFrom: {{parameter: '{{{{steps.each.outputs.{output}}}}}'}}}}]}}
+    steps:
+    - - {{name: each, {items}, {each}}}
+    - - {{name: between, template: echo}}
+    - - {{name: join, template: echo, arguments: {{parameters: [{{name: text, value: '{{{{steps.each.outputs.{output}}}}}'}}]}}}}
+"
+        )
+    };
+    let dag = |items: &str, output: &str| {
+        format!(
+            "
+  entrypoint: m
+  templates:
+  - name: m
+    outputs: {{parameters: [{{name: all, valueFrom: {{parameter: '{{{{tasks.each.outputs.{output}}}}}'}}}}]}}
+    dag:
+      tasks:
+      - {{name: each, {items}, {each}}}
+      - {{name: between, template: echo, depends: each}}
+      - {{name: join, template: echo, depends: between, arguments: {{parameters: [{{name: text, value: '{{{{tasks.each.outputs.{output}}}}}'}}]}}}}
+"
+        )
+    };
+    let eleven = "withSequence: {count: 11}";
+    let cases = [
+        ("withItems: [1, 2]", "result", r#"["x=1","x=2"]"#),
+        ("withParam: '[\"a(0:b)\", 2]'", "parameters.x", r#"["a(0:b)",2]"#),
+        ("withItems: [1, 2]", "parameters", r#"[{"x":"1"},{"x":"2"}]"#),
+        (eleven, "parameters.x", "[0,1,2,3,4,5,6,7,8,9,10]"),
+        ("withParam: '[]'", "result", "[]"),
+    ];
+    for (items, output, expected) in cases {
+        for yaml in [steps(items, output), dag(items, output)] {
+            let yaml = with_echo(&yaml);
+            let mut lives_on = Trial::new(&yaml);
+            assert_eq!(lives_on.run(echo), Phase::Succeeded, "{yaml}");
+            let mut controller = Trial::new(&yaml).controller;
+            // What runs begins anew with each new process, so one step ends in each.
+            while let Some(start) = controller.operate(1_000_000).start.first() {
+                controller.finished(&start.name, echo(start, &[]), 1_000_000);
+                let (status, nodes) = (controller.status().clone(), controller.nodes().cloned().collect());
+                controller = self::controller(&definition(&yaml), status, nodes);
+            }
+            assert_eq!(controller.status().phase, Phase::Succeeded, "{:?}\n{yaml}", controller.status());
+            let resumed = Trial { controller, now: 0, began: Vec::new(), most_at_once: 0 };
+            for trial in [lives_on, resumed] {
+                assert_eq!(trial.output("all"), expected, "{yaml}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_tasks_is_as_long_as_it_is() {
+    let task = |number: usize| {
+        let depends = number.checked_sub(1).map(|last| format!("depends: t{last}")).unwrap_or_default();
+        format!("      - {{name: t{number}, inline: {{suspend: {{}}}}, {depends}}}\n")
+    };
+    let tasks: String = (0..1500).map(task).collect();
+    let text = format!(
+        "kind: Workflow\nspec:\n  entrypoint: m\n  templates:\n  - name: m\n    dag:\n      tasks:\n{tasks}"
+    );
+    let manifest = Manifest::parse(&text, Path::new("w.yaml")).unwrap();
+    // Unchecked: that is another subject, and takes longer.
+    let objects = Objects::new(manifest.values()).unwrap();
+    let (mut controller, now) = (controller(&objects, Status::default(), Vec::new()), 1_000_000);
+    for number in 0..3 {
+        controller.operate(now);
+        assert_eq!(controller.suspended(), [format!("w.t{number}")], "{:?}", controller.status());
+        assert_eq!(controller.resume(None, &[], now), Ok(1));
+    }
+}
+
+#[test]
+fn all_that_is_asked_for_goes_on_or_nothing_does() {
+    let yaml = "
+  entrypoint: m
+  templates:
+  - name: m
+    steps: [[{name: any, template: any}, {name: ask, template: ask}]]
+  - {name: any, suspend: {}}
+  - {name: ask, suspend: {}, outputs: {parameters: [{name: ok, valueFrom: {supplied: {}}}]}}
+";
+    let mut trial = Trial::new(yaml);
+    trial.controller.operate(trial.now);
+    assert!(trial.controller.resume(None, &[], trial.now).is_err());
+    assert_eq!(trial.controller.suspended(), ["w[0].any", "w[0].ask"]);
 }

@@ -208,14 +208,16 @@ impl Controller {
         if !step.is_expanded() {
             return;
         }
-        let Some(items) = self.expansions.get(node) else { return };
-        let children = super::expand::children(node, name, items);
+        let children = self.item_nodes(node, name);
+        // Without items it was skipped; one that never began has nothing to tell.
+        if children.is_empty() && self.phase_of(node) != Some(Phase::Skipped) {
+            return;
+        }
         let mut results = Vec::new();
         let mut all = Vec::new();
         let mut lists: std::collections::BTreeMap<&str, Vec<Value>> = Default::default();
         let mut phases = Vec::new();
-        for (child, ..) in &children {
-            let Some(found) = self.nodes.get(child) else { continue };
+        for found in children {
             phases.push(found.phase);
             if let Some(result) = &found.outputs.result {
                 results.push(json_or_text(result));

@@ -1,9 +1,10 @@
 //! What the agent asks for, found again when it asks again.
 //!
 //! A request has no id: the same template of the same workflow is the same task. While it runs, everybody who asks
-//! shares it. What succeeded is remembered across restarts, so a request that comes again (the agent restarted, a reply
-//! was lost) gets the same answer and nothing is done twice. What failed is remembered only until a moment after it was
-//! told: then the same request is a retry, which Argo sends in the same words.
+//! shares it. What came out is remembered, across restarts, until it was told and the agent had time to hand it on; so a
+//! request that comes again (a reply was lost, the agent restarted) gets the same answer and nothing is done twice. After
+//! that the same words are another node: a retry, or the next round of a loop. Time alone tells these apart; templates
+//! that cannot live with it say `{{retries}}` or count their rounds.
 
 use crate::controller::{Identity, Start, duration, milliseconds};
 use crate::model::Template;
@@ -28,10 +29,16 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Until the agent asks again.
 const REQUEUE: Duration = Duration::from_secs(2);
 
-/// How long a failure is remembered after it was told: the agent repeats a call whose reply was lost at once.
-const FAILURE: Time = 5_000;
+/// How long a failure is remembered after it was told. A call whose reply was lost is repeated by the agent after a
+/// second, a fifth more or less; a retry may come as soon as the agent's next tick has passed.
+const FAILURE: Time = 2_000;
 
-/// How long an end is remembered that nobody asks about, and a success.
+/// How long a success is remembered after it was first told. Until the agent's tick (10 s) has handed it on and the
+/// controller has taken the node away (10 s more at most), an agent that is restarted, at once or after its first
+/// back-off (10 s), asks for it again.
+const SUCCESS: Time = 60_000;
+
+/// How long an end is remembered that nobody asks about.
 const KEPT: Time = 7 * 24 * 3_600_000;
 
 const STOPPING: &str = "the plugin is stopping\n";
@@ -64,27 +71,21 @@ struct Running {
     handle: AbortHandle,
 }
 
-struct Memory(Connection);
+/// Tasks as they were last seen.
+struct Memory {
+    connection: Connection,
+    clock: Box<dyn Fn() -> Time + Send>,
+}
 
 // === impl Tasks ===
 
 impl Tasks {
     pub(crate) fn open(runner: Arc<dyn StepRunner>, file: &Path, room: Room) -> rusqlite::Result<Tasks> {
-        let connection = Connection::open(file)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS tasks (
-                 key TEXT PRIMARY KEY, began INTEGER NOT NULL, node TEXT, forget INTEGER
-             ) STRICT;",
-        )?;
-        connection.execute("DELETE FROM tasks WHERE forget < ?1", [now()])?;
         Ok(Tasks {
             runner,
             turns: Arc::new(Semaphore::new(room.parallel.clamp(1, 10_000))),
             most: room.all.max(1),
-            memory: Arc::new(Mutex::new(Memory(connection))),
+            memory: Arc::new(Mutex::new(Memory::open(file, Box::new(now))?)),
             running: Arc::default(),
             is_stopping: AtomicBool::new(false),
         })
@@ -168,11 +169,8 @@ impl Tasks {
         }
     }
 
-    /// A failure that was told is forgotten soon.
     fn tell(&self, key: &str, node: Value) -> Answer {
-        if node.get("phase").and_then(Value::as_str) != Some(Phase::Succeeded.name())
-            && let Err(error) = self.memory.lock().forget_soon(key)
-        {
+        if let Err(error) = self.memory.lock().tell(key, &node) {
             tracing::error!("the memory of the plugin: {error}");
         }
         Answer::Node(node)
@@ -288,48 +286,104 @@ fn start(
 // === impl Memory ===
 
 impl Memory {
+    fn open(file: &Path, clock: Box<dyn Fn() -> Time + Send>) -> rusqlite::Result<Memory> {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS tasks (
+                 key TEXT PRIMARY KEY, began INTEGER NOT NULL, node TEXT, forget INTEGER
+             ) STRICT;",
+        )?;
+        connection.execute("DELETE FROM tasks WHERE forget < ?1", [clock()])?;
+        Ok(Memory { connection, clock })
+    }
+
     fn find(&self, key: &str) -> rusqlite::Result<Option<Value>> {
         let mut statement = self
-            .0
+            .connection
             .prepare_cached("SELECT node FROM tasks WHERE key = ?1 AND node IS NOT NULL AND forget >= ?2")?;
-        let node: Option<String> = statement.query_row(params![key, now()], |row| row.get(0)).optional()?;
+        let node: Option<String> =
+            statement.query_row(params![key, (self.clock)()], |row| row.get(0)).optional()?;
         Ok(node.and_then(|node| serde_json::from_str(&node).ok()))
     }
 
     /// When it began: also if that was in an earlier life of the plugin.
     fn begin(&self, key: &str) -> rusqlite::Result<Time> {
         // What is to be forgotten begins anew.
-        self.0.prepare_cached("DELETE FROM tasks WHERE forget < ?1")?.execute([now()])?;
-        let mut statement =
-            self.0.prepare_cached("INSERT INTO tasks (key, began) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
-        statement.execute(params![key, now()])?;
-        self.0.query_row("SELECT began FROM tasks WHERE key = ?1", [key], |row| row.get(0))
+        self.connection.prepare_cached("DELETE FROM tasks WHERE forget < ?1")?.execute([(self.clock)()])?;
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT INTO tasks (key, began) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+        statement.execute(params![key, (self.clock)()])?;
+        self.connection.query_row("SELECT began FROM tasks WHERE key = ?1", [key], |row| row.get(0))
     }
 
     fn end(&self, key: &str, node: &Value) -> rusqlite::Result<()> {
         let mut statement =
-            self.0.prepare_cached("UPDATE tasks SET node = ?2, forget = ?3 WHERE key = ?1")?;
-        statement.execute(params![key, node.to_string(), now().saturating_add(KEPT)])?;
+            self.connection.prepare_cached("UPDATE tasks SET node = ?2, forget = ?3 WHERE key = ?1")?;
+        statement.execute(params![key, node.to_string(), (self.clock)().saturating_add(KEPT)])?;
         Ok(())
     }
 
-    fn forget_soon(&self, key: &str) -> rusqlite::Result<()> {
+    /// What was told is forgotten some time after it was told first: being asked again and again keeps nothing.
+    fn tell(&self, key: &str, node: &Value) -> rusqlite::Result<()> {
+        let is_success = node.get("phase").and_then(Value::as_str) == Some(Phase::Succeeded.name());
+        let forget = (self.clock)().saturating_add(if is_success { SUCCESS } else { FAILURE });
         let mut statement =
-            self.0.prepare_cached("UPDATE tasks SET forget = MIN(forget, ?2) WHERE key = ?1")?;
-        statement.execute(params![key, now().saturating_add(FAILURE)])?;
+            self.connection.prepare_cached("UPDATE tasks SET forget = MIN(forget, ?2) WHERE key = ?1")?;
+        statement.execute(params![key, forget])?;
         Ok(())
     }
 
     fn forget(&self, key: &str) -> rusqlite::Result<()> {
-        self.0.prepare_cached("DELETE FROM tasks WHERE key = ?1")?.execute([key])?;
+        self.connection.prepare_cached("DELETE FROM tasks WHERE key = ?1")?.execute([key])?;
         Ok(())
     }
 
     fn keep_only(&self, keys: &HashSet<String>) -> rusqlite::Result<()> {
         let known = {
-            let mut statement = self.0.prepare_cached("SELECT key FROM tasks")?;
+            let mut statement = self.connection.prepare_cached("SELECT key FROM tasks")?;
             statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?
         };
         known.iter().filter(|key| !keys.contains(*key)).try_for_each(|key| self.forget(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    #[test]
+    fn what_was_told_is_remembered_for_repeats_and_forgotten_for_what_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Arc::new(AtomicI64::new(1_000_000));
+        let open = || {
+            let time = Arc::clone(&time);
+            Memory::open(&folder.path().join("plugin.db"), Box::new(move || time.load(Ordering::Relaxed)))
+        };
+        // How an end was told, after how many milliseconds it is known still, and from when on it is not.
+        let cases = [("Succeeded", 45_000, 61_000), ("Failed", 1_900, 2_100), ("Error", 1_900, 2_100)];
+        for (phase, known, forgotten) in cases {
+            let (mut memory, node) = (open().unwrap(), json!({"phase": phase}));
+            assert_eq!(memory.begin(phase).unwrap(), time.load(Ordering::Relaxed));
+            memory.end(phase, &node).unwrap();
+            // Nobody has asked yet: a plugin that is restarted knows it days later.
+            time.fetch_add(6 * 24 * 3_600_000, Ordering::Relaxed);
+            memory = open().unwrap();
+            let told = time.load(Ordering::Relaxed);
+            for after in [0, 10, known] {
+                time.store(told + after, Ordering::Relaxed);
+                assert_eq!(memory.find(phase).unwrap().as_ref(), Some(&node), "{phase} after {after} ms");
+                memory.tell(phase, &node).unwrap();
+                memory = open().unwrap();
+            }
+            time.store(told + forgotten, Ordering::Relaxed);
+            assert_eq!(memory.find(phase).unwrap(), None, "{phase}");
+            // The next node with the same words begins now, and so does its deadline.
+            assert_eq!(memory.begin(phase).unwrap(), told + forgotten);
+        }
     }
 }

@@ -23,6 +23,17 @@ struct Kept {
     log: Option<BufWriter<File>>,
     logged: usize,
     last_line: String,
+    panic: Panic,
+}
+
+/// How far a Rust program's panic has been told: the line that names the place, the message, and hints.
+#[derive(Clone, Copy, PartialEq)]
+enum Panic {
+    None,
+    /// The next line is the message.
+    Begun,
+    /// What follows says less than the message.
+    Told,
 }
 
 // === impl Captured ===
@@ -38,6 +49,7 @@ impl Captured {
             log: file.ok().map(BufWriter::new),
             logged: 0,
             last_line: String::new(),
+            panic: Panic::None,
         }))
     }
 
@@ -62,11 +74,33 @@ impl Captured {
     }
 }
 
+// === impl Kept ===
+
+impl Kept {
+    /// Remembers a line of standard error if it says more than those before it.
+    fn note(&mut self, line: &str) {
+        // It stands behind whatever is wrong.
+        if line.starts_with("note: run with `RUST_BACKTRACE=") {
+            return;
+        }
+        let is_panic = line.starts_with("thread '") && line.contains("' ") && line.contains(" panicked at ");
+        self.panic = match self.panic {
+            // The message is in a line of its own, but for programs of older compilers.
+            _ if is_panic && line.ends_with(':') => Panic::Begun,
+            _ if is_panic => Panic::Told,
+            Panic::Begun => Panic::Told,
+            Panic::Told => return,
+            Panic::None => Panic::None,
+        };
+        self.last_line = line.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();
+    }
+}
+
 impl Output for Captured {
     fn line(&self, _: &str, stream: Stream, line: &str) {
         let mut kept = self.0.lock();
         if stream != Stream::Stdout && !line.trim().is_empty() {
-            kept.last_line = line.trim().chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();
+            kept.note(line.trim());
         }
         if kept.logged > MAX_LOG {
             return;
@@ -85,5 +119,39 @@ impl Output for Captured {
         let mut kept = self.0.lock();
         let room = MAX_RESULT.saturating_sub(kept.result.len());
         kept.result.extend(bytes.iter().take(room));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_says_most_is_remembered() {
+        let hint = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace";
+        let cases: [(&[&str], Option<&str>); 7] = [
+            (&[], None),
+            (&["one", "two", " "], Some("two")),
+            (
+                &["begins", "", "thread 'main' (1) panicked at src/main.rs:2:5:", "boom", "more", hint],
+                Some("boom"),
+            ),
+            (
+                &["thread '<unnamed>' panicked at a.rs:2:5:", "boom", "stack backtrace:", "   0: rust_begin"],
+                Some("boom"),
+            ),
+            (
+                &["thread 'main' panicked at 'boom', a.rs:2:5", hint],
+                Some("thread 'main' panicked at 'boom', a.rs:2:5"),
+            ),
+            (&["memory allocation of 5 bytes failed", hint], Some("memory allocation of 5 bytes failed")),
+            (&["a worker panicked at 10:", "it goes on"], Some("it goes on")),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (lines, expected) in cases {
+            let captured = Captured::new(&folder.path().join("log"));
+            lines.iter().for_each(|line| captured.line("a", Stream::Stderr, line));
+            assert_eq!(captured.last_line().as_deref(), expected, "{lines:?}");
+        }
     }
 }

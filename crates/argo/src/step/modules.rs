@@ -76,16 +76,17 @@ impl Modules {
     async fn load(&self, name: &str) -> Result<Arc<Loaded>, String> {
         let wanted = self.aliases.get(name).map_or(name, String::as_str);
         let (source, is_alias) = (source(&self.base, wanted), wanted != name);
-        let failed = |error: &dyn std::fmt::Display| format!("module {name}: {error}");
+        let shown = shown(name);
+        let failed = |error: &dyn std::fmt::Display| format!("module {shown}: {error}");
         let bytes = dhow_artifacts::read_module(&source, DEFAULT_LIMIT, |_, _| {}).await;
         let bytes = bytes.map_err(|error| match &source {
             Source::Oci(_) if !is_alias => {
-                failed(&format_args!("{error}; --image {name}=FILE takes a file in its place"))
+                failed(&format_args!("{error}; --image {shown}=FILE takes a file in its place"))
             }
             _ => failed(&error),
         })?;
         if is_alias {
-            tracing::debug!("{name} is {source}");
+            tracing::debug!("{shown} is {source}");
         }
         let (engine, cache, compiling) =
             (self.engine.clone(), self.cache.clone(), Arc::clone(&self.compiling));
@@ -132,4 +133,27 @@ pub(crate) fn source(base: &Path, name: &str) -> Source {
         return Source::parse(name);
     }
     if is_path { Source::Path(base.join(name)) } else { Source::parse(&format!("oci://{name}")) }
+}
+
+/// A module's name for messages: user name, password and query of a URL may be secrets.
+pub(super) fn shown(name: &str) -> String {
+    if name.contains("://") { Source::parse(name).to_string() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn secrets_in_a_name_are_not_shown() {
+        let cases = [
+            ("https://me:hunter2@example.com:8080/a.wasm?sig=hunter2", "https://example.com:8080/a.wasm"),
+            ("oci://example.com/a:1", "oci://example.com/a:1"),
+            ("example.com/a@sha256:0", "example.com/a@sha256:0"),
+            ("./a?b.wasm", "./a?b.wasm"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(shown(name), expected);
+        }
+    }
 }

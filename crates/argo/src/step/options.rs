@@ -31,7 +31,7 @@ pub struct Options {
 
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}{}{hint}", if hint.is_empty() { "" } else { "; " })]
+#[error("{}: {message}{}{hint}", if field.is_empty() { "wasm" } else { field }, if hint.is_empty() { "" } else { "; " })]
 pub struct Wrong {
     /// Its path inside the options.
     pub field: String,
@@ -242,7 +242,11 @@ fn environment(value: &Value) -> Result<BTreeMap<String, String>, Wrong> {
             return Err(wrong(&field, "has no `name`", ""));
         };
         if entry.get("valueFrom").is_some() {
-            return Err(wrong(&field, "`valueFrom` needs a cluster", "expected `value`"));
+            return Err(wrong(
+                &field,
+                "`valueFrom` is for containers; a module gets values only",
+                "expected `value`",
+            ));
         }
         let value = entry.get("value").map(crate::model::scalar_text).unwrap_or_default();
         environment.insert(name.to_owned(), value);
@@ -261,4 +265,27 @@ fn memory(value: &Value) -> Result<Option<u64>, Wrong> {
     parse_quantity(&memory)
         .map(Some)
         .map_err(|expected| wrong(field, format!("is {memory:?}"), expected.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let cases = [
+            (json!({"imag": "a.wasm"}), "wasm: unknown field `imag`; "),
+            (json!({}), "wasm: has no `image`; "),
+            (json!({"image": "a.wasm", "args": 1}), "args: must be a list of strings"),
+            (
+                json!({"image": "a.wasm", "env": [{"name": "A", "valueFrom": {}}]}),
+                "env[0]: `valueFrom` is for containers; a module gets values only; expected `value`",
+            ),
+        ];
+        for (options, expected) in cases {
+            let found = Options::read(&options).unwrap_err().to_string();
+            assert!(found.starts_with(expected), "{options}: {found}");
+        }
+    }
 }

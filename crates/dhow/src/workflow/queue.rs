@@ -58,6 +58,15 @@ pub(crate) struct WorkersArgs {
     pub(crate) queue: QueueArgs,
 }
 
+/// URLs of servers for messages and for keeping: without names and passwords.
+pub(super) fn without_login(urls: &str) -> String {
+    let without = |url: &str| {
+        let (scheme, rest) = url.trim().split_once("://").unwrap_or(("nats", url.trim()));
+        format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+    };
+    urls.split(',').map(without).collect::<Vec<_>>().join(",")
+}
+
 /// A positive duration such as `15s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 
 use super::Data;
 use super::live::Live;
-use super::queue::WorkersArgs;
+use super::queue::{WorkersArgs, without_login};
 use crate::Error;
 use crate::argo::pairs;
 use crate::executor::{self, executor};
@@ -14,11 +14,12 @@ use dhow_argo::artifacts::config::RepositoryRef;
 use dhow_argo::artifacts::repository::Repository;
 use dhow_argo::controller::{Controller, Identity};
 use dhow_argo::definition::{Objects, merge_named};
-use dhow_argo::history::{Request, Settings};
+use dhow_argo::history::{Record, Request, Settings};
 use dhow_argo::manifest::Manifest;
 use dhow_argo::node::Phase;
-use dhow_argo::run::{Ended, Home, Run as Running, RunError, now};
+use dhow_argo::run::{self, Ended, Home, Run as Running, RunError, now};
 use dhow_argo::runner::StepRunner;
+use dhow_argo::substitute::literal;
 use dhow_argo::workers::{PATIENCE, Remote, RemoteOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -94,6 +95,8 @@ struct Steps {
     repository: Arc<Repository>,
     /// Where steps run elsewhere: where their artifacts come from.
     remote: Option<Arc<Remote>>,
+    /// The queue that they are in.
+    queue: Option<String>,
 }
 
 /// What steps of this process need.
@@ -108,10 +111,11 @@ struct Local<'a> {
 #[derive(clap::Args)]
 #[command(after_help = "\
 EXAMPLES
-  dhow workflow resume report-x7k2p                    all that waits in it
+  dhow workflow resume report-x7k2p                    from the step where it was interrupted
   dhow workflow resume report-x7k2p --node approve -p approved=yes
+  dhow workflow resume report-x7k2p --all              whatever waits in it need not wait any more
 
-When another process runs the workflow, that one goes on with it.")]
+When another process runs the workflow, that one goes on with it, and with all that waits if no --node is named.")]
 pub(super) struct Resume {
     /// Name of the workflow
     #[arg(value_name = "NAME")]
@@ -119,6 +123,9 @@ pub(super) struct Resume {
     /// Only the suspended step of this name
     #[arg(long, value_name = "STEP")]
     node: Option<String>,
+    /// All suspended steps, and a workflow that is suspended as a whole
+    #[arg(long, conflicts_with = "node")]
+    all: bool,
     /// Value of an output parameter of the suspended step (repeatable)
     #[arg(long, short, value_name = "NAME=VALUE")]
     parameter: Vec<String>,
@@ -162,6 +169,7 @@ impl Run {
             images: images.collect(),
             artifacts: std::path::absolute(artifacts).map_err(|error| usage(&error))?,
             parallel: self.parallel.map_or_else(|| usual_parallel(&self.workers), usize::from),
+            workers: self.workers.workers.as_deref().map(without_login),
         };
         let repository = repository(&settings, &objects)?;
         tokio::task::block_in_place(|| self.fill_in(&mut objects, &identity, &repository))?;
@@ -241,8 +249,9 @@ impl Run {
         }
         if let Value::Object(spec) = spec {
             let arguments = spec.entry("arguments").or_insert_with(|| json!({}));
-            let named =
-                parameters.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            // A template of somebody else's, in braces as well, is a value like any other.
+            let named = parameters.into_iter();
+            let named = named.map(|(name, value)| json!({"name": name, "value": literal(&value)})).collect();
             merge_named(arguments, "parameters", named);
             merge_named(arguments, "artifacts", artifacts);
         }
@@ -256,49 +265,85 @@ impl Resume {
     pub(super) async fn execute(self) -> Result<ExitCode, Error> {
         let home = self.data.home()?;
         let history = home.history()?;
-        let unknown = || RunError::Unknown(self.name.clone());
-        let record = history.find(&self.name)?.ok_or_else(unknown)?;
-        if record.status.phase.is_fulfilled() {
-            return Err(Error::usage(format!(
-                "workflow {:?} has ended: {}",
-                self.name,
-                record.status.phase.name()
-            )));
-        }
-        let values = pairs("--parameter", &self.parameter)?.into_iter().collect();
+        let name = &self.name;
+        let find = || -> Result<Record, Error> {
+            let record = history.find(name)?.ok_or_else(|| RunError::Unknown(name.clone()))?;
+            match record.status.phase {
+                phase if phase.is_fulfilled() => {
+                    Err(Error::usage(format!("workflow {name:?} has ended: {}", phase.name())))
+                }
+                _ => Ok(record),
+            }
+        };
+        let record = find()?;
+        let values: Vec<_> = pairs("--parameter", &self.parameter)?.into_iter().collect();
+        // An interrupted workflow goes on where it was, and that may be at a step that waits for somebody's word.
+        let is_asked = self.all || self.node.is_some() || !values.is_empty();
         let request = Request::Resume { node: self.node.clone(), values };
-        let lock = match home.lock(&self.name) {
+        let lock = match home.lock(name) {
             Ok(lock) => lock,
             Err(RunError::Busy(_)) => {
-                history.request(&self.name, &request)?;
-                crate::say(format_args!("The process that runs {} goes on with it", self.name));
+                run::check(record, &request).map_err(|error| Error::usage(format!("{name}: {error}")))?;
+                history.request(name, &request)?;
+                crate::say(format_args!("The process that runs {name} goes on with it"));
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) => return Err(error.into()),
         };
+        // Another process may have gone on with it until now.
+        let mut record = find()?;
+        // What its workers do already is not to be done here a second time.
+        let url = self.workers.workers.clone().or_else(|| record.settings.workers.clone());
+        record.settings.workers = url.as_deref().map(without_login);
         let settings = record.settings.clone();
+        history.settle(name, &settings)?;
         let repository = repository(&settings, &record.objects)?;
         repository.sweep();
-        let steps = match &self.workers.workers {
+        let steps = match &url {
             Some(url) => {
                 self.workers.leave_trust_to_workers(&self.trust)?;
                 // The server was there: it is waited for as while steps run.
-                remote(&home, &self.name, &settings, repository, &self.workers, url, PATIENCE).await?
+                let steps = remote(&home, name, &settings, repository, &self.workers, url, PATIENCE).await;
+                steps.map_err(|error| match &self.workers.workers {
+                    Some(_) => error,
+                    None => {
+                        Error::new(format!("{error}; its steps are in that queue: give --workers URL again"))
+                    }
+                })?
             }
             None => {
                 let local = Local { data: &self.data, resources: &[], trust: &self.trust };
-                local.steps(&home, &self.name, &settings, repository).await?
+                local.steps(&home, name, &settings, repository).await?
             }
         };
         // What was asked for while nobody was there.
-        drop(history.take_requests(&self.name)?);
+        drop(history.take_requests(name)?);
         let mut run = Running::resume(history, record, Arc::clone(&steps.runner), lock)?;
-        let waits = !run.controller().suspended().is_empty() || run.controller().is_suspended();
-        if waits {
-            run.apply(&request).map_err(Error::usage)?;
+        if is_asked {
+            run.apply(&request).map_err(|error| Error::usage(format!("{name}: {error}")))?;
         }
-        crate::say(format_args!("Workflow {} goes on", self.name));
+        crate::say(format_args!("Workflow {name} goes on"));
+        tell_what_waits(run.controller());
         go(run, &steps, self.output.as_deref()).await
+    }
+}
+
+/// Says which steps wait for somebody's word, and how it is given.
+fn tell_what_waits(controller: &Controller) {
+    if controller.status().shutdown.is_some() {
+        return;
+    }
+    let name = &controller.identity().name;
+    if controller.is_suspended() {
+        crate::say(format_args!("It is suspended. Let it begin with: dhow workflow resume {name} --all"));
+    }
+    let suspended = controller.suspended();
+    let waiting = suspended.iter().filter(|node| !controller.goes_on_by_itself(node));
+    for node in waiting.filter_map(|node| controller.node(node)) {
+        let step = &node.display_name;
+        crate::say(format_args!(
+            "{step} waits. Let it go on with: dhow workflow resume {name} --node {step}"
+        ));
     }
 }
 
@@ -342,7 +387,7 @@ impl Local<'_> {
             rooms: home.rooms(),
             logs: home.logs(workflow),
         });
-        Ok(Steps { runner: executor.await?, repository, remote: None })
+        Ok(Steps { runner: executor.await?, repository, remote: None, queue: None })
     }
 }
 
@@ -370,7 +415,8 @@ async fn remote(
     );
     let remote = remote.map_err(|error| Error::new(format!("the folders of the workflow: {error}")))?;
     let remote = Arc::new(remote);
-    Ok(Steps { runner: Arc::clone(&remote) as Arc<dyn StepRunner>, repository, remote: Some(remote) })
+    let runner = Arc::clone(&remote) as Arc<dyn StepRunner>;
+    Ok(Steps { runner, repository, remote: Some(remote), queue: settings.workers.clone() })
 }
 
 /// Runs it, and shows how it goes.
@@ -383,7 +429,8 @@ async fn go(mut run: Running, steps: &Steps, output: Option<&Path>) -> Result<Ex
     let name = run.controller().identity().name.clone();
     match ended? {
         Ended::Interrupted => {
-            crate::say(format_args!("Interrupted. Go on with: dhow workflow resume {name}"));
+            let queue = steps.queue.as_ref().map(|url| format!(" --workers {url}")).unwrap_or_default();
+            crate::say(format_args!("Interrupted. Go on with: dhow workflow resume {name}{queue}"));
             Ok(ExitCode::from(130))
         }
         Ended::Done(phase) => {

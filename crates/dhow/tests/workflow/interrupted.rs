@@ -2,6 +2,7 @@
 
 use crate::{Desk, Ended, node};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 
 /// Nodes of a phase that are steps, by name, with the moments at which they began and ended.
 fn ended_steps(status: &Value) -> Vec<(String, Value, Value)> {
@@ -114,4 +115,56 @@ fn somebody_else_resumes_and_stops() {
     let status = desk.status("asks");
     assert_eq!(node(&status, "sleep")["phase"], "Failed");
     assert_eq!(node(&status, "onExit")["outputs"]["result"], r#"["args","Failed"]"#);
+}
+
+#[test]
+fn a_killed_workflow_that_waited_waits_on() {
+    let desk = Desk::new();
+    desk.workflow(
+        "gate",
+        r#"
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: each, template: echo, withItems: [a, b], arguments: {parameters: [{name: text, value: "{{item}}"}]}}
+    - - {name: approve, template: approve}
+    - - name: deploy
+        template: echo
+        arguments:
+          parameters:
+          - {name: text, value: "{{steps.approve.outputs.parameters.go}} {{steps.each.outputs.result}}"}
+  - name: approve
+    suspend: {}
+    outputs: {parameters: [{name: go, enum: ["yes", nah], valueFrom: {supplied: {}, default: nah}}]}
+  - name: echo
+    inputs: {parameters: [{name: text}]}
+    wasm: {image: tool.wasm, args: [args, "{{inputs.parameters.text}}"]}
+"#,
+    );
+    let waits = |status: &Value| {
+        let nodes = status["status"]["nodes"].as_object();
+        let mut nodes = nodes.into_iter().flat_map(|nodes| nodes.values());
+        nodes.any(|node| node["displayName"] == "approve" && node["phase"] == "Running")
+    };
+    let mut run = desk.start(&["workflow", "run", "gate.yaml"]);
+    desk.wait("gate", waits);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let mut run = desk.start(&["workflow", "resume", "gate"]);
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let hint = "approve waits. Let it go on with: dhow workflow resume gate --node approve";
+    assert!(said.by_ref().any(|line| line == hint));
+    assert!(waits(&desk.status("gate")));
+    // A request that leads to nothing is told to whoever makes it.
+    for wrong in [&["--node", "nobody"][..], &["-p", "go=perhaps"], &["-p", "other=1"]] {
+        let ended = desk.dhow(&[&["workflow", "resume", "gate"][..], wrong].concat());
+        assert_eq!(ended.code, Some(2), "{wrong:?}: {ended:?}");
+    }
+    let ended = desk.dhow(&["workflow", "resume", "gate", "--node", "approve", "-p", "go=yes"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    said.for_each(drop);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    let expected = r#"["args","yes [[\"args\",\"a\"],[\"args\",\"b\"]]"]"#;
+    assert_eq!(node(&desk.status("gate"), "deploy")["outputs"]["result"], expected);
 }

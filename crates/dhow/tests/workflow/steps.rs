@@ -1,6 +1,9 @@
 //! What a step is given, what it yields, and what becomes of it.
 
-use crate::{Desk, guest, node};
+use crate::{Desk, Ended, guest, node};
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 #[test]
 fn parameters_artifacts_and_results_go_from_step_to_step() {
@@ -46,20 +49,21 @@ fn parameters_artifacts_and_results_go_from_step_to_step() {
     wasm: {image: tool.wasm, args: [env], env: [{name: EXTRA, value: more}]}
 "#,
     );
-    let ended = desk.dhow(&["workflow", "run", "flow.yaml", "-p", "text=good day", "--output", "results"]);
+    let ended =
+        desk.dhow(&["workflow", "run", "flow.yaml", "-p", "text=good {{day}}", "--output", "results"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.out, "said=good day\nfrom-file=good day\n");
-    assert_eq!(std::fs::read_to_string(desk.path("results/file.txt")).unwrap(), "good day");
+    assert_eq!(ended.out, "said=good {{day}}\nfrom-file=good {{day}}\n");
+    assert_eq!(std::fs::read_to_string(desk.path("results/file.txt")).unwrap(), "good {{day}}");
     let status = desk.status("flow");
     assert_eq!(node(&status, "list")["outputs"]["result"], r#"["file.txt"]"#);
     let env = node(&status, "env")["outputs"]["result"].as_str().unwrap();
     let env: serde_json::Value = serde_json::from_str(env).unwrap();
-    assert_eq!((&env["THE_RESULT"], &env["EXTRA"]), (&"good day".into(), &"more".into()));
+    assert_eq!((&env["THE_RESULT"], &env["EXTRA"]), (&"good {{day}}".into(), &"more".into()));
     assert_eq!(node(&status, "write")["type"], "Plugin");
     assert_eq!(status["status"]["phase"], "Succeeded");
     // What it printed is kept.
     let logs = desk.dhow(&["workflow", "logs", "flow", "read"]);
-    assert_eq!(logs.out, "good day\n");
+    assert_eq!(logs.out, "good {{day}}\n");
     // A name is used once.
     let again = desk.dhow(&["workflow", "run", "flow.yaml"]);
     assert!(again.code == Some(1) && again.err.contains("already"), "{again:?}");
@@ -83,6 +87,11 @@ fn what_becomes_of_a_step() {
             "deadline",
         ),
         ("wasm: {image: missing.wasm}", "Error", "missing.wasm does not exist"),
+        (
+            "wasm: {image: 'http://me:S3CRET@127.0.0.1:1/none.wasm?sig=S3CRET'}",
+            "Error",
+            "module http://127.0.0.1:1/none.wasm: ",
+        ),
         ("wasm: {image: service.wasm}", "Error", "is no program"),
         (
             "wasm: {image: tool.wasm, args: [args]}\n    outputs: {artifacts: [{name: a, path: /a}]}",
@@ -106,7 +115,66 @@ fn what_becomes_of_a_step() {
         assert_eq!(node(&status, &name)["phase"], *phase, "{template}: {ended:?}");
         let found = node(&status, &name)["message"].as_str().unwrap();
         assert!(found.contains(message), "{template}: {found}");
+        assert!(!found.contains("S3CRET"), "{template}: {found}");
     }
+}
+
+#[test]
+fn the_time_of_a_step_is_over_wherever_it_is() {
+    let desk = Desk::new();
+    // The system takes connections for it, and nobody ever answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.wasm", silent.local_addr().unwrap());
+    let cases = [
+        format!("wasm: {{image: '{url}'}}"),
+        format!(
+            "wasm: {{image: tool.wasm, args: [args]}}\n    inputs: {{artifacts: [{{name: a, path: /a, http: {{url: '{url}'}}}}]}}"
+        ),
+        format!(
+            "wasm: {{image: tool.wasm, args: [write, /a, text]}}\n    outputs: {{artifacts: [{{name: a, path: /a, http: {{url: '{url}'}}}}]}}"
+        ),
+    ];
+    for (index, template) in cases.iter().enumerate() {
+        for limit in ["timeout: 3s", "activeDeadlineSeconds: 3"] {
+            let name = format!("late-{index}");
+            let spec = format!("  entrypoint: m\n  templates:\n  - name: m\n    {limit}\n    {template}\n");
+            desk.workflow(&name, &spec);
+            let ended = desk.dhow(&["workflow", "run", &format!("{name}.yaml")]);
+            let status = desk.status(&name);
+            let node = node(&status, &name);
+            assert_eq!(node["phase"], "Failed", "{template}: {ended:?}");
+            assert_eq!(node["message"], "Pod was active on the node longer than the specified deadline");
+            // Whoever moved something saw that nobody waits any more.
+            assert!(!ended.err.contains("tried again"), "{template}: {ended:?}");
+            assert_eq!(desk.dhow(&["workflow", "delete", &name]).code, Some(0));
+        }
+    }
+}
+
+#[test]
+fn an_interruption_waits_for_no_server() {
+    let desk = Desk::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", silent.local_addr().unwrap());
+    desk.workflow(
+        "hangs",
+        &format!(
+            "  entrypoint: m\n  templates:\n  - name: m\n    inputs: {{artifacts: [{{name: a, path: /a, http: {{url: '{url}'}}}}]}}\n    \
+             wasm: {{image: tool.wasm, args: [args]}}\n"
+        ),
+    );
+    let run = desk.start(&["workflow", "run", "hangs.yaml"]);
+    // It has asked for the artifact.
+    let (connection, _) = silent.accept().unwrap();
+    let interrupted = Instant::now();
+    let id = run.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+    let ended: Ended = run.wait_with_output().unwrap().into();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(!ended.err.contains("tried again"), "{ended:?}");
+    // The server's silence would be waited for two minutes.
+    assert!(interrupted.elapsed() < Duration::from_secs(60), "{:?}", interrupted.elapsed());
+    drop(connection);
 }
 
 #[test]
@@ -183,6 +251,10 @@ wrong.yaml:6:3: spec.entrypoint: there is no template `mian`; did you mean `main
 wrong.yaml:10:19: spec.templates[0].steps[0][0].template: there is no template `other`
 ";
     assert_eq!(lint.out, expected);
+    // A file with nothing in it has a name as well.
+    std::fs::write(desk.path("empty.yaml"), "# later\n").unwrap();
+    let run = desk.dhow(&["workflow", "run", "empty.yaml"]);
+    assert!(run.err.contains("error: empty.yaml: there is no Workflow in it"), "{run:?}");
     // A container is no mistake, but nothing that can be run here.
     let run = desk.dhow(&["workflow", "run", "wrong.yaml"]);
     assert_eq!(run.code, Some(2));

@@ -453,3 +453,32 @@ fn an_autoscaler_finds_what_the_manifest_names() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     wait_for(|| consumer(&nats, stream, name)["num_pending"] == 0);
 }
+
+#[test]
+fn what_waits_for_workers_is_not_done_by_whoever_resumes() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let url = url(&nats);
+    desk.workflow(
+        "queued",
+        "
+  entrypoint: main
+  templates:
+  - {name: main, steps: [[{name: a, template: a}], [{name: b, template: a}]]}
+  - {name: a, wasm: {image: tool.wasm, args: [args, done]}}
+",
+    );
+    let run = desk.start(&["workflow", "run", "queued.yaml", "--workers", &url]);
+    desk.wait("queued", |status| is_running(status, "a"));
+    let id = run.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+    let interrupted = ended(run);
+    let hint = format!("Go on with: dhow workflow resume queued --workers {url}");
+    assert!(interrupted.code == Some(130) && interrupted.err.contains(&hint), "{interrupted:?}");
+    // Also whoever does not read it leaves the steps where they are.
+    let run = desk.start(&["workflow", "resume", "queued"]);
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    let ended = ended(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!desk.path(".dhow/workflows/rooms").exists(), "steps ran here");
+}
