@@ -46,6 +46,9 @@ pub enum RunError {
     /// There is no such workflow.
     #[error("there is no workflow {0:?}; `dhow workflow list` shows all")]
     Unknown(String),
+    /// The name cannot be that of a workflow.
+    #[error("{0}")]
+    Name(String),
     /// A folder cannot be used.
     #[error("{}: {error}", path.display())]
     Folder {
@@ -107,6 +110,7 @@ impl Home {
 
     /// Keeps other processes away from a workflow, as long as the file is open.
     pub fn lock(&self, workflow: &str) -> Result<File, RunError> {
+        crate::name::object(workflow).map_err(RunError::Name)?;
         let path = self.0.join("locks").join(workflow);
         let failed = |error| RunError::Folder { path: path.clone(), error };
         let mut options = File::options();
