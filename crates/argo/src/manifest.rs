@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Manifest {
     /// Each with the file that it stands in.
     pub(crate) documents: Vec<(PathBuf, Node)>,
+    /// The files without any.
+    empty: Vec<PathBuf>,
 }
 
 /// Why files are no workflow that can be run.
@@ -36,22 +38,24 @@ pub enum ManifestError {
 impl Manifest {
     /// Reads files.
     pub fn read(files: &[PathBuf]) -> Result<Manifest, ResourceErrors> {
-        let mut all = Vec::new();
+        let (mut all, mut empty) = (Vec::new(), Vec::new());
         let mut errors = Vec::new();
         for file in files {
             match documents::read(file) {
+                Ok(found) if found.is_empty() => empty.push(file.clone()),
                 Ok(found) => all.extend(found.into_iter().map(|node| (file.clone(), node))),
                 Err(error) => errors.push(error),
             }
         }
         ResourceErrors::check(errors)?;
-        Ok(Manifest { documents: all })
+        Ok(Manifest { documents: all, empty })
     }
 
     /// Reads a text, which findings call `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Manifest, ResourceErrors> {
         let found = documents::parse(text, file)?;
-        Ok(Manifest { documents: found.into_iter().map(|node| (file.to_owned(), node)).collect() })
+        let empty = if found.is_empty() { vec![file.to_owned()] } else { Vec::new() };
+        Ok(Manifest { documents: found.into_iter().map(|node| (file.to_owned(), node)).collect(), empty })
     }
 
     /// Everything that is wrong with it, for that purpose; in the order of the files.
@@ -60,7 +64,15 @@ impl Manifest {
     }
 
     fn findings(&self, purpose: lint::Purpose) -> Vec<ResourceError> {
-        lint::check(&self.documents, purpose)
+        let nothing = |file: &PathBuf| ResourceError {
+            file: file.clone(),
+            line: 0,
+            column: 0,
+            field: String::new(),
+            message: "there is nothing in it".to_owned(),
+            hint: "expected a Workflow, or another object with templates".to_owned(),
+        };
+        self.empty.iter().map(nothing).chain(lint::check(&self.documents, purpose)).collect()
     }
 
     /// The objects as JSON.
