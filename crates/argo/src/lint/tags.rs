@@ -261,7 +261,9 @@ impl Known {
     /// What a step yields: of a template that is known only what it declares.
     fn add_step(&mut self, prefix: &str, step: &Step, around: &Around<'_>) {
         let begin = format!("{prefix}.{}", step.name);
-        self.tasks.iter_mut().for_each(|tasks| drop(tasks.insert(step.name.clone())));
+        if let Some(tasks) = &mut self.tasks {
+            tasks.insert(step.name.clone());
+        }
         let template = around.object.template_of(step, around.others);
         // Argo wants all outputs declared. Here a module may say itself what it yields, if its template says nothing.
         let says_itself = |template: &&Template| {
