@@ -1,29 +1,48 @@
 //! `wasm:` templates into what a stock Argo accepts: `plugin: {wasm: …}`.
 //!
-//! The text is edited, not written anew: comments and layout stay as they are.
+//! The text is edited, not written anew: comments and layout stay as they are. What comes out is read again and
+//! compared with what it has to mean, so that a layout nobody thought of is an error and never a broken file.
 
 use crate::lint::KINDS;
-use crate::manifest::locate;
+use crate::manifest::{json, locate};
 use crate::step::options::Options;
 use dhow_resources::documents;
-use dhow_resources::error::{ResourceError, ResourceErrors};
+use dhow_resources::error::{ResourceError, ResourceErrors, quote};
 use dhow_resources::tree::{Entry, Node, Position, Value as Tree};
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Fields of containers that mean the same for modules.
 const CONTAINER_FIELDS: [&str; 8] =
     ["image", "command", "args", "env", "source", "resources", "imagePullPolicy", "name"];
 
-/// A change of the text.
-struct Edit {
-    /// The key that goes, and where its value begins.
-    at: Position,
-    key: String,
-    value: Position,
-    /// The template is `{…}`: line ends and indentation mean nothing there.
-    is_in_braces: bool,
-    /// Where the image is named, and what it becomes.
+/// A change of the text: at a byte some bytes go, and others come.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Splice {
+    at: usize,
+    goes: usize,
+    comes: String,
+}
+
+/// A text that is being converted.
+struct Converter<'a> {
+    text: &'a str,
+    /// The byte that each line begins with.
+    lines: Vec<usize>,
+    file: &'a Path,
+    images: &'a BTreeMap<String, String>,
+    /// A set: what several templates share by an alias is changed once.
+    splices: BTreeSet<Splice>,
+    errors: Vec<ResourceError>,
+    /// Where the templates are that were changed.
+    changed: Vec<Position>,
+}
+
+/// The field of a template that becomes a plugin's.
+struct Found<'a> {
+    entry: &'a Entry,
+    /// Of a container: where its image is named, and what it becomes.
     image: Option<(Position, String, String)>,
 }
 
@@ -34,59 +53,46 @@ pub fn convert(
     file: &Path,
     images: &BTreeMap<String, String>,
 ) -> Result<(String, usize), ResourceErrors> {
-    let mut edits = Vec::new();
-    let mut errors = Vec::new();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    for document in documents::parse(text, file)? {
-        for template in templates(&document) {
-            match edit(template, &lines, file, images) {
-                Ok(edit) => edits.extend(edit),
-                Err(error) => errors.push(*error),
-            }
-        }
+    let documents = documents::parse(text, file)?;
+    let begin = text.len() - text.trim_start_matches('\u{feff}').len();
+    let lines = std::iter::once(begin).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let (splices, errors, changed) = Default::default();
+    let mut converter = Converter { text, lines, file, images, splices, errors, changed };
+    // What the result has to mean.
+    let mut meant = Vec::new();
+    for document in &documents {
+        let mut value = json(document);
+        converter.object(document, &mut value);
+        meant.push(value);
+    }
+    let Converter { splices, mut errors, changed, .. } = converter;
+    let Some(first) = changed.first().filter(|_| errors.is_empty()) else {
+        ResourceErrors::check(errors)?;
+        return Ok((text.to_owned(), 0));
+    };
+    let mut whole = text.to_owned();
+    // From the end on, so that what comes before keeps its place.
+    for splice in splices.iter().rev() {
+        whole.replace_range(splice.at..splice.at + splice.goes, &splice.comes);
+    }
+    let read = documents::parse(&whole, file).map(|read| read.iter().map(json).collect::<Vec<_>>());
+    if read.as_ref() != Ok(&meant) {
+        let hint =
+            "write its `wasm:` on a line of its own, with its fields indented below, and without anchors";
+        errors.push(finding(file, *first, "the template is written in a way that cannot be converted", hint));
     }
     ResourceErrors::check(errors)?;
-    // From the end on, so that what comes before keeps its place.
-    edits.sort_by_key(|edit| std::cmp::Reverse((edit.at.line, edit.at.column)));
-    let count = edits.len();
-    for edit in edits {
-        name_module(&mut lines, &edit);
-        match edit.is_in_braces {
-            true => wrap(&mut lines, &edit),
-            false => indent(&mut lines, &edit),
-        }
-    }
-    let mut whole = lines.join("\n");
-    if text.ends_with('\n') {
-        whole.push('\n');
-    }
-    Ok((whole, count))
+    Ok((whole, changed.len()))
 }
 
-fn templates(root: &Node) -> Vec<&Node> {
-    let kind = field(root, "kind").and_then(|entry| entry.node.scalar()).unwrap_or_default();
-    let Some((_, place)) = KINDS.iter().find(|(known, _)| *known == kind) else { return Vec::new() };
-    let spec = place.split('.').try_fold(root, |node, name| field(node, name).map(|entry| &entry.node));
-    let mut found = Vec::new();
-    for template in
-        spec.and_then(|spec| field(spec, "templates")).into_iter().flat_map(|entry| list(&entry.node))
-    {
-        found.push(template);
-        let steps = field(template, "steps").into_iter().flat_map(|entry| list(&entry.node));
-        // Steps are lists of lists, and each may be without its own.
-        let steps = steps
-            .flat_map(|step| if list(step).is_empty() { std::slice::from_ref(step) } else { list(step) });
-        let dag = field(template, "dag").and_then(|dag| field(&dag.node, "tasks"));
-        let tasks = dag.into_iter().flat_map(|entry| list(&entry.node));
-        found.extend(steps.chain(tasks).filter_map(|step| Some(&field(step, "inline")?.node)));
-    }
-    found
-}
-
-fn list(node: &Node) -> &[Node] {
-    match &node.value {
-        Tree::List(nodes) => nodes,
-        _ => &[],
+fn finding(file: &Path, at: Position, message: impl Into<String>, hint: &str) -> ResourceError {
+    ResourceError {
+        file: file.to_owned(),
+        line: at.line,
+        column: at.column,
+        field: String::new(),
+        message: message.into(),
+        hint: hint.to_owned(),
     }
 }
 
@@ -95,147 +101,215 @@ fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.key == name)
 }
 
-fn edit(
-    template: &Node,
-    lines: &[String],
-    file: &Path,
-    images: &BTreeMap<String, String>,
-) -> Result<Option<Edit>, Box<ResourceError>> {
-    let error = |at: Position, message: String, hint: &str| {
-        Box::new(ResourceError {
-            file: file.to_owned(),
-            line: at.line,
-            column: at.column,
-            field: String::new(),
-            message,
-            hint: hint.to_owned(),
-        })
-    };
-    let begin = lines.get(template.at.line.saturating_sub(1));
-    let begin = begin.map_or("", |line| parted(line, template.at.column.saturating_sub(1)).1);
-    // An anchor may stand before it.
-    let begin =
-        if begin.starts_with('&') { begin.split_once(' ').map_or("", |(_, rest)| rest) } else { begin };
-    let begin = begin.trim_start().chars().next();
-    let is_in_braces = match begin {
-        // What stands there was written, and is converted, elsewhere.
-        Some('*') => return Ok(None),
-        begin => begin == Some('{'),
-    };
-    let change = |entry: &Entry, image| Edit {
-        at: entry.at,
-        key: entry.key.clone(),
-        value: entry.node.at,
-        is_in_braces,
-        image,
-    };
-    if let Some(entry) = field(template, "wasm") {
-        Options::read(&crate::manifest::json(&entry.node)).map_err(|wrong| {
-            let at = locate(&entry.node, &wrong.field);
-            error(at, format!("wasm.{}: {}", wrong.field, wrong.message), &wrong.hint)
-        })?;
-        return Ok(Some(change(entry, None)));
-    }
-    for kind in ["container", "script"] {
-        let Some(entry) = field(template, kind) else { continue };
-        let Some(image) = field(&entry.node, "image") else { continue };
-        let name = image.node.scalar().unwrap_or_default();
-        let Some(module) = images.get(&name) else { continue };
-        let Tree::Map(fields) = &entry.node.value else { continue };
-        if let Some(other) = fields.iter().find(|other| !CONTAINER_FIELDS.contains(&other.key.as_str())) {
-            let message = format!("{kind}.{}: a module has no such thing", other.key);
-            return Err(error(
-                other.at,
-                message,
-                "leave it out, or keep the container: without --image for it",
-            ));
+/// A field of a map, in the tree and in what it means.
+fn below<'a, 'v>(node: &'a Node, value: &'v mut Value, name: &str) -> Option<(&'a Node, &'v mut Value)> {
+    Some((&field(node, name)?.node, value.get_mut(name)?))
+}
+
+/// The elements of a list, in the tree and in what they mean.
+fn each<'a, 'v>(list: Option<(&'a Node, &'v mut Value)>) -> Vec<(&'a Node, &'v mut Value)> {
+    match list {
+        Some((Node { value: Tree::List(nodes), .. }, Value::Array(values))) => {
+            nodes.iter().zip(values).collect()
         }
-        let place = (image.node.at, name, module.clone());
-        return Ok(Some(change(entry, Some(place))));
-    }
-    Ok(None)
-}
-
-/// The image becomes the module.
-fn name_module(lines: &mut [String], edit: &Edit) {
-    let Some((at, old, new)) = &edit.image else { return };
-    let Some(line) = lines.get_mut(at.line.saturating_sub(1)) else { return };
-    let (begin, rest) = parted(line, at.column.saturating_sub(1));
-    *line = format!("{begin}{}", rest.replacen(old.as_str(), new, 1));
-}
-
-/// A line before and after so many characters.
-fn parted(line: &str, count: usize) -> (&str, &str) {
-    line.split_at(line.char_indices().nth(count).map_or(line.len(), |(byte, _)| byte))
-}
-
-/// `{wasm: VALUE}` becomes `{plugin: {wasm: VALUE}}`.
-fn wrap(lines: &mut [String], edit: &Edit) {
-    let Some((line, column)) = end_of_flow(lines, edit.value) else { return };
-    if let Some(line) = lines.get_mut(line) {
-        let (begin, rest) = parted(line, column);
-        *line = format!("{begin}}}{rest}");
-    }
-    if let Some(line) = lines.get_mut(edit.at.line.saturating_sub(1)) {
-        let (begin, rest) = parted(line, edit.at.column.saturating_sub(1));
-        let (_, rest) = parted(rest, edit.key.chars().count());
-        *line = format!("{begin}plugin: {{wasm{rest}");
+        _ => Vec::new(),
     }
 }
 
-/// Where a value inside braces ends: line and character, from 0.
-fn end_of_flow(lines: &[String], value: Position) -> Option<(usize, usize)> {
-    let (mut depth, mut quote, mut end) = (0usize, None, None);
-    let first = value.line.saturating_sub(1);
-    for (number, line) in lines.iter().enumerate().skip(first) {
-        let skipped = if number == first { value.column.saturating_sub(1) } else { 0 };
-        let (mut before, mut is_escaped) = (' ', false);
-        for (column, c) in line.chars().enumerate().skip(skipped) {
-            match (quote, c) {
-                (Some(_), _) if is_escaped => is_escaped = false,
-                (Some('"'), '\\') => is_escaped = true,
-                (Some(open), c) if c == open => quote = None,
-                (Some(_), _) => {}
-                (None, '#') if before.is_whitespace() => break,
-                // Inside a plain word they are letters.
-                (None, '"' | '\'') if !before.is_alphanumeric() => quote = Some(c),
-                (None, '{' | '[') => depth += 1,
-                (None, ',' | '}' | ']') if depth == 0 => return end,
-                (None, '}' | ']') => depth -= 1,
-                (None, _) => {}
+// === impl Converter ===
+
+impl<'a> Converter<'a> {
+    fn object(&mut self, root: &Node, value: &mut Value) {
+        let kind = field(root, "kind").and_then(|entry| entry.node.scalar()).unwrap_or_default();
+        let Some((_, place)) = KINDS.iter().find(|(known, _)| *known == kind) else { return };
+        let spec = place.split('.').try_fold((root, value), |(node, value), name| below(node, value, name));
+        let Some((node, value)) = spec else { return };
+        for (node, value) in each(below(node, value, "templates")) {
+            self.template(node, value);
+        }
+    }
+
+    fn template(&mut self, node: &Node, value: &mut Value) {
+        match self.find(node).and_then(|found| found.map(|found| self.edit(node, &found, value)).transpose())
+        {
+            Ok(Some(())) => self.changed.push(node.at),
+            Ok(None) => {}
+            Err(error) => self.errors.push(*error),
+        }
+        for (node, value) in each(below(node, value, "steps")) {
+            each(Some((node, value))).into_iter().for_each(|(step, value)| self.inline(step, value));
+        }
+        let tasks = below(node, value, "dag").and_then(|(node, value)| below(node, value, "tasks"));
+        each(tasks).into_iter().for_each(|(task, value)| self.inline(task, value));
+    }
+
+    fn inline(&mut self, step: &Node, value: &mut Value) {
+        if let Some((node, value)) = below(step, value, "inline") {
+            self.template(node, value);
+        }
+    }
+
+    /// What of a template is to be changed.
+    fn find<'n>(&self, template: &'n Node) -> Result<Option<Found<'n>>, Box<ResourceError>> {
+        let error = |at, message: String, hint: &str| Err(Box::new(finding(self.file, at, message, hint)));
+        if let Some(entry) = field(template, "wasm") {
+            if let Err(wrong) = Options::read(&json(&entry.node)) {
+                let at = locate(&entry.node, &wrong.field);
+                return error(at, format!("wasm.{}: {}", wrong.field, wrong.message), &wrong.hint);
             }
-            if !c.is_whitespace() {
-                end = Some((number, column + 1));
+            return Ok(Some(Found { entry, image: None }));
+        }
+        for kind in ["container", "script"] {
+            let Some(entry) = field(template, kind) else { continue };
+            let Some(image) = field(&entry.node, "image") else { continue };
+            let name = image.node.scalar().unwrap_or_default();
+            let Some(module) = self.images.get(&name) else { continue };
+            let Tree::Map(fields) = &entry.node.value else { continue };
+            if let Some(other) = fields.iter().find(|other| !CONTAINER_FIELDS.contains(&other.key.as_str())) {
+                let hint = "leave it out, or keep the container: without --image for it";
+                return error(other.at, format!("{kind}.{}: a module has no such thing", other.key), hint);
             }
+            return Ok(Some(Found { entry, image: Some((image.node.at, name, module.clone())) }));
+        }
+        Ok(None)
+    }
+
+    fn edit(
+        &mut self,
+        template: &Node,
+        found: &Found<'_>,
+        value: &mut Value,
+    ) -> Result<(), Box<ResourceError>> {
+        let Found { entry, image } = found;
+        let unclear = |at, what: &str| {
+            let message = format!("{} does not stand here as it is", quote(what));
+            Box::new(finding(self.file, at, message, "write it out: without an alias, a tag or escapes"))
+        };
+        if let Value::Object(map) = value
+            && let Some(mut module) = map.remove(&entry.key)
+        {
+            if let (Some((_, _, new)), Value::Object(module)) = (image, &mut module) {
+                module.insert("image".to_owned(), new.clone().into());
+            }
+            map.insert("plugin".to_owned(), json!({"wasm": module}));
+        }
+        if let Some((at, old, new)) = image {
+            let splice = self.image(*at, old, new).ok_or_else(|| unclear(*at, old))?;
+            self.splices.insert(splice);
+        }
+        let place = self.offset(entry.at).ok_or_else(|| unclear(entry.at, &entry.key))?;
+        let rest = self.text.get(place..).unwrap_or_default();
+        let mark = rest.get(..1).filter(|first| matches!(*first, "\"" | "'")).unwrap_or_default();
+        let key = format!("{mark}{}{mark}", entry.key);
+        if !rest.starts_with(&key) {
+            return Err(unclear(entry.at, &entry.key));
+        }
+        if self.is_in_braces(template, place) {
+            let end = end_in_braces(rest, key.len()).ok_or_else(|| unclear(entry.at, &entry.key))?;
+            let comes = format!("{mark}plugin{mark}: {{{mark}wasm{mark}");
+            self.splices.insert(Splice { at: place, goes: key.len(), comes });
+            self.splices.insert(Splice { at: place + end, goes: 0, comes: "}".to_owned() });
+        } else {
+            self.indent(entry.at, Splice { at: place, goes: key.len(), comes: format!("{mark}wasm{mark}") });
+        }
+        Ok(())
+    }
+
+    /// The byte at a place.
+    fn offset(&self, at: Position) -> Option<usize> {
+        let line = *self.lines.get(at.line.checked_sub(1)?)?;
+        let (column, _) = self
+            .text
+            .get(line..)?
+            .char_indices()
+            .chain([(self.text.len() - line, ' ')])
+            .nth(at.column.checked_sub(1)?)?;
+        Some(line + column)
+    }
+
+    /// An image in the place of another one.
+    fn image(&self, at: Position, old: &str, new: &str) -> Option<Splice> {
+        let place = self.offset(at)?;
+        let line = self.text.get(place..)?.lines().next()?;
+        let (before, _) = line.split_once(old)?;
+        // Quotes and an anchor may stand before it, but nothing else.
+        let is_its_own = !before.contains([',', ':', '{', '[', '}', ']', '*', '#']);
+        is_its_own.then(|| Splice { at: place + before.len(), goes: old.len(), comes: new.to_owned() })
+    }
+
+    /// Whether a field of the template stands between braces, not on a line of its own in a block.
+    fn is_in_braces(&self, template: &Node, place: usize) -> bool {
+        let before = self.text.get(..place).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let begins = self.offset(template.at).and_then(|at| self.text.get(at..));
+        line.contains(|c: char| !matches!(c, ' ' | '-')) || begins.is_some_and(|text| text.starts_with('{'))
+    }
+
+    /// A field of a block becomes the only one of `plugin:`: what belongs to it is indented further.
+    fn indent(&mut self, at: Position, mut key: Splice) {
+        let column = at.column.saturating_sub(1);
+        for begin in self.lines.iter().skip(at.line) {
+            let line = self.text.get(*begin..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+            let text = line.trim_start_matches(' ');
+            let is_inside = line.len() - text.len() > column;
+            // A comment may stand anywhere.
+            if text.trim().is_empty() || (!is_inside && text.starts_with('#')) {
+                continue;
+            }
+            if !is_inside {
+                break;
+            }
+            self.splices.insert(Splice { at: *begin, goes: 0, comes: "  ".to_owned() });
+        }
+        let line = self.text.get(key.at..).and_then(|rest| rest.split('\n').next()).unwrap_or_default();
+        let end = if line.ends_with('\r') { "\r\n" } else { "\n" };
+        key.comes = format!("plugin:{end}{}  {}", " ".repeat(column), key.comes);
+        self.splices.insert(key);
+    }
+}
+
+/// Where the value of a field between braces ends: the byte behind its last one. `from` is behind the field's name.
+fn end_in_braces(text: &str, from: usize) -> Option<usize> {
+    let (mut depth, mut end, mut is_blank) = (0_usize, None, false);
+    // What stands before, blanks left out: a quote begins a text only where a value begins.
+    let mut before = ' ';
+    let mut chars = text.char_indices().skip_while(|(at, _)| *at < from);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            ',' | '}' | ']' if depth == 0 => return end,
+            '}' | ']' => depth -= 1,
+            '{' | '[' => depth += 1,
+            '#' if is_blank => {
+                chars.find(|(_, c)| *c == '\n')?;
+                continue;
+            }
+            '"' if matches!(before, ':' | ',' | '[' | '{') => {
+                while let Some((at, c)) = chars.next() {
+                    end = Some(at + 1);
+                    match c {
+                        '"' => break,
+                        '\\' => drop(chars.next()),
+                        _ => {}
+                    }
+                }
+                (before, is_blank) = (c, false);
+                continue;
+            }
+            // Two of them are one inside of a text: the text ends and the next one begins.
+            '\'' if matches!(before, ':' | ',' | '[' | '{' | '\'') => {
+                end = chars.find(|(_, c)| *c == '\'').map(|(at, _)| at + 1);
+                (before, is_blank) = (c, false);
+                continue;
+            }
+            _ => {}
+        }
+        is_blank = c.is_whitespace();
+        if !is_blank {
             before = c;
+            end = Some(at + c.len_utf8());
         }
     }
     None
-}
-
-/// What is on lines of its own goes one level deeper.
-fn indent(lines: &mut Vec<String>, edit: &Edit) {
-    let first = edit.at.line.saturating_sub(1);
-    let column = edit.at.column.saturating_sub(1);
-    let Some(line) = lines.get(first).cloned() else { return };
-    let begin: String = line.chars().take(column).collect();
-    let rest: String = line.chars().skip(column + edit.key.chars().count()).collect();
-    let indent = " ".repeat(column);
-    // What belongs to it is indented further, but for blank lines.
-    for line in lines.iter_mut().skip(first + 1) {
-        let depth = line.chars().take_while(|c| *c == ' ').count();
-        if line.trim().is_empty() {
-            continue;
-        }
-        if depth <= column {
-            break;
-        }
-        line.insert_str(0, "  ");
-    }
-    if let Some(line) = lines.get_mut(first) {
-        *line = format!("{begin}plugin:");
-    }
-    lines.insert(first + 1, format!("{indent}  wasm{rest}"));
 }
 
 #[cfg(test)]
@@ -302,35 +376,85 @@ spec:
     }
 
     #[test]
-    fn templates_in_braces_and_in_steps_are_rewritten() {
-        let images = BTreeMap::from([("sh".to_owned(), "sh.wasm".to_owned())]);
-        for (template, expected, count) in [
-            ("{name: a, wasm: {image: z}}", "{name: a, plugin: {wasm: {image: z}}}", 1),
+    fn any_layout_is_converted() {
+        let cases = [
+            // Quoted keys.
+            ("  - \"wasm\":\n      image: x\n", "  - plugin:\n      \"wasm\":\n        image: x\n"),
             (
-                r#"{wasm: {image: z, args: ["}\"", '}''', it's]} , name: a}"#,
-                r#"{plugin: {wasm: {image: z, args: ["}\"", '}''', it's]}} , name: a}"#,
-                1,
+                "  - name: a\n    'wasm' : {image: x}\n",
+                "  - name: a\n    plugin:\n      'wasm' : {image: x}\n",
+            ),
+            // Comments to the left, and to the left of what follows.
+            (
+                "  - wasm:\n#  args: [x]\n      image: x\n# b\n  - name: b\n",
+                "  - plugin:\n      wasm:\n#  args: [x]\n        image: x\n# b\n  - name: b\n",
+            ),
+            // What only looks like a field, and comments that are none.
+            (
+                "  - wasm:\n      image: x\n      source: |\n        wasm:\n        # y\n    name: a\n",
+                "  - plugin:\n      wasm:\n        image: x\n        source: |\n          wasm:\n          # y\n    name: a\n",
+            ),
+            // The image, not what is written like it.
+            (
+                "  - container: {args: [\"old:1\"], image: \"old:1\"}\n",
+                "  - plugin:\n      wasm: {args: [\"old:1\"], image: \"new\"}\n",
+            ),
+            // Braces.
+            (
+                "  - {name: q, wasm: {image: x, args: ['a, }', \"\\\"}\"]}}\n",
+                "  - {name: q, plugin: {wasm: {image: x, args: ['a, }', \"\\\"}\"]}}}\n",
             ),
             (
-                "{name: sh, container: {image: sh, # }\n     args: [x]}, inputs: {}}",
-                "{name: sh, plugin: {wasm: {image: sh.wasm, # }\n     args: [x]}}, inputs: {}}",
-                1,
+                "  - {wasm: {image: x # } ,\n     }, name: it's}\n",
+                "  - {plugin: {wasm: {image: x # } ,\n     }}, name: it's}\n",
+            ),
+            ("  - {container: {image: old:1}}\n", "  - {plugin: {wasm: {image: new}}}\n"),
+            // Templates inside steps and tasks.
+            (
+                "  - steps:\n    - - name: a\n        inline:\n          wasm:\n            image: x\n",
+                "  - steps:\n    - - name: a\n        inline:\n          plugin:\n            wasm:\n              image: x\n",
             ),
             (
-                "name: a\n    steps:\n    - - name: b\n        inline:\n          wasm: &w {image: z}\n      - {name: c, inline: {wasm: *w}}",
-                "name: a\n    steps:\n    - - name: b\n        inline:\n          plugin:\n            wasm: &w {image: z}\n      - {name: c, inline: {plugin: {wasm: *w}}}",
-                2,
+                "  - dag: {tasks: [{name: a, inline: {wasm: {image: x}}}]}\n",
+                "  - dag: {tasks: [{name: a, inline: {plugin: {wasm: {image: x}}}}]}\n",
+            ),
+            // Anchors.
+            (
+                "  - wasm: &w\n      image: x\n  - wasm: *w\n",
+                "  - plugin:\n      wasm: &w\n        image: x\n  - plugin:\n      wasm: *w\n",
             ),
             (
-                "name: a\n    dag: {tasks: [{name: b, inline: &t {wasm: {image: z}}}, {name: c, inline: *t}]}",
-                "name: a\n    dag: {tasks: [{name: b, inline: &t {plugin: {wasm: {image: z}}}}, {name: c, inline: *t}]}",
-                1,
+                "  - <<: &base {wasm: {image: x}}\n    name: a\n  - <<: *base\n    name: b\n",
+                "  - <<: &base {plugin: {wasm: {image: x}}}\n    name: a\n  - <<: *base\n    name: b\n",
             ),
+            // Line ends of Windows, and ü before the place.
+            ("  - wasm:\r\n      image: x\r\n", "  - plugin:\r\n      wasm:\r\n        image: x\r\n"),
+            ("  - {name: \"ü\", wasm: {image: x}}", "  - {name: \"ü\", plugin: {wasm: {image: x}}}"),
+        ];
+        let images = BTreeMap::from([("old:1".to_owned(), "new".to_owned())]);
+        let begin = "kind: Workflow\nspec:\n  templates:\n";
+        for (text, expected) in cases {
+            let converted = convert(&format!("{begin}{text}"), Path::new("w.yaml"), &images);
+            let converted = converted.map(|(text, _)| text).map_err(|error| error.to_string());
+            assert_eq!(converted, Ok(format!("{begin}{expected}")), "{text}");
+        }
+        let json =
+            r#"{"kind":"Workflow","spec":{"templates":[{"name":"t","wasm":{"image":"x","args":["}"]}}]}}"#;
+        let expected = r#"{"kind":"Workflow","spec":{"templates":[{"name":"t","plugin": {"wasm":{"image":"x","args":["}"]}}}]}}"#;
+        assert_eq!(convert(json, Path::new("w.json"), &images).unwrap(), (expected.to_owned(), 1));
+    }
+
+    #[test]
+    fn what_cannot_be_converted_is_an_error() {
+        for text in [
+            // The key has escapes, the image an alias.
+            "  - \"was\\x6d\": {image: x}\n",
+            "  - name: &i old:1\n    container: {image: *i, args: [old:1]}\n",
         ] {
-            let whole = |template: &str| format!("kind: Workflow\nspec:\n  templates:\n  - {template}\n");
-            let (converted, is) = convert(&whole(template), Path::new("w.yaml"), &images).unwrap();
-            assert_eq!((converted.as_str(), is), (whole(expected).as_str(), count));
-            assert_eq!(convert(&converted, Path::new("w.yaml"), &images).unwrap().1, 0);
+            let text = format!("kind: Workflow\nspec:\n  templates:\n{text}");
+            let images = BTreeMap::from([("old:1".to_owned(), "new".to_owned())]);
+            let error = convert(&text, Path::new("w.yaml"), &images).unwrap_err().to_string();
+            assert!(error.starts_with("w.yaml:"), "{error}");
         }
     }
 

@@ -5,17 +5,21 @@
 //! | `lexer` | text into tokens |
 //! | `parser` | tokens into a tree |
 //! | `evaluate` | a tree and variables into a value |
-//! | `functions` | what may be called |
+//! | `functions` | what may be called: expr's and Argo's |
+//! | `sprig` | the same of sprig |
+//! | `dates` | moments, and Go's way to write them |
 //!
 //! `{{=…}}`, `expression` and `fromExpression` are in the language of expr
 //! (<https://expr-lang.org/docs/language-definition>) with Argo's additions (`asInt`, `asFloat`, `string`, `jsonpath`,
 //! `sprig.…`); `when` is in that of govaluate, where words without quotes are texts. Both are bounded in length, depth
 //! and in the size of what they yield, because a workflow may come from anybody.
 
+mod dates;
 mod evaluate;
 mod functions;
 mod lexer;
 mod parser;
+mod sprig;
 
 pub(crate) use functions::text;
 use serde_json::Value;
@@ -46,7 +50,11 @@ impl Expression {
         if text.len() > MAX_BYTES {
             return Err(format!("the expression has {} bytes, more than {MAX_BYTES}", text.len()));
         }
-        Ok(Expression { root: parser::parse(lexer::tokens(text, language)?, language)? })
+        let root = parser::parse(lexer::tokens(text, language)?, language)?;
+        let mut calls = Vec::new();
+        root.collect_calls(&mut calls);
+        calls.into_iter().try_for_each(functions::check)?;
+        Ok(Expression { root })
     }
 
     /// Its value, with these variables.
@@ -135,10 +143,33 @@ mod tests {
             ("int('4') + floor(1.5)", json!(5)),
             ("1 < 2 or unknown.field", json!(true)),
             ("let x = 3; x * x", json!(9)),
+            ("find(1..5, # > 2) + findLast(1..5, # < 3) + findIndex([4, 5], # == 5)", json!(6)),
+            ("findLastIndex([4, 4], # == 5)", json!(-1)),
+            ("find([1, 'a'], # > 0)", json!(1)),
+            ("count(1..4, # > 2) + count([true, false])", json!(3)),
+            ("one([1, 2], # == 1)", json!(true)),
+            ("reduce(1..4, #acc + #, 10) + reduce([1, 2], #acc * #)", json!(22)),
+            ("filter(['a', 'b'], #index > 0)", json!(["b"])),
+            ("sum([{'n': 1}, {'n': 2}], .n) + sum([1, 2])", json!(6)),
+            ("sortBy([{'n': 2}, {'n': 1}], .n)", json!([{"n": 1}, {"n": 2}])),
+            ("sortBy(['a', 'bb'], len(#), 'desc')", json!(["bb", "a"])),
+            ("sort([2, 10, 1], 'desc')", json!([10, 2, 1])),
+            ("groupBy([1, 2, 3], # % 2)", json!({"0": [2], "1": [1, 3]})),
+            ("mean([1, 2]) + median([3, 1, 2])", json!(3.5)),
+            ("take([1, 2, 3], 2)", json!([1, 2])),
+            ("flatten([1, [2, [3]]])", json!([1, 2, 3])),
+            ("fromPairs(toPairs({'a': 1}))", json!({"a": 1})),
+            ("lastIndexOf('aba', 'a') + indexOf('aba', 'b')", json!(3)),
+            ("date('2026-03-04')", json!("2026-03-04T00:00:00Z")),
+            ("now() > '2026'", json!(true)),
         ];
-        for (text, expected) in cases {
+        for (text, expected) in cases.clone() {
             let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
             assert_eq!(value, Ok(expected), "{text}");
+        }
+        let tested: String = cases.iter().map(|(text, _)| format!(" {text}")).collect();
+        for name in functions::PREDICATES {
+            assert!(tested.contains(&format!(" {name}(")), "{name}");
         }
         let wrong = [
             "",
@@ -163,6 +194,24 @@ mod tests {
         for text in wrong {
             let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
             assert!(value.is_err(), "{text}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_functions_are_told_before_anything_runs() {
+        let cases = [
+            ("false ? asIn('1') : 1", "there is no function `asIn`; did you mean `asInt`?"),
+            ("map([1], nosuch(#))", "there is no function `nosuch`"),
+            ("sprig.trm('x')", "there is no function `sprig.trm`; did you mean `sprig.trim`?"),
+            ("nospace('x')", "there is no function `nospace`; did you mean `sprig.nospace`?"),
+            ("item.os()", "there is no function `item.os`"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Expression::parse(text, Language::Expr).unwrap_err(), expected, "{text}");
+        }
+        for name in ["env", "uuidv4", "randAlpha", "genPrivateKey"] {
+            let error = Expression::parse(&format!("sprig.{name}()"), Language::Expr).unwrap_err();
+            assert!(error.starts_with(&format!("sprig.{name}() is left out here: ")), "{error}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`expression`] | Argo's two expression languages |
 //! | [`substitute`] | `{{tags}}` |
 //! | [`depends`] | what a task of a DAG waits for |
+//! | [`name`] | what may be a name, and so a file |
 //! | [`node`] | what was begun, how it stands, what came out |
 //! | [`controller`] | what happens next: a state machine without I/O |
 //! | [`artifacts`] | files and folders that go from step to step |
@@ -33,6 +34,7 @@ pub mod lint;
 pub mod manifest;
 pub mod metrics;
 pub mod model;
+pub mod name;
 pub mod node;
 pub mod plugin;
 pub mod run;

@@ -6,14 +6,13 @@
 //! | `references` | whether everything that is named is there |
 //! | `tags` | whether every `{{tag}}` can have a value |
 //!
-//! All findings of a file are told at once.
+//! All findings of a file are told at once; a field that cannot be read is left out of what comes behind.
 
 mod references;
 mod schema;
 mod tags;
 
-use crate::manifest::{json, locate};
-use crate::model::Workflow;
+use crate::manifest::locate;
 use dhow_resources::error::{MAX_FINDINGS, ResourceError};
 use dhow_resources::tree::{Node, Position};
 use std::path::{Path, PathBuf};
@@ -34,6 +33,8 @@ pub(crate) struct Findings<'a> {
     file: &'a Path,
     root: &'a Node,
     pub(crate) errors: Vec<ResourceError>,
+    /// Fields whose value is of a kind that cannot be read.
+    unreadable: Vec<String>,
 }
 
 /// The kinds of object that hold templates, and where the spec is.
@@ -46,37 +47,30 @@ pub(crate) const KINDS: [(&str, &str); 4] = [
 
 pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<ResourceError> {
     let mut errors = Vec::new();
-    let mut objects = Vec::new();
+    let mut read = Vec::new();
     for (file, root) in documents {
-        let mut findings = Findings { file, root, errors: Vec::new() };
-        if let Some(spec) = schema::check(root, &mut findings) {
-            objects.push((file, root, spec));
+        let mut findings = Findings::new(file, root);
+        if let Some(place) = schema::check(root, &mut findings) {
+            let object = references::Object::read(file, root, place, &findings.unreadable);
+            // What is wrong in a field is told already; where nothing is, the object has to be readable.
+            match object {
+                Ok(object) => read.push((object, findings.errors.clone())),
+                Err(error) if findings.errors.is_empty() => findings.add("", error, ""),
+                Err(_) => {}
+            }
         }
         errors.append(&mut findings.errors);
     }
-    // Types first: what refers to what can be told when everything is what it should be.
-    if !errors.is_empty() {
-        return errors;
-    }
-    let mut read = Vec::new();
-    for (file, root, place) in objects {
-        let whole = json(root);
-        let spec = whole.pointer(&format!("/{}", place.replace('.', "/"))).cloned().unwrap_or_default();
-        let object =
-            serde_json::json!({"kind": whole.get("kind"), "metadata": whole.get("metadata"), "spec": spec});
-        match serde_json::from_value::<Workflow>(object) {
-            Ok(workflow) => read.push(references::Object { file, root, place, workflow }),
-            Err(error) => {
-                let mut findings = Findings { file, root, errors: Vec::new() };
-                findings.add("", format!("cannot be read: {error}"), "");
-                errors.append(&mut findings.errors);
-            }
-        }
-    }
-    for object in &read {
-        let mut findings = Findings { file: object.file, root: object.root, errors: Vec::new() };
-        references::check(object, &read, purpose, &mut findings);
-        tags::check(object, &mut findings);
+    let (objects, known): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    for (object, known) in objects.iter().zip(known) {
+        let mut findings = Findings::new(object.file, object.root);
+        references::check(object, &objects, purpose, &mut findings);
+        tags::check(object, &objects, purpose, &mut findings);
+        // What is missing in a thing is not told if something else is wrong in it: that may be what is missing.
+        let is_inside = |path: &str, of: &str| {
+            path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        findings.errors.retain(|error| !known.iter().any(|known| is_inside(&known.field, &error.field)));
         errors.append(&mut findings.errors);
     }
     errors
@@ -84,7 +78,11 @@ pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<Reso
 
 // === impl Findings ===
 
-impl Findings<'_> {
+impl<'a> Findings<'a> {
+    fn new(file: &'a Path, root: &'a Node) -> Findings<'a> {
+        Findings { file, root, errors: Vec::new(), unreadable: Vec::new() }
+    }
+
     /// A finding about the field of that path.
     pub(crate) fn add(&mut self, path: &str, message: impl Into<String>, hint: impl Into<String>) {
         self.add_at(locate(self.root, path), path, message, hint);
@@ -108,5 +106,187 @@ impl Findings<'_> {
             message: message.into(),
             hint: hint.into(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Purpose::{self, Any, Cluster, Run};
+    use crate::manifest::Manifest;
+    use std::path::Path;
+
+    /// What is found in a spec, without the file's name and the hints.
+    fn findings(spec: &str, purpose: Purpose) -> Vec<String> {
+        let text = format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  entrypoint: main\n{spec}"
+        );
+        let manifest = Manifest::parse(&text, Path::new("w")).unwrap();
+        let found = manifest.check(purpose).err().map(|found| found.errors().to_vec()).unwrap_or_default();
+        found.into_iter().map(|found| format!("{}: {}", found.field, found.message)).collect()
+    }
+
+    /// A template `main` with that step, and `t`, which takes `m` and yields `o`.
+    fn step(step: &str) -> String {
+        format!(
+            "  templates:\n  - name: main\n    steps:\n    - - {{name: a, template: t, arguments: {{parameters: [{{name: m, \
+             value: x}}]}}}}\n    - - {{name: b, template: t, {step}}}\n  - name: t\n    inputs: {{parameters: [{{name: m, \
+             enum: [x, \"2\"]}}]}}\n    wasm: {{image: t.wasm}}\n    outputs: {{parameters: [{{name: o, valueFrom: {{path: \
+             /o}}}}], artifacts: [{{name: f, path: /f}}]}}\n"
+        )
+    }
+
+    #[test]
+    fn what_would_fail_in_the_middle_of_the_work_is_found_before() {
+        let given = |value: &str| format!("arguments: {{parameters: [{{name: m, value: \"{value}\"}}]}}");
+        let cases = [
+            (given("x"), ""),
+            (given("{{steps.a.outputs.parameters.o}} {{steps.a.outputs.result}} {{steps.a.status}}"), ""),
+            (given("{{=steps.a.outputs.parameters.o}}"), ""),
+            (given("{{=steps.a.outputs.parameters.no ?? 'x'}}"), ""),
+            (
+                given("{{=nosuch(1)}}"),
+                ".arguments.parameters[0].value: `nosuch(1)`: there is no function `nosuch`",
+            ),
+            (
+                given("{{=sprig.trm(1)}}"),
+                ".arguments.parameters[0].value: `sprig.trm(1)`: there is no function `sprig.trm`; did you mean \
+                 `sprig.trim`?",
+            ),
+            (
+                given("{{steps.a.outputs.parameters.no}}"),
+                ".arguments.parameters[0].value: nothing has the name `steps.a.outputs.parameters.no` here",
+            ),
+            (
+                given("{{=steps.a.outputs.parameters.no}}"),
+                ".arguments.parameters[0].value: nothing has the name `steps.a.outputs.parameters.no` in \
+                 `steps.a.outputs.parameters.no`",
+            ),
+            (
+                "arguments: {parameters: [{name: m, value: x}], artifacts: [{name: q, from: \
+                 \"{{steps.a.outputs.artifacts.no}}\"}]}"
+                    .to_owned(),
+                ".arguments.artifacts[0].from: nothing has the name `steps.a.outputs.artifacts.no` here",
+            ),
+            ("arguments: {parameters: [{name: m}]}".to_owned(), ": template `t` needs the parameter `m`"),
+            (given("y"), ".arguments.parameters[0].value: `y` is none of x, 2"),
+            (given("x") + ", withSequence: {count: 1}", ""),
+            (
+                given("x") + ", withSequence: {count: 1, end: 3}",
+                ".withSequence: has both of `count` and `end`",
+            ),
+            (given("x") + ", withSequence: {start: 1}", ".withSequence: has neither of `count` and `end`"),
+            (given("x") + ", when: \"{{steps.a.outputs.result}} == 1\"", ""),
+            (
+                given("x") + ", when: \"{{steps.a.outputs.result}} {{steps.a.status}} '{{steps.a.status}}'\"",
+                "",
+            ),
+            (given("x") + ", when: \"{{=steps.a.status == 'x'}}\"", ""),
+            (
+                given("x") + ", when: \"{{steps.a.outputs.result}} = 1\"",
+                ".when: \"=\" stands behind the end of the expression",
+            ),
+            (
+                given("x") + ", when: \"{{=steps.a.status}} === 1)\"",
+                ".when: \"=\" stands where a value should be",
+            ),
+        ];
+        for (text, expected) in cases {
+            let expected = match expected {
+                "" => Vec::new(),
+                expected => vec![format!("spec.templates[0].steps[1][0]{expected}")],
+            };
+            assert_eq!(findings(&step(&text), Any), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_and_what_argo_refuses_is_found() {
+        let wasm = "plugin: {wasm: {image: t.wasm}}";
+        let main = format!("  templates:\n  - name: main\n    {wasm}\n");
+        let cases = [
+            (main.clone(), Run, vec![]),
+            (
+                format!("{main}    retryStrategy: {{expression: \"asIn(lastRetry.exitCode) > 1\"}}\n"),
+                Any,
+                vec![
+                    "spec.templates[0].retryStrategy.expression: there is no function `asIn`; did you mean `asInt`?",
+                ],
+            ),
+            (
+                format!("{main}  - {{name: \"bad name!\", {wasm}}}\n"),
+                Cluster,
+                vec![
+                    "spec.templates[1].name: `bad name!` is no name; expected letters, digits and `-`, at the begin no `-`",
+                ],
+            ),
+            (
+                format!(
+                    "{main}  - name: c\n    timeout: 1s\n    activeDeadlineSeconds: 5\n    steps: [[{{name: Bad_Name, template: main}}]]\n"
+                ),
+                Any,
+                vec![
+                    "spec.templates[1].activeDeadlineSeconds: is not for templates that are made of others",
+                    "spec.templates[1].steps[0][0].name: `Bad_Name` is no name; expected letters, digits and `-`, at the begin no `-`",
+                    "spec.templates[1].timeout: is not for templates that are made of others",
+                ],
+            ),
+            (
+                format!(
+                    "  synchronization: {{mutex: {{name: m}}}}\n{main}    initContainers: []\n    sidecars: []\n"
+                ),
+                Run,
+                vec![
+                    "spec.synchronization: is not part of `dhow workflow run`",
+                    "spec.templates[0].initContainers: is not part of `dhow workflow run`",
+                    "spec.templates[0].sidecars: is not part of `dhow workflow run`",
+                ],
+            ),
+            (format!("  synchronization: {{mutex: {{name: m}}}}\n{main}    sidecars: []\n"), Cluster, vec![]),
+            (
+                format!("  arguments: {{parameters: [{{name: e, value: z, enum: [a, b]}}]}}\n{main}"),
+                Any,
+                vec!["spec.arguments.parameters[0].value: `z` is none of a, b"],
+            ),
+            // One mistake hides no other.
+            (
+                format!(
+                    "  parallelism: many\n  templatess: []\n{main}    wasmm: {{}}\n  - {{name: b, timeout: 5, steps: [[{{name: a, template: nope}}]]}}\n"
+                ),
+                Any,
+                vec![
+                    "spec.parallelism: must be an integer, found a string",
+                    "spec.templates[0]: unknown field `wasmm`",
+                    "spec.templates[1].steps[0][0].template: there is no template `nope`",
+                    "spec.templates[1].timeout: must be a string in quotes, found an integer",
+                    "spec: unknown field `templatess`",
+                ],
+            ),
+        ];
+        for (text, purpose, expected) in cases {
+            let mut found = findings(&text, purpose);
+            found.sort();
+            assert_eq!(found, expected, "{text}");
+        }
+        let empty =
+            Manifest::parse("# nothing\n---\n", Path::new("w")).unwrap().check(Any).unwrap_err().to_string();
+        assert!(empty.starts_with("w: there is nothing in it"), "{empty}");
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_found() {
+        for (metadata, is_right) in [
+            ("{name: report-1}", true),
+            ("{generateName: report-}", true),
+            ("{name: ../../evil}", false),
+            ("{name: Report}", false),
+            ("{generateName: ../}", false),
+        ] {
+            let text = format!(
+                "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {metadata}\nspec:\n  entrypoint: a\n  \
+                 templates: [{{name: a, suspend: {{}}}}]\n"
+            );
+            let checked = Manifest::parse(&text, Path::new("w")).unwrap().check(Any);
+            assert_eq!(checked.is_ok(), is_right, "{metadata}: {checked:?}");
+        }
     }
 }

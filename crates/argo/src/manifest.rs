@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Manifest {
     /// Each with the file that it stands in.
     pub(crate) documents: Vec<(PathBuf, Node)>,
-    /// Also those without any document.
-    files: Vec<PathBuf>,
+    /// The files without any.
+    empty: Vec<PathBuf>,
 }
 
 /// Why files are no workflow that can be run.
@@ -38,23 +38,24 @@ pub enum ManifestError {
 impl Manifest {
     /// Reads files.
     pub fn read(files: &[PathBuf]) -> Result<Manifest, ResourceErrors> {
-        let mut all = Vec::new();
+        let (mut all, mut empty) = (Vec::new(), Vec::new());
         let mut errors = Vec::new();
         for file in files {
             match documents::read(file) {
+                Ok(found) if found.is_empty() => empty.push(file.clone()),
                 Ok(found) => all.extend(found.into_iter().map(|node| (file.clone(), node))),
                 Err(error) => errors.push(error),
             }
         }
         ResourceErrors::check(errors)?;
-        Ok(Manifest { documents: all, files: files.to_vec() })
+        Ok(Manifest { documents: all, empty })
     }
 
     /// Reads a text, which findings call `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Manifest, ResourceErrors> {
         let found = documents::parse(text, file)?;
-        let documents = found.into_iter().map(|node| (file.to_owned(), node)).collect();
-        Ok(Manifest { documents, files: vec![file.to_owned()] })
+        let empty = if found.is_empty() { vec![file.to_owned()] } else { Vec::new() };
+        Ok(Manifest { documents: found.into_iter().map(|node| (file.to_owned(), node)).collect(), empty })
     }
 
     /// Everything that is wrong with it, for that purpose; in the order of the files.
@@ -63,7 +64,15 @@ impl Manifest {
     }
 
     fn findings(&self, purpose: lint::Purpose) -> Vec<ResourceError> {
-        lint::check(&self.documents, purpose)
+        let nothing = |file: &PathBuf| ResourceError {
+            file: file.clone(),
+            line: 0,
+            column: 0,
+            field: String::new(),
+            message: "there is nothing in it".to_owned(),
+            hint: "expected a Workflow, or another object with templates".to_owned(),
+        };
+        self.empty.iter().map(nothing).chain(lint::check(&self.documents, purpose)).collect()
     }
 
     /// The objects as JSON.
@@ -75,7 +84,7 @@ impl Manifest {
     pub fn objects(&self) -> Result<Objects, ManifestError> {
         self.check(lint::Purpose::Run)?;
         Objects::new(self.values()).map_err(|error| {
-            let file = self.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+            let file = self.documents.first().map(|(file, _)| file.display().to_string()).unwrap_or_default();
             ManifestError::Definition { file, error }
         })
     }

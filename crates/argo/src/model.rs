@@ -427,6 +427,18 @@ pub enum Work {
     Elsewhere(&'static str),
 }
 
+// === impl Parameter ===
+
+impl Parameter {
+    /// Whether it may have that value; the error says which it may have.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        if self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed == value) {
+            return Ok(());
+        }
+        Err(format!("{} is none of {}", dhow_resources::error::quote(value), self.allowed.join(", ")))
+    }
+}
+
 // === impl Template ===
 
 impl Template {

@@ -182,6 +182,14 @@ impl Plugin {
             return Ok(json!({}));
         }
         let metadata = call.workflow.metadata;
+        // They become names of files.
+        let wrong = |field: &str, error| {
+            (StatusCode::BAD_REQUEST, format!("the request is wrong: {field}: {error}\n"))
+        };
+        crate::name::object(&metadata.name).map_err(|error| wrong("workflow.metadata.name", error))?;
+        if !template.name.is_empty() {
+            crate::name::file(&template.name).map_err(|error| wrong("template.name", error))?;
+        }
         let identity = crate::controller::Identity {
             name: metadata.name,
             uid: metadata.uid,

@@ -49,6 +49,9 @@ pub enum RunError {
     /// What another process asks for cannot be done.
     #[error("{0}")]
     Request(String),
+    /// The name cannot be that of a workflow.
+    #[error("{0}")]
+    Name(String),
     /// A folder cannot be used.
     #[error("{}: {error}", path.display())]
     Folder {
@@ -110,6 +113,7 @@ impl Home {
 
     /// Keeps other processes away from a workflow, as long as the file is open.
     pub fn lock(&self, workflow: &str) -> Result<File, RunError> {
+        crate::name::object(workflow).map_err(RunError::Name)?;
         let path = self.0.join("locks").join(workflow);
         let failed = |error| RunError::Folder { path: path.clone(), error };
         let mut options = File::options();

@@ -124,9 +124,9 @@ impl Executor {
         })
     }
 
-    /// Where the lines of a step are kept.
-    pub fn log_file(&self, pod: &str) -> PathBuf {
-        self.logs.join(format!("{pod}.log"))
+    /// Where the lines of a step are kept; the error is a pod whose name cannot be that of a file.
+    pub fn log_file(&self, pod: &str) -> Result<PathBuf, String> {
+        Ok(self.logs.join(crate::name::log(pod)?))
     }
 
     /// Modules.
@@ -155,8 +155,8 @@ impl Executor {
         if !start.template.archives_logs().unwrap_or_else(|| self.repository.archives_logs()) {
             return;
         }
-        let (repository, log, key) =
-            (Arc::clone(&self.repository), self.log_file(&start.pod), format!("{prefix}/main.log"));
+        let Ok(log) = self.log_file(&start.pod) else { return };
+        let (repository, key) = (Arc::clone(&self.repository), format!("{prefix}/main.log"));
         let kept = blocking(move || {
             repository.put_file(&log, &key).map_err(|error| error.to_string())?;
             Ok(Artifact::log(&key))
@@ -170,6 +170,7 @@ impl Executor {
     }
 
     async fn try_run(&self, workflow: &Identity, start: &Start, now: Time) -> Result<Outcome, String> {
+        let log = self.log_file(&start.pod)?;
         let limit = match start.deadline {
             Some(deadline) => Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)),
             None => LONGEST,
@@ -187,7 +188,7 @@ impl Executor {
             },
             Err(_) => return Ok(late()),
         };
-        let output = Arc::new(Captured::new(&self.log_file(&start.pod)));
+        let output = Arc::new(Captured::new(&log));
         let setup = self.setup(start, &options, &room, Arc::clone(&output)).await?;
         let (engine, inspection) = (self.modules.engine(), &image.program.inspection);
         let name = modules::shown(&options.image);

@@ -100,6 +100,13 @@ pub fn tags(text: &str) -> Vec<Tag<'_>> {
     pieces(text).0.into_iter().map(|(_, tag)| tag).collect()
 }
 
+/// A text whose tags became other texts, by their number.
+pub(crate) fn filled_in(text: &str, with: impl Fn(usize) -> &'static str) -> String {
+    let (pieces, rest) = pieces(text);
+    let filled = pieces.iter().enumerate().map(|(index, (before, _))| format!("{before}{}", with(index)));
+    filled.collect::<String>() + rest
+}
+
 /// Adds the tags of all texts inside a value.
 pub fn tags_of<'a>(value: &'a Value, found: &mut Vec<Tag<'a>>) {
     match value {

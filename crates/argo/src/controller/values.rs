@@ -132,6 +132,10 @@ impl Controller {
         for parameter in arguments.parameters.iter_mut().filter(|parameter| parameter.value.is_none()) {
             parameter.value.clone_from(&parameter.default_value);
         }
+        for parameter in &arguments.parameters {
+            let checked = parameter.value.as_deref().map_or(Ok(()), |value| parameter.check(value));
+            checked.map_err(|error| format!("arguments.parameters.{}: {error}", parameter.name))?;
+        }
         Ok(arguments)
     }
 
@@ -150,9 +154,7 @@ impl Controller {
                     None => return Err(wrong("was not supplied".to_owned())),
                 },
             };
-            if !wanted.allowed.is_empty() && !wanted.allowed.contains(&value) {
-                return Err(wrong(format!("{value:?} is none of {}", wanted.allowed.join(", "))));
-            }
+            wanted.check(&value).map_err(wrong)?;
             scope.set(format!("inputs.parameters.{}", wanted.name), value.clone());
             inputs.parameters.push(Parameter {
                 name: wanted.name.clone(),

@@ -18,15 +18,17 @@ struct Evaluation<'a> {
 }
 
 /// What a predicate and `let` add to the variables.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Local<'a> {
     element: Option<&'a Value>,
+    index: Option<usize>,
+    accumulator: Option<&'a Value>,
     name: Option<(&'a str, &'a Value, Option<&'a Local<'a>>)>,
 }
 
 pub(super) fn evaluate(node: &Node, variables: &Value) -> Result<Value, String> {
     let evaluation = Evaluation { variables, work: Cell::new(0) };
-    evaluation.value(node, &Local { element: None, name: None })
+    evaluation.value(node, &Local::default())
 }
 
 // === impl Evaluation ===
@@ -41,6 +43,8 @@ impl Evaluation<'_> {
             Node::Literal(value) => value.clone(),
             Node::Variable(name) => self.variable(name, local)?,
             Node::Element => local.element.cloned().ok_or("# has a meaning in predicates only")?,
+            Node::Index => local.index.ok_or("#index has a meaning in predicates only")?.into(),
+            Node::Accumulator => local.accumulator.cloned().ok_or("#acc has a meaning in reduce() only")?,
             Node::Member { of, index, lenient } => {
                 let of = self.value(of, local)?;
                 if *lenient && of.is_null() {
@@ -82,7 +86,7 @@ impl Evaluation<'_> {
             Node::Call { name, arguments } => self.call(name, arguments, local)?,
             Node::Let { name, value, body } => {
                 let value = self.value(value, local)?;
-                let inner = Local { element: local.element, name: Some((name, &value, Some(local))) };
+                let inner = Local { name: Some((name, &value, Some(local))), ..*local };
                 self.value(body, &inner)?
             }
         })
@@ -124,52 +128,88 @@ impl Evaluation<'_> {
     }
 
     fn call(&self, name: &str, arguments: &[Node], local: &Local<'_>) -> Result<Value, String> {
-        if let ([list, predicate], "map" | "filter" | "any" | "all" | "none" | "count" | "find") =
-            (arguments, name)
+        if let [list, predicate, rest @ ..] = arguments
+            && functions::PREDICATES.contains(&name)
         {
             let list = self.value(list, local)?;
             let Value::Array(list) = list else { return Err(format!("{name}() takes a list")) };
-            return self.predicate(name, list, predicate, local);
+            let rest = rest.iter().map(|node| self.value(node, local)).collect::<Result<Vec<_>, _>>()?;
+            return self
+                .predicate(name, list, predicate, &rest, local)
+                .map_err(|error| format!("{name}(): {error}"));
         }
         let values = arguments.iter().map(|node| self.value(node, local)).collect::<Result<Vec<_>, _>>()?;
         functions::call(name, &values).map_err(|error| format!("{name}(): {error}"))
     }
 
+    /// A function that asks something about each element of a list.
     fn predicate(
         &self,
         name: &str,
         list: Vec<Value>,
         predicate: &Node,
+        rest: &[Value],
         local: &Local<'_>,
     ) -> Result<Value, String> {
-        let answer = |element: &Value| {
-            let inner = Local { element: Some(element), name: local.name };
+        let with = |accumulator: Option<&Value>, (index, element): (usize, &Value)| {
+            let inner = Local { element: Some(element), index: Some(index), accumulator, name: local.name };
             self.value(predicate, &inner)
         };
-        let truth = |element: &Value| match answer(element)? {
-            Value::Bool(truth) => Ok(truth),
-            other => Err(format!("{name}(): {other} is neither true nor false")),
-        };
-        if name == "map" {
-            return Ok(Value::Array(list.iter().map(answer).collect::<Result<_, String>>()?));
+        if name == "reduce" {
+            let mut elements = list.iter().enumerate();
+            let first = rest.first().or_else(|| elements.next().map(|(_, element)| element));
+            let first = first.cloned().ok_or("the list is empty, and there is no third argument")?;
+            return elements.try_fold(first, |sum, element| with(Some(&sum), element));
         }
-        let mut kept = Vec::new();
-        let total = list.len();
-        for element in list {
-            if truth(&element)? {
-                if name == "find" {
-                    return Ok(element);
-                }
-                kept.push(element);
+        let mut answers = Vec::new();
+        for element in list.iter().enumerate() {
+            let answer = with(local.accumulator, element)?;
+            // What is known is not asked any more: the rest may be of a kind that cannot be.
+            let is_known = match name {
+                "any" | "none" | "find" | "findIndex" => answer == Value::Bool(true),
+                "all" => answer == Value::Bool(false),
+                _ => false,
+            };
+            answers.push(answer);
+            if is_known {
+                break;
             }
         }
+        match name {
+            "map" => return Ok(Value::Array(answers)),
+            "sum" => return functions::sum(&answers),
+            "sortBy" => return functions::sort_by(list, &answers, rest.first()),
+            "groupBy" => {
+                let mut groups = Map::new();
+                for (key, element) in answers.iter().zip(list) {
+                    let group =
+                        groups.entry(functions::text(key)).or_insert_with(|| Value::Array(Vec::new()));
+                    group.as_array_mut().into_iter().for_each(|group| group.push(element.clone()));
+                }
+                return Ok(Value::Object(groups));
+            }
+            _ => {}
+        }
+        let truth =
+            |answer: &Value| answer.as_bool().ok_or_else(|| format!("{answer} is neither true nor false"));
+        let answers: Vec<bool> = answers.iter().map(truth).collect::<Result<_, _>>()?;
+        let count = answers.iter().filter(|answer| **answer).count();
+        let (first, last) = (answers.iter().position(|is| *is), answers.iter().rposition(|is| *is));
+        let element = |at: Option<usize>| at.and_then(|at| list.get(at).cloned()).unwrap_or_default();
+        let index = |at: Option<usize>| at.map_or_else(|| Value::from(-1), Value::from);
         Ok(match name {
-            "filter" => Value::Array(kept),
-            "any" => Value::Bool(!kept.is_empty()),
-            "all" => Value::Bool(kept.len() == total),
-            "none" => Value::Bool(kept.is_empty()),
-            "count" => kept.len().into(),
-            _ => Value::Null,
+            "filter" => {
+                list.iter().zip(&answers).filter(|(_, is)| **is).map(|(value, _)| value.clone()).collect()
+            }
+            "any" => Value::Bool(count > 0),
+            "all" => Value::Bool(count == list.len()),
+            "none" => Value::Bool(count == 0),
+            "one" => Value::Bool(count == 1),
+            "count" => count.into(),
+            "find" => element(first),
+            "findLast" => element(last),
+            "findIndex" => index(first),
+            _ => index(last),
         })
     }
 }

@@ -1,12 +1,14 @@
-//! What expressions may call: expr's own functions, Argo's, and those of sprig that workflows use.
+//! What expressions may call: expr's own functions and Argo's.
 //!
-//! Sprig's names: <https://masterminds.github.io/sprig/>. What reads the machine (`env`, `expandenv`) is not there, as
-//! in Argo; nor is what makes secrets and random values, because a workflow is run again after a crash.
+//! Names: <https://expr-lang.org/docs/language-definition>. A name that is not there is told when the expression is
+//! read, before anything runs.
 
 use super::evaluate::{MAX_SIZE, integer};
+use super::{dates, sprig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Number, Value};
+use dhow_resources::error::{nearest, quote};
+use serde_json::{Map, Number, Value, json};
 
 /// A value as text: what a tag is replaced with.
 pub(crate) fn text(value: &Value) -> String {
@@ -34,20 +36,117 @@ pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
     built.map_err(|error| format!("the regular expression is wrong: {error}"))
 }
 
+/// The functions below.
+const NAMES: &[&str] = &[
+    "abs",
+    "asFloat",
+    "asInt",
+    "ceil",
+    "concat",
+    "count",
+    "date",
+    "flatten",
+    "float",
+    "floor",
+    "first",
+    "fromBase64",
+    "fromJSON",
+    "fromJson",
+    "fromPairs",
+    "get",
+    "hasPrefix",
+    "hasSuffix",
+    "indexOf",
+    "int",
+    "join",
+    "jsonpath",
+    "keys",
+    "last",
+    "lastIndexOf",
+    "len",
+    "lower",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "now",
+    "repeat",
+    "replace",
+    "reverse",
+    "round",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "take",
+    "toBase64",
+    "toJSON",
+    "toJson",
+    "toPairs",
+    "trim",
+    "trimPrefix",
+    "trimSuffix",
+    "type",
+    "uniq",
+    "upper",
+    "values",
+];
+
+/// Functions of a list and what is asked about each of its elements: `evaluate` calls them.
+pub(super) const PREDICATES: &[&str] = &[
+    "all",
+    "any",
+    "count",
+    "filter",
+    "find",
+    "findIndex",
+    "findLast",
+    "findLastIndex",
+    "groupBy",
+    "map",
+    "none",
+    "one",
+    "reduce",
+    "sortBy",
+    "sum",
+];
+
+/// Whether there is a function of that name.
+pub(super) fn check(name: &str) -> Result<(), String> {
+    let is_sprig = name.starts_with("sprig.");
+    let known: Vec<&str> = match is_sprig {
+        true => sprig::NAMES.to_vec(),
+        false => NAMES.iter().chain(PREDICATES).copied().collect(),
+    };
+    let plain = name.strip_prefix("sprig.").unwrap_or(name);
+    if known.contains(&plain) || (is_sprig && known.contains(&sprig::without_must(plain).as_str())) {
+        return Ok(());
+    }
+    if is_sprig && let Some(reason) = sprig::left_out(plain) {
+        return Err(format!("{name}() is left out here: {reason}"));
+    }
+    let hint = match (nearest(plain, &known), is_sprig) {
+        (Some(near), true) => format!("; did you mean `sprig.{near}`?"),
+        (Some(near), false) => format!("; did you mean `{near}`?"),
+        (None, false) if sprig::NAMES.contains(&plain) => format!("; did you mean `sprig.{plain}`?"),
+        (None, _) => String::new(),
+    };
+    Err(format!("there is no function {}{hint}", quote(name)))
+}
+
 pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
-    let plain = name.strip_prefix("sprig.");
-    let value = match (plain, arguments) {
-        (None, arguments) => own(name, arguments),
-        (Some(name), arguments) => sprig(name, arguments),
+    let value = match name.strip_prefix("sprig.") {
+        None => own(name, arguments),
+        Some(name) => sprig::call(&sprig::without_must(name), arguments),
     };
     value.unwrap_or_else(|| {
-        let count = arguments.len();
-        Err(format!("there is no such function with {count} argument{}", if count == 1 { "" } else { "s" }))
+        let kinds: Vec<&str> = arguments.iter().map(kind).collect();
+        Err(format!("it does not take ({})", kinds.join(", ")))
     })
 }
 
 /// expr's functions and Argo's.
-fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
+pub(super) fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
     use Value::{Array, Number as Num, Object, String as Text};
     Some(match (name, arguments) {
         ("asInt" | "int", [value]) => to_integer(value),
@@ -70,17 +169,27 @@ fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         ("join", [Array(list), Text(by)]) => join(list, by),
         ("replace", [Text(text), Text(old), Text(new)]) => replace(text, old, new),
         ("repeat", [Text(text), count @ Num(_)]) => repeat(text, count),
-        ("indexOf", [Text(text), Text(of)]) => {
-            Ok(text.find(of.as_str()).map_or(-1, |at| i64::try_from(at).unwrap_or(i64::MAX)).into())
-        }
+        ("indexOf", [Text(text), Text(of)]) => Ok(place(text.find(of.as_str()))),
+        ("lastIndexOf", [Text(text), Text(of)]) => Ok(place(text.rfind(of.as_str()))),
         ("hasPrefix", [Text(text), Text(of)]) => Ok(text.starts_with(of.as_str()).into()),
         ("hasSuffix", [Text(text), Text(of)]) => Ok(text.ends_with(of.as_str()).into()),
         ("first", [Array(list)]) => Ok(list.first().cloned().unwrap_or_default()),
         ("last", [Array(list)]) => Ok(list.last().cloned().unwrap_or_default()),
         ("reverse", [Array(list)]) => Ok(list.iter().rev().cloned().collect()),
         ("uniq", [Array(list)]) => Ok(unique(list)),
-        ("sort", [Array(list)]) => sort(list),
+        ("sort", [Array(list)]) => sort_by(list.clone(), list, None),
+        ("sort", [Array(list), order @ Text(_)]) => sort_by(list.clone(), list, Some(order)),
         ("sum", [Array(list)]) => sum(list),
+        ("mean", [Array(list)]) => mean(list),
+        ("median", [Array(list)]) => median(list),
+        ("count", [Array(list)]) => {
+            Ok(list.iter().filter(|value| **value == Value::Bool(true)).count().into())
+        }
+        ("take", [Array(list), count @ Num(_)]) => integer(count)
+            .map(|count| list.iter().take(usize::try_from(count).unwrap_or(0)).cloned().collect()),
+        ("flatten", [Array(list)]) => Ok(list.iter().flat_map(flat).collect()),
+        ("toPairs", [Object(map)]) => Ok(map.iter().map(|(key, value)| json!([key, value])).collect()),
+        ("fromPairs", [Array(pairs)]) => from_pairs(pairs),
         ("concat", lists) if lists.iter().all(Value::is_array) => {
             Ok(lists.iter().filter_map(Value::as_array).flatten().cloned().collect())
         }
@@ -110,82 +219,13 @@ fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         .into()),
         ("toBase64", [Text(text)]) => Ok(STANDARD.encode(text).into()),
         ("fromBase64", [Text(text)]) => from_base64(text),
+        ("now", []) => Ok(dates::now()),
+        ("date", [Text(text)]) => dates::read(text),
         _ => return None,
     })
 }
 
-/// Sprig's, whose subject is the last argument.
-fn sprig(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
-    use Value::{Array, Number as Num, String as Text};
-    Some(match (name, arguments) {
-        (
-            "trim" | "upper" | "lower" | "toJson" | "fromJson" | "first" | "last" | "uniq" | "len" | "abs",
-            [_],
-        )
-        | ("floor" | "ceil" | "round" | "join" | "int" | "float", [_]) => return own(name, arguments),
-        ("mustToJson" | "toRawJson", [value]) => Ok(value.to_string().into()),
-        ("mustFromJson", [Text(json)]) => from_json(json),
-        ("title", [Text(text)]) => Ok(capitals(text).into()),
-        ("trimAll", [Text(of), Text(text)]) => Ok(text.trim_matches(|c| of.contains(c)).into()),
-        ("trimPrefix", [Text(of), Text(text)]) => Ok(text.strip_prefix(of.as_str()).unwrap_or(text).into()),
-        ("trimSuffix", [Text(of), Text(text)]) => Ok(text.strip_suffix(of.as_str()).unwrap_or(text).into()),
-        ("replace", [Text(old), Text(new), Text(text)]) => replace(text, old, new),
-        ("repeat", [count @ Num(_), Text(text)]) => repeat(text, count),
-        ("trunc", [Num(count), Text(text)]) => {
-            let (count, length) = (count.as_i64().unwrap_or(0), text.chars().count());
-            let keep = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX).min(length);
-            Ok(if count < 0 {
-                text.chars().skip(length - keep).collect::<String>()
-            } else {
-                text.chars().take(keep).collect()
-            }
-            .into())
-        }
-        ("substr", [Num(from), Num(to), Text(text)]) => {
-            let bound = |number: &Number| usize::try_from(number.as_i64().unwrap_or(0)).unwrap_or(usize::MAX);
-            Ok(text.chars().take(bound(to)).skip(bound(from)).collect::<String>().into())
-        }
-        ("contains", [Text(part), Text(text)]) => Ok(text.contains(part.as_str()).into()),
-        ("hasPrefix", [Text(part), Text(text)]) => Ok(text.starts_with(part.as_str()).into()),
-        ("hasSuffix", [Text(part), Text(text)]) => Ok(text.ends_with(part.as_str()).into()),
-        ("quote", [value]) => Ok(format!("{:?}", text(value)).into()),
-        ("squote", [value]) => Ok(format!("'{}'", text(value)).into()),
-        ("splitList", [Text(by), Text(text)]) => Ok(split(text, by)),
-        ("join", [Text(by), Array(list)]) => join(list, by),
-        ("sortAlpha", [Array(list)]) => sort(list),
-        ("has", [value, Array(list)]) => Ok(list.contains(value).into()),
-        ("list", values) => Ok(Array(values.to_vec())),
-        ("default", [other, value]) => Ok(if is_empty(value) { other.clone() } else { value.clone() }),
-        ("coalesce", values) => Ok(values.iter().find(|value| !is_empty(value)).cloned().unwrap_or_default()),
-        ("empty", [value]) => Ok(is_empty(value).into()),
-        ("ternary", [yes, no, Value::Bool(truth)]) => Ok(if *truth { yes.clone() } else { no.clone() }),
-        ("toString", [value]) => Ok(text(value).into()),
-        ("atoi" | "int64", [value]) => to_integer(value),
-        ("float64", [value]) => to_float(value),
-        ("add", numbers @ [_, ..]) => numbers.iter().map(integer).sum::<Result<i64, _>>().map(Value::from),
-        ("add1", [number]) => integer(number).map(|number| number.saturating_add(1).into()),
-        ("sub", [a, b]) => both(a, b, i64::checked_sub),
-        ("mul", [a, b]) => both(a, b, i64::checked_mul),
-        ("div", [a, b]) => both(a, b, i64::checked_div),
-        ("mod", [a, b]) => both(a, b, i64::checked_rem),
-        ("max", numbers @ [_, ..]) => extreme(numbers, |a, b| a > b),
-        ("min", numbers @ [_, ..]) => extreme(numbers, |a, b| a < b),
-        ("b64enc", [Text(text)]) => Ok(STANDARD.encode(text).into()),
-        ("b64dec", [Text(text)]) => from_base64(text),
-        ("regexMatch", [Text(pattern), Text(text)]) => {
-            regex(pattern).map(|regex| regex.is_match(text).into())
-        }
-        ("regexReplaceAll", [Text(pattern), Text(text), Text(new)]) => {
-            regex(pattern).map(|regex| regex.replace_all(text, new.as_str()).into_owned().into())
-        }
-        ("regexFind", [Text(pattern), Text(text)]) => {
-            regex(pattern).map(|regex| regex.find(text).map_or("", |found| found.as_str()).into())
-        }
-        _ => return None,
-    })
-}
-
-fn to_integer(value: &Value) -> Result<Value, String> {
+pub(super) fn to_integer(value: &Value) -> Result<Value, String> {
     match value {
         Value::Number(number) => match number.as_i64() {
             Some(number) => Ok(number.into()),
@@ -198,23 +238,23 @@ fn to_integer(value: &Value) -> Result<Value, String> {
     }
 }
 
-fn to_float(value: &Value) -> Result<Value, String> {
+pub(super) fn to_float(value: &Value) -> Result<Value, String> {
     let text = text(value);
     let number = text.trim().parse::<f64>().ok().and_then(Number::from_f64);
     number.map(Value::Number).ok_or_else(|| format!("{text:?} is no number"))
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "it is bounded by the comparison before")]
-fn whole(number: &Number, round: fn(f64) -> f64) -> Result<Value, String> {
+pub(super) fn whole(number: &Number, round: fn(f64) -> f64) -> Result<Value, String> {
     let rounded = round(number.as_f64().unwrap_or_default());
     if rounded.abs() < 9e18 { Ok((rounded as i64).into()) } else { Err("the number is too large".to_owned()) }
 }
 
-fn from_json(json: &str) -> Result<Value, String> {
+pub(super) fn from_json(json: &str) -> Result<Value, String> {
     serde_json::from_str(json).map_err(|error| format!("the text is no JSON: {error}"))
 }
 
-fn from_base64(text: &str) -> Result<Value, String> {
+pub(super) fn from_base64(text: &str) -> Result<Value, String> {
     let bytes = STANDARD.decode(text).map_err(|error| format!("the text is no Base64: {error}"))?;
     String::from_utf8(bytes).map(Value::from).map_err(|_| "what is encoded is no text".to_owned())
 }
@@ -265,18 +305,18 @@ fn json_path(value: &Value, path: &str) -> Result<Value, String> {
     }
 }
 
-fn split(text: &str, by: &str) -> Value {
+pub(super) fn split(text: &str, by: &str) -> Value {
     if by.is_empty() {
         return text.chars().map(String::from).collect();
     }
     text.split(by).map(str::to_owned).collect()
 }
 
-fn join(list: &[Value], by: &str) -> Result<Value, String> {
+pub(super) fn join(list: &[Value], by: &str) -> Result<Value, String> {
     Ok(list.iter().map(text).collect::<Vec<_>>().join(by).into())
 }
 
-fn replace(text: &str, old: &str, new: &str) -> Result<Value, String> {
+pub(super) fn replace(text: &str, old: &str, new: &str) -> Result<Value, String> {
     let count = if old.is_empty() { text.len() + 1 } else { text.len() / old.len() };
     if text.len().saturating_add(count.saturating_mul(new.len())) > MAX_SIZE {
         return Err("the text becomes too long".to_owned());
@@ -284,7 +324,7 @@ fn replace(text: &str, old: &str, new: &str) -> Result<Value, String> {
     Ok(text.replace(old, new).into())
 }
 
-fn repeat(text: &str, count: &Value) -> Result<Value, String> {
+pub(super) fn repeat(text: &str, count: &Value) -> Result<Value, String> {
     let count = usize::try_from(integer(count)?).map_err(|_| "the count is below zero".to_owned())?;
     if text.len().saturating_mul(count) > MAX_SIZE {
         return Err("the text becomes too long".to_owned());
@@ -292,17 +332,7 @@ fn repeat(text: &str, count: &Value) -> Result<Value, String> {
     Ok(text.repeat(count).into())
 }
 
-fn capitals(text: &str) -> String {
-    let mut at_begin = true;
-    let capital = |c: char| {
-        let upper = if at_begin { c.to_uppercase().next().unwrap_or(c) } else { c };
-        at_begin = c.is_whitespace();
-        upper
-    };
-    text.chars().map(capital).collect()
-}
-
-fn unique(list: &[Value]) -> Value {
+pub(super) fn unique(list: &[Value]) -> Value {
     let mut kept: Vec<Value> = Vec::new();
     for value in list {
         if !kept.contains(value) {
@@ -312,17 +342,7 @@ fn unique(list: &[Value]) -> Value {
     Value::Array(kept)
 }
 
-fn sort(list: &[Value]) -> Result<Value, String> {
-    let mut list = list.to_vec();
-    if list.iter().all(Value::is_number) {
-        list.sort_by(|a, b| a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()));
-    } else {
-        list.sort_by_key(text);
-    }
-    Ok(Value::Array(list))
-}
-
-fn sum(list: &[Value]) -> Result<Value, String> {
+pub(super) fn sum(list: &[Value]) -> Result<Value, String> {
     if let Ok(whole) = list.iter().map(integer).collect::<Result<Vec<_>, _>>() {
         return Ok(whole.into_iter().fold(0, i64::saturating_add).into());
     }
@@ -330,7 +350,7 @@ fn sum(list: &[Value]) -> Result<Value, String> {
     Ok(numbers.sum::<Result<f64, _>>()?.into())
 }
 
-fn extreme(list: &[Value], is_better: fn(f64, f64) -> bool) -> Result<Value, String> {
+pub(super) fn extreme(list: &[Value], is_better: fn(f64, f64) -> bool) -> Result<Value, String> {
     let mut best: Option<(f64, &Value)> = None;
     for value in list {
         let number = value.as_f64().ok_or_else(|| format!("{value} is no number"))?;
@@ -341,17 +361,60 @@ fn extreme(list: &[Value], is_better: fn(f64, f64) -> bool) -> Result<Value, Str
     best.map(|(_, value)| value.clone()).ok_or_else(|| "the list is empty".to_owned())
 }
 
-fn both(a: &Value, b: &Value, operation: fn(i64, i64) -> Option<i64>) -> Result<Value, String> {
-    operation(integer(a)?, integer(b)?).map(Value::from).ok_or_else(|| "there is no such number".to_owned())
+/// A list in the order of other values, one for each element; `desc` turns it around.
+pub(super) fn sort_by(list: Vec<Value>, by: &[Value], order: Option<&Value>) -> Result<Value, String> {
+    let is_down = match order.map(|order| order.as_str().unwrap_or_default()) {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(other) => return Err(format!("{other:?} is no order; expected \"asc\" or \"desc\"")),
+    };
+    let mut pairs: Vec<(&Value, Value)> = by.iter().zip(list).collect();
+    if by.iter().all(Value::is_number) {
+        let number = |value: &Value| value.as_f64().unwrap_or_default();
+        pairs.sort_by(|(a, _), (b, _)| number(a).total_cmp(&number(b)));
+    } else {
+        pairs.sort_by_key(|(key, _)| text(key));
+    }
+    let sorted = pairs.into_iter().map(|(_, value)| value);
+    Ok(if is_down { sorted.rev().collect() } else { sorted.collect() })
 }
 
-fn is_empty(value: &Value) -> bool {
+fn numbers(list: &[Value]) -> Result<Vec<f64>, String> {
+    let number = |value: &Value| value.as_f64().ok_or_else(|| format!("{value} is no number"));
+    let numbers = list.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    if numbers.is_empty() { Err("the list is empty".to_owned()) } else { Ok(numbers) }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "lists are short")]
+fn mean(list: &[Value]) -> Result<Value, String> {
+    let numbers = numbers(list)?;
+    Ok((numbers.iter().sum::<f64>() / numbers.len() as f64).into())
+}
+
+fn median(list: &[Value]) -> Result<Value, String> {
+    let mut numbers = numbers(list)?;
+    numbers.sort_by(f64::total_cmp);
+    let at = |at: usize| numbers.get(at).copied().unwrap_or_default();
+    let (low, high) = (at((numbers.len() - 1) / 2), at(numbers.len() / 2));
+    Ok(f64::midpoint(low, high).into())
+}
+
+/// The elements of a list, however deep; of anything else itself.
+fn flat(value: &Value) -> Vec<Value> {
     match value {
-        Value::Null => true,
-        Value::Bool(truth) => !truth,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.iter().flat_map(flat).collect(),
+        other => vec![other.clone()],
     }
+}
+
+fn from_pairs(pairs: &[Value]) -> Result<Value, String> {
+    let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+        Some([key, value]) => Ok((text(key), value.clone())),
+        _ => Err(format!("{pair} is no pair of a key and a value")),
+    };
+    pairs.iter().map(pair).collect::<Result<Map<_, _>, _>>().map(Value::Object)
+}
+
+fn place(at: Option<usize>) -> Value {
+    at.map_or_else(|| Value::from(-1), Value::from)
 }

@@ -14,6 +14,10 @@ pub(super) enum Node {
     Variable(String),
     /// The element that a predicate is asked about.
     Element,
+    /// Which one it is, from 0.
+    Index,
+    /// What `reduce` has so far.
+    Accumulator,
     /// `.name` or `[index]`; `lenient` as `?.` is.
     Member {
         of: Box<Node>,
@@ -270,7 +274,11 @@ impl Parser {
             }
             Token::Sign("[") if self.language == Language::Expr => Node::List(self.list("]")?),
             Token::Sign("{") if self.language == Language::Expr => self.map()?,
-            Token::Sign("#") => Node::Element,
+            Token::Sign("#") => match self.tokens.peek() {
+                Some(Token::Word(word)) if word == "acc" => self.skip_to(Node::Accumulator),
+                Some(Token::Word(word)) if word == "index" => self.skip_to(Node::Index),
+                _ => Node::Element,
+            },
             Token::Sign(".") if self.language == Language::Expr => match self.tokens.next() {
                 Some(Token::Word(name)) => Node::Member {
                     of: Box::new(Node::Element),
@@ -347,6 +355,11 @@ impl Parser {
         Ok(Node::Map(entries))
     }
 
+    fn skip_to(&mut self, node: Node) -> Node {
+        self.tokens.next();
+        node
+    }
+
     fn eat(&mut self, sign: &str) -> bool {
         let is_there = matches!(self.tokens.peek(), Some(Token::Sign(found)) if *found == sign);
         if is_there {
@@ -394,38 +407,39 @@ impl Node {
             found.push(path);
             return;
         }
+        let Node::Let { name, value, body } = self else {
+            return self.children().into_iter().for_each(|node| node.collect_variables(found));
+        };
+        value.collect_variables(found);
+        let mut inner = Vec::new();
+        body.collect_variables(&mut inner);
+        let own = format!("{name}.");
+        found.extend(inner.into_iter().filter(|path| path != name && !path.starts_with(&own)));
+    }
+
+    /// The names of the functions that it calls.
+    pub(super) fn collect_calls<'a>(&'a self, found: &mut Vec<&'a str>) {
+        if let Node::Call { name, .. } = self {
+            found.push(name);
+        }
+        self.children().into_iter().for_each(|node| node.collect_calls(found));
+    }
+
+    fn children(&self) -> Vec<&Node> {
         match self {
-            Node::Literal(_) | Node::Variable(_) | Node::Element => {}
-            Node::Member { of, index, .. } => {
-                of.collect_variables(found);
-                index.collect_variables(found);
+            Node::Literal(_) | Node::Variable(_) | Node::Element | Node::Index | Node::Accumulator => {
+                Vec::new()
             }
+            Node::Member { of, index, .. } => vec![of, index],
             Node::Slice { of, from, to } => {
-                of.collect_variables(found);
-                from.iter().chain(to).for_each(|node| node.collect_variables(found));
+                std::iter::once(of).chain(from).chain(to).map(AsRef::as_ref).collect()
             }
-            Node::List(nodes) | Node::Call { arguments: nodes, .. } => {
-                nodes.iter().for_each(|node| node.collect_variables(found));
-            }
-            Node::Map(entries) => entries.iter().for_each(|(key, value)| {
-                key.collect_variables(found);
-                value.collect_variables(found);
-            }),
-            Node::Not(node) | Node::Negative(node) => node.collect_variables(found),
-            Node::Binary { left, right, .. } => {
-                left.collect_variables(found);
-                right.collect_variables(found);
-            }
-            Node::Choice { condition, yes, no } => {
-                [condition, yes, no].into_iter().for_each(|node| node.collect_variables(found));
-            }
-            Node::Let { name, value, body } => {
-                value.collect_variables(found);
-                let mut inner = Vec::new();
-                body.collect_variables(&mut inner);
-                let own = format!("{name}.");
-                found.extend(inner.into_iter().filter(|path| path != name && !path.starts_with(&own)));
-            }
+            Node::List(nodes) | Node::Call { arguments: nodes, .. } => nodes.iter().collect(),
+            Node::Map(entries) => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
+            Node::Not(node) | Node::Negative(node) => vec![node],
+            Node::Binary { left, right, .. } => vec![left, right],
+            Node::Choice { condition, yes, no } => vec![condition, yes, no],
+            Node::Let { value, body, .. } => vec![value, body],
         }
     }
 

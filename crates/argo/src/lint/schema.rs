@@ -387,6 +387,7 @@ fn value(node: &Node, path: &str, kind: Kind, findings: &mut Findings<'_>) {
         }
         (Text, _) => wrong(node, path, "a string in quotes", findings),
         (Integer, _) if is_template_text => {
+            findings.unreadable.push(path.to_owned());
             findings.add_at(node.at, path, "must be a number; no tag can stand here", "");
         }
         (Integer, _) => wrong(node, path, "an integer", findings),
@@ -398,5 +399,6 @@ fn value(node: &Node, path: &str, kind: Kind, findings: &mut Findings<'_>) {
 }
 
 fn wrong(node: &Node, path: &str, expected: &str, findings: &mut Findings<'_>) {
+    findings.unreadable.push(path.to_owned());
     findings.add_at(node.at, path, format!("must be {expected}, found {}", node.kind()), "");
 }

@@ -1,7 +1,7 @@
 //! Whether every `{{tag}}` can have a value where it stands.
 
-use super::Findings;
 use super::references::Object;
+use super::{Findings, Purpose};
 use crate::depends;
 use crate::expression::{Expression, Language};
 use crate::model::{Step, Template, Work};
@@ -9,6 +9,7 @@ use crate::substitute::{Tag, tags_of};
 use dhow_resources::error::{nearest, quote};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// What begins a name outside of any template.
 const WORKFLOW: [&str; 15] = [
@@ -29,13 +30,48 @@ const WORKFLOW: [&str; 15] = [
     "scheduledTime",
 ];
 
-/// The names that a place knows: `inputs.parameters.x`, or with a dot behind all that begin so.
-struct Known(BTreeSet<String>);
+/// What a step has besides the outputs that its template declares.
+const STEP: [&str; 11] = [
+    "id",
+    "ip",
+    "hostNodeName",
+    "status",
+    "message",
+    "startedAt",
+    "finishedAt",
+    "exitCode",
+    "outputs.result",
+    "outputs.exitCode",
+    "outputs.parameters",
+];
 
-pub(super) fn check(object: &Object<'_>, findings: &mut Findings<'_>) {
+/// What is the same for all templates of an object.
+struct Around<'a> {
+    object: &'a Object<'a>,
+    others: &'a [Object<'a>],
+    purpose: Purpose,
+    /// The names that all of them know.
+    whole: Known,
+}
+
+/// The names that a place knows.
+#[derive(Clone, Default)]
+struct Known {
+    /// Such as `inputs.parameters.x`, or with a dot behind all that begin so. Shared: a DAG may have many tasks.
+    names: Rc<BTreeSet<String>>,
+    /// Of a task: those before it. Names of others do not count.
+    tasks: Option<BTreeSet<String>>,
+}
+
+pub(super) fn check(
+    object: &Object<'_>,
+    others: &[Object<'_>],
+    purpose: Purpose,
+    findings: &mut Findings<'_>,
+) {
     let spec = &object.workflow.spec;
     let is_workflow = object.workflow.kind == "Workflow" && spec.workflow_template_ref.is_none();
-    let mut whole = Known(BTreeSet::new());
+    let mut whole = Known::default();
     for name in WORKFLOW.iter().filter(|name| **name != "parameters") {
         whole.add(&format!("workflow.{name}"));
         whole.add(&format!("workflow.{name}."));
@@ -50,13 +86,14 @@ pub(super) fn check(object: &Object<'_>, findings: &mut Findings<'_>) {
         // Whoever runs it may give it more.
         whole.add("workflow.parameters.");
     }
+    let around = Around { object, others, purpose, whole };
     for (index, template) in spec.templates.iter().enumerate() {
-        self::template(template, &format!("{}.templates[{index}]", object.place), &whole, findings);
+        self::template(template, &format!("{}.templates[{index}]", object.place), &around, findings);
     }
 }
 
-fn template(template: &Template, path: &str, whole: &Known, findings: &mut Findings<'_>) {
-    let mut known = Known(whole.0.clone());
+fn template(template: &Template, path: &str, around: &Around<'_>, findings: &mut Findings<'_>) {
+    let mut known = around.whole.clone();
     known.add("inputs.parameters");
     for parameter in &template.inputs.parameters {
         known.add(&format!("inputs.parameters.{}", parameter.name));
@@ -70,26 +107,23 @@ fn template(template: &Template, path: &str, whole: &Known, findings: &mut Findi
             for (group, steps) in template.steps.iter().flatten().enumerate() {
                 for (index, step) in steps.iter().enumerate() {
                     let path = format!("{path}.steps[{group}][{index}]");
-                    self::step(step, &path, &known, "steps", whole, findings);
+                    self::step(step, &path, &known, "steps", around, findings);
                 }
                 for step in steps {
-                    known.add(&format!("steps.{}.", step.name));
+                    known.add_step("steps", step, around);
                 }
             }
             outputs(template, path, &known, findings);
         }
         Some(Work::Dag) => {
             let tasks = template.dag.as_ref().map(|dag| dag.tasks.as_slice()).unwrap_or_default();
-            for (index, task) in tasks.iter().enumerate() {
-                let mut inner = Known(known.0.clone());
-                for need in ancestors(task, tasks) {
-                    inner.add(&format!("tasks.{need}."));
-                }
-                let path = format!("{path}.dag.tasks[{index}]");
-                self::step(task, &path, &inner, "tasks", whole, findings);
-            }
             for task in tasks {
-                known.add(&format!("tasks.{}.", task.name));
+                known.add_step("tasks", task, around);
+            }
+            for (index, task) in tasks.iter().enumerate() {
+                let inner = Known { tasks: Some(ancestors(task, tasks)), ..known.clone() };
+                let path = format!("{path}.dag.tasks[{index}]");
+                self::step(task, &path, &inner, "tasks", around, findings);
             }
             outputs(template, path, &known, findings);
         }
@@ -104,22 +138,29 @@ fn template(template: &Template, path: &str, whole: &Known, findings: &mut Findi
     }
 }
 
-fn step(step: &Step, path: &str, known: &Known, prefix: &str, whole: &Known, findings: &mut Findings<'_>) {
-    let mut known = Known(known.0.clone());
+fn step(
+    step: &Step,
+    path: &str,
+    known: &Known,
+    prefix: &str,
+    around: &Around<'_>,
+    findings: &mut Findings<'_>,
+) {
+    let mut known = known.clone();
     if step.is_expanded() {
         known.add("item");
         known.add("item.");
     }
     let mut value = serde_json::to_value(step).unwrap_or_default();
     if let Some(template) = &step.inline {
-        self::template(template, &format!("{path}.inline"), whole, findings);
+        self::template(template, &format!("{path}.inline"), around, findings);
     }
     if let Value::Object(map) = &mut value {
         map.remove("inline");
         // A hook sees what its own step yields.
         if let Some(hooks) = map.remove("hooks") {
-            let mut known = Known(known.0.clone());
-            known.add(&format!("{prefix}.{}.", step.name));
+            let mut known = known.clone();
+            known.add_step(prefix, step, around);
             texts(&hooks, &format!("{path}.hooks"), &known, findings);
         }
     }
@@ -156,7 +197,7 @@ fn tag(tag: Tag<'_>, path: &str, known: &Known, findings: &mut Findings<'_>) {
     match tag {
         Tag::Simple(name) if known.has(name) => {}
         Tag::Simple(name) => {
-            let names: Vec<&str> = known.0.iter().map(|name| name.trim_end_matches('.')).collect();
+            let names: Vec<&str> = known.names().map(|name| name.trim_end_matches('.')).collect();
             let hint = nearest(name, &names).map(|name| format!("did you mean `{{{{{name}}}}}`?"));
             let message = format!("nothing has the name {} here", quote(name));
             findings.add(path, message, hint.unwrap_or_default());
@@ -166,7 +207,9 @@ fn tag(tag: Tag<'_>, path: &str, known: &Known, findings: &mut Findings<'_>) {
                 for name in expression.variables() {
                     let root = name.split('.').next().unwrap_or_default();
                     let begins = format!("{root}.");
-                    if !known.0.iter().any(|known| known == root || known.starts_with(&begins)) {
+                    let is_root = known.names().any(|known| known == root || known.starts_with(&begins));
+                    // What may be missing is asked for with `?`, and `??` says what stands for it.
+                    if !is_root || (!text.contains('?') && !known.has_output(&name)) {
                         let message = format!("nothing has the name {} in {}", quote(&name), quote(text));
                         findings.add(path, message, "");
                     }
@@ -178,7 +221,7 @@ fn tag(tag: Tag<'_>, path: &str, known: &Known, findings: &mut Findings<'_>) {
 }
 
 /// All that a task waits for, near or far.
-fn ancestors<'a>(task: &'a Step, tasks: &'a [Step]) -> BTreeSet<String> {
+fn ancestors(task: &Step, tasks: &[Step]) -> BTreeSet<String> {
     let needs = |task: &Step| match depends::condition(task, |_, _| false) {
         Ok(condition) => condition.tasks().into_iter().map(str::to_owned).collect(),
         Err(_) => Vec::new(),
@@ -199,14 +242,63 @@ fn ancestors<'a>(task: &'a Step, tasks: &'a [Step]) -> BTreeSet<String> {
 
 impl Known {
     fn add(&mut self, name: &str) {
-        self.0.insert(name.to_owned());
+        Rc::make_mut(&mut self.names).insert(name.to_owned());
+    }
+
+    /// The names, without those of tasks that are not before this one.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.names.iter().filter(|name| self.sees(name))
+    }
+
+    fn sees(&self, name: &str) -> bool {
+        let mut parts = name.split('.');
+        match (&self.tasks, parts.next(), parts.next()) {
+            (Some(tasks), Some("tasks"), Some(task)) => tasks.contains(task),
+            _ => true,
+        }
+    }
+
+    /// What a step yields: of a template that is known only what it declares.
+    fn add_step(&mut self, prefix: &str, step: &Step, around: &Around<'_>) {
+        let begin = format!("{prefix}.{}", step.name);
+        if let Some(tasks) = &mut self.tasks {
+            tasks.insert(step.name.clone());
+        }
+        let template = around.object.template_of(step, around.others);
+        // Argo wants all outputs declared. Here a module may say itself what it yields, if its template says nothing.
+        let says_itself = |template: &&Template| {
+            let outputs = &template.outputs;
+            around.purpose == Purpose::Run
+                && template.work() == Some(Work::Wasm)
+                && outputs.parameters.is_empty()
+                && outputs.artifacts.is_empty()
+        };
+        let template =
+            template.filter(|template| !around.object.has_default_outputs() && !says_itself(template));
+        let Some(template) = template else { return self.add(&format!("{begin}.")) };
+        for field in STEP {
+            self.add(&format!("{begin}.{field}"));
+        }
+        for parameter in &template.outputs.parameters {
+            self.add(&format!("{begin}.outputs.parameters.{}", parameter.name));
+        }
+        for artifact in &template.outputs.artifacts {
+            self.add(&format!("{begin}.outputs.artifacts.{}", artifact.name));
+        }
+    }
+
+    /// Whether an expression's name is none of an output that its step, which is known, does not declare.
+    fn has_output(&self, name: &str) -> bool {
+        let parts: Vec<&str> = name.split('.').collect();
+        let [root, step, "outputs", kind @ ("parameters" | "artifacts"), own, ..] = parts[..] else {
+            return true;
+        };
+        !self.names.contains(&format!("{root}.{step}.outputs.parameters"))
+            || self.has(&format!("{root}.{step}.outputs.{kind}.{own}"))
     }
 
     fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
-            || name
-                .char_indices()
-                .filter(|(_, c)| *c == '.')
-                .any(|(at, _)| name.get(..=at).is_some_and(|begin| self.0.contains(begin)))
+        let begins = || name.char_indices().filter(|(_, c)| *c == '.').filter_map(|(at, _)| name.get(..=at));
+        self.sees(name) && (self.names.contains(name) || begins().any(|begin| self.names.contains(begin)))
     }
 }

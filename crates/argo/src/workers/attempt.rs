@@ -216,7 +216,7 @@ impl Desk {
         };
         // Whatever a worker does that was thought dead, it does it under another name.
         let pod = format!("{}-{attempt}", job.pod);
-        let log = self.executor.log_file(&pod);
+        let log = self.executor.log_file(&pod)?;
         let begun = now();
         let deadline = job.limit.map(|limit| begun.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)));
         let start = Start { name: job.step.clone(), pod, template, deadline };

@@ -160,7 +160,8 @@ impl Logs {
             // A template of another object has its last part in the name of what is kept.
             let template = node.template_name.rsplit('/').next().unwrap_or_default();
             let pod = pod_name(&record.identity.name, &node.name, template);
-            let Ok(text) = std::fs::read(home.logs(&self.name).join(format!("{pod}.log"))) else { continue };
+            let Ok(file) = dhow_argo::name::log(&pod) else { continue };
+            let Ok(text) = std::fs::read(home.logs(&self.name).join(file)) else { continue };
             for line in String::from_utf8_lossy(&text).lines() {
                 if is_one {
                     writeln!(out, "{line}")?

@@ -16,6 +16,8 @@ use dhow_argo::controller::{Controller, Identity};
 use dhow_argo::definition::{Objects, merge_named};
 use dhow_argo::history::{Record, Request, Settings};
 use dhow_argo::manifest::Manifest;
+use dhow_argo::model::Parameter;
+use dhow_argo::name;
 use dhow_argo::node::Phase;
 use dhow_argo::run::{self, Ended, Home, Run as Running, RunError, now};
 use dhow_argo::runner::StepRunner;
@@ -147,7 +149,7 @@ impl Run {
         let usage = |error: &dyn std::fmt::Display| Error::usage(error.to_string());
         let manifest = Manifest::read(&self.files).map_err(|error| usage(&error))?;
         let mut objects = manifest.objects().map_err(|error| usage(&error))?;
-        let identity = self.identity(&objects);
+        let identity = self.identity(&objects)?;
         let home = self.data.home()?;
         // There is at least one, says the command line.
         let first = self.files.first().map(PathBuf::as_path).unwrap_or(Path::new("workflow.yaml"));
@@ -190,7 +192,7 @@ impl Run {
         go(run, &steps, self.output.as_deref()).await
     }
 
-    fn identity(&self, objects: &Objects) -> Identity {
+    fn identity(&self, objects: &Objects) -> Result<Identity, Error> {
         let text = |path: &str| objects.workflow.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let random = |count: usize| -> String {
             (0..count).map(|_| char::from(fastrand::choice(LETTERS).copied().unwrap_or(b'x'))).collect()
@@ -200,12 +202,14 @@ impl Run {
             (None, "", prefix) => format!("{prefix}{}", random(5)),
             (None, name, _) => name.to_owned(),
         };
+        let field = if self.name.is_some() { "--name" } else { "metadata.name" };
+        name::object(&name).map_err(|wrong| Error::usage(format!("{field}: {wrong}")))?;
         let namespace = match text("/metadata/namespace") {
             "" => "default",
             namespace => namespace,
         };
         let uid = format!("{:032x}", fastrand::u128(..));
-        Identity { name, uid, namespace: namespace.to_owned(), created: now() }
+        Ok(Identity { name, uid, namespace: namespace.to_owned(), created: now() })
     }
 
     /// Puts parameters, artifacts and the entrypoint of the command line into the workflow.
@@ -234,6 +238,14 @@ impl Run {
             return Err(Error::usage(format!(
                 "--parameter {name}: the workflow has no such parameter{hint}"
             )));
+        }
+        for (name, value) in &parameters {
+            let list = spec.pointer("/arguments/parameters").and_then(Value::as_array).into_iter().flatten();
+            let found = list.cloned().find(|parameter| parameter.get("name") == Some(&json!(name)));
+            let parameter =
+                found.and_then(|found| serde_json::from_value::<Parameter>(found).ok()).unwrap_or_default();
+            let wrong = |wrong| Error::usage(format!("--parameter {name}: {wrong}"));
+            parameter.check(value).map_err(wrong)?;
         }
         let mut artifacts = Vec::new();
         for (name, path) in pairs("--artifact", &self.artifact)? {

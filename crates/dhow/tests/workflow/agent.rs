@@ -130,7 +130,14 @@ fn calls_and_their_answers() {
     // Another plugin's template, and calls that are none.
     let other = json!({"name": "o", "plugin": {"slack": {}}});
     assert_eq!(plugin.call(&request(&other), Some(TOKEN)), (200, "{}".to_owned()));
+    // Names that lead out of the folder of logs.
+    let named = |name: &str| request(&template(&[])).replace("\"wf\"", &format!("{name:?}"));
+    let mut outside = template(&[]);
+    outside["name"] = json!("../../outside");
     for (body, token, status) in [
+        (named("../../../outside"), Some(TOKEN), 400),
+        (named(""), Some(TOKEN), 400),
+        (request(&outside), Some(TOKEN), 400),
         (request(&other), None, 403),
         (request(&other), Some("wrong"), 403),
         ("no json".to_owned(), Some(TOKEN), 400),

@@ -264,3 +264,55 @@ wrong.yaml:10:19: spec.templates[0].steps[0][0].template: there is no template `
     );
     assert_eq!(desk.dhow(&["workflow", "list"]).out.lines().count(), 1);
 }
+
+#[test]
+fn a_name_leads_nowhere_else() {
+    let desk = Desk::new();
+    let spec = "
+  entrypoint: main
+  templates:
+  - {name: main, wasm: {image: tool.wasm, args: [args, x]}}
+";
+    desk.workflow("good", spec);
+    desk.workflow("bad", spec);
+    let text = std::fs::read_to_string(desk.path("bad.yaml")).unwrap();
+    std::fs::write(desk.path("bad.yaml"), text.replace("name: bad", "name: ../../../outside")).unwrap();
+    let before = std::fs::read_dir(desk.folder.path()).unwrap().count();
+    let long = "a".repeat(254);
+    for name in ["../../../outside", "..", "a/b", "", "x y", "Upper", "-a", &long] {
+        let run = desk.dhow(&["workflow", "run", "good.yaml", "--name", name]);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.err.contains("--name: "), "{run:?}");
+    }
+    for args in [["argo", "lint", "bad.yaml"], ["workflow", "run", "bad.yaml"]] {
+        let ended = desk.dhow(&args);
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        let told = format!("{}{}", ended.out, ended.err);
+        assert!(told.contains("metadata.name: `../../../outside` is no name"), "{told}");
+    }
+    // Nothing was made for any of them, not even the data folder.
+    assert_eq!(std::fs::read_dir(desk.folder.path()).unwrap().count(), before);
+    // The longest name is one, and has its log.
+    let longest = "a".repeat(253);
+    let run = desk.dhow(&["workflow", "run", "good.yaml", "--name", &longest]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(desk.dhow(&["workflow", "logs", &longest]).out.contains(r#"["args","x"]"#));
+}
+
+#[test]
+fn a_parameter_is_one_of_its_values() {
+    let desk = Desk::new();
+    desk.workflow(
+        "env",
+        "
+  entrypoint: main
+  arguments: {parameters: [{name: env, value: dev, enum: [dev, prod]}]}
+  templates:
+  - {name: main, wasm: {image: tool.wasm, args: [args, \"{{workflow.parameters.env}}\"]}}
+",
+    );
+    let run = desk.dhow(&["workflow", "run", "env.yaml", "-p", "env=prodd"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.err.contains("--parameter env: `prodd` is none of dev, prod"), "{run:?}");
+    assert_eq!(desk.dhow(&["workflow", "run", "env.yaml", "-p", "env=prod"]).code, Some(0));
+}
