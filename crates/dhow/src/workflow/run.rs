@@ -240,8 +240,9 @@ impl Run {
             )));
         }
         for (name, value) in &parameters {
-            let list = spec.pointer("/arguments/parameters").and_then(Value::as_array).into_iter().flatten();
-            let found = list.cloned().find(|parameter| parameter.get("name") == Some(&json!(name)));
+            let mut list =
+                spec.pointer("/arguments/parameters").and_then(Value::as_array).into_iter().flatten();
+            let found = list.find(|parameter| parameter.get("name") == Some(&json!(name))).cloned();
             let parameter =
                 found.and_then(|found| serde_json::from_value::<Parameter>(found).ok()).unwrap_or_default();
             let wrong = |wrong| Error::usage(format!("--parameter {name}: {wrong}"));
