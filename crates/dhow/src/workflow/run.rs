@@ -240,11 +240,11 @@ impl Run {
             )));
         }
         for (name, value) in &parameters {
-            let mut list =
-                spec.pointer("/arguments/parameters").and_then(Value::as_array).into_iter().flatten();
-            let found = list.find(|parameter| parameter.get("name") == Some(&json!(name))).cloned();
-            let parameter =
-                found.and_then(|found| serde_json::from_value::<Parameter>(found).ok()).unwrap_or_default();
+            let list = spec.pointer("/arguments/parameters").and_then(Value::as_array);
+            let found =
+                list.into_iter().flatten().find(|parameter| parameter.get("name") == Some(&json!(name)));
+            let parameter = found.and_then(|found| serde_json::from_value::<Parameter>(found.clone()).ok());
+            let parameter = parameter.unwrap_or_default();
             let wrong = |wrong| Error::usage(format!("--parameter {name}: {wrong}"));
             parameter.check(value).map_err(wrong)?;
         }
