@@ -99,10 +99,12 @@ pub(crate) fn execute(sign: &Sign) -> Result<ExitCode, Error> {
             sign.folder.key_or_new(&name, Role::Module)?.public_key()
         }
     };
-    if let Some(expires) = sign.expires
-        && expires <= sign.not_before.unwrap_or_default()
-    {
-        return Err(Error::usage("--expires: the token would end before it begins to hold"));
+    match (sign.expires, sign.not_before) {
+        (Some(expires), Some(begins)) if expires <= begins => {
+            return Err(Error::usage("--expires: the token would end before it begins to hold"));
+        }
+        (Some(Duration::ZERO), _) => crate::say("the token holds no more as soon as it is written"),
+        _ => {}
     }
     let output = match &sign.output {
         Some(output) => output.clone(),

@@ -439,7 +439,7 @@ fn signing_leaves_what_is_not_its_own() {
     assert_eq!(std::fs::metadata(path("app.wasm")).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(json(&run(&home, &["verify", "app.wasm", "--json"]).out)["claims"]["version"], "2");
 
-    for never in [&["--expires", "0s"][..], &["--not-before", "1h", "--expires", "5m"], &["--cap", " "]] {
+    for never in [&["--not-before", "1h", "--expires", "5m"][..], &["--cap", " "]] {
         let refused = run(&home, &[&["sign", "app.wasm"], never].concat());
         assert_eq!(refused.code, Some(2), "{refused:?}");
     }

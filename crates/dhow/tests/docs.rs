@@ -339,10 +339,15 @@ impl Page {
 
     /// A shell in the page's folder, in which the usual addresses stand for those of the page's server.
     fn shell(&self, script: &str) -> Command {
-        let mut script = self.with_backends(script);
-        for ((usual, _), address) in USUAL.iter().zip(&self.addresses) {
-            script = script.replace(usual, address);
-        }
+        // In two steps, since an address of the page's server may begin like a usual one.
+        let place = |index: usize| format!("<address {index}>");
+        let usual = USUAL.iter().enumerate();
+        let script =
+            usual.fold(script.to_owned(), |script, (index, (usual, _))| script.replace(usual, &place(index)));
+        let addresses = self.addresses.iter().enumerate();
+        let mut script = addresses.fold(self.with_backends(&script), |script, (index, address)| {
+            script.replace(&place(index), address)
+        });
         if !script.contains("--api-addr") {
             let up = "dhow up --api-addr 127.0.0.1:0 --management-addr 127.0.0.1:0";
             script = script.replace("dhow up", up).replace(&format!("{up}date"), "dhow update");

@@ -190,7 +190,7 @@ mod tests {
         let lasts = std::time::Duration::from_secs(60);
         let (by_host, by_path) = (account(false), account(true));
         let bucket = by_host.bucket("artifacts").unwrap();
-        curl(&["-X", "PUT"], bucket.create_bucket(&by_host.credentials).sign(lasts));
+        curl(&["-X", "PUT", "--data-binary", ""], bucket.create_bucket(&by_host.credentials).sign(lasts));
         let put = bucket.put_object(Some(&by_host.credentials), "a folder/b.txt").sign(lasts);
         assert_eq!((put.host_str(), put.path()), (Some("artifacts.localhost"), "/a%20folder/b.txt"));
         curl(&["-X", "PUT", "--data-binary", "kept"], put);

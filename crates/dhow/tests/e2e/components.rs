@@ -57,7 +57,7 @@ fn apps_are_bound_to_components_that_come_and_go() {
     let used = setting.run(&["provider", "remove", "two"]);
     assert!(
         used.code == Some(1)
-            && used.err.contains("`dhow unbind kv state one`, `dhow unbind kv state statestore`"),
+            && used.err.contains("`dhow unbind kv state statestore`, `dhow unbind kv state one`"),
         "{used:?}"
     );
     assert_eq!(get(&host, "one"), "2");

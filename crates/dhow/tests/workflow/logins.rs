@@ -105,7 +105,7 @@ fn both_sides_have_certificates() {
     Who { flags: &own, ..NOBODY }.fails(&desk, &url, REFUSED);
     Who { flags: &ca, ..NOBODY }.fails(&desk, &url, "NATS: ");
     std::fs::write(desk.path("ca.pem"), "hush").unwrap();
-    Who { flags: &ca, ..NOBODY }.fails(&desk, &url, "expected a certificate in PEM format");
+    Who { flags: &ca, ..NOBODY }.fails(&desk, &url, "the authority's certificate is not in PEM format");
     let plain = dhow_servers::nats().unwrap();
     std::fs::copy(server.process.folder().join("ca.pem"), desk.path("ca.pem")).unwrap();
     Who { flags: &ca, ..NOBODY }.fails(&desk, &format!("nats://{}", plain.address()), REFUSED);

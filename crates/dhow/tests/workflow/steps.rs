@@ -254,7 +254,7 @@ wrong.yaml:10:19: spec.templates[0].steps[0][0].template: there is no template `
     // A file with nothing in it has a name as well.
     std::fs::write(desk.path("empty.yaml"), "# later\n").unwrap();
     let run = desk.dhow(&["workflow", "run", "empty.yaml"]);
-    assert!(run.err.contains("error: empty.yaml: there is no Workflow in it"), "{run:?}");
+    assert!(run.err.contains("error: empty.yaml: there is nothing in it; expected a Workflow"), "{run:?}");
     // A container is no mistake, but nothing that can be run here.
     let run = desk.dhow(&["workflow", "run", "wrong.yaml"]);
     assert_eq!(run.code, Some(2));
@@ -282,7 +282,7 @@ fn a_name_leads_nowhere_else() {
     for name in ["../../../outside", "..", "a/b", "", "x y", "Upper", "-a", &long] {
         let run = desk.dhow(&["workflow", "run", "good.yaml", "--name", name]);
         assert_eq!(run.code, Some(2), "{run:?}");
-        assert!(run.err.contains("--name: "), "{run:?}");
+        assert!(run.err.contains("--name"), "{run:?}");
     }
     for args in [["argo", "lint", "bad.yaml"], ["workflow", "run", "bad.yaml"]] {
         let ended = desk.dhow(&args);

@@ -111,8 +111,8 @@ fn a_whole_file_is_read() {
     let expected = [
         "18 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.file.f.metadata[1]",
         "22 servers[0].listeners[0].filter_chains[0].filters[0].config.grpc_config.extends",
-        "26 servers[0].listeners[1].stream_filters[0].config.function1.number",
         "27 servers[0].listeners[1].stream_filters[0].config.function1.vm_config.cpu",
+        "26 servers[0].listeners[1].stream_filters[0].config.function1.number",
         "30 servers[0].listeners[1].stream_filters[1] (flowControlFilter)",
         "33 servers[0].listeners[4].filter_chains[0].filters[0] (tcp_proxy)",
         "33 servers[0].listeners[4]",
