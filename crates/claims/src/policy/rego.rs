@@ -108,7 +108,7 @@ impl Rego {
     pub fn decide(&self, question: &Question) -> Result<Decision, PolicyError> {
         let (this, question) = (self.clone(), question.clone());
         // What the interpreter does between two looks at the clock takes its time, too.
-        let decided = apart(move || this.decide_here(&question), self.limit * 5);
+        let decided = apart(move || this.decide_here(&question), self.limit.saturating_mul(5));
         decided.unwrap_or_else(|why| Err(PolicyError::Failed(why)))
     }
 
