@@ -196,12 +196,16 @@ impl Page {
             text.contains(&format!("no-run needs {what} of its own"))
                 && text.contains(&format!("127.0.0.1:{port}"))
         });
-        let backends = needed.map(|(port, start)| (*port, start().unwrap())).collect();
+        let backends: Vec<_> = needed.map(|(port, start)| (*port, start().unwrap())).collect();
+        let address = |usual: &str| {
+            let backend = backends.iter().find(|(port, _)| usual == format!("127.0.0.1:{port}"));
+            backend.map_or(usual.to_owned(), |(_, server)| server.address())
+        };
         let page = Page {
+            addresses: USUAL.map(|(usual, _)| address(usual)),
             backends,
             folder,
             server: None,
-            addresses: USUAL.map(|(usual, _)| usual.to_owned()),
             printed: (String::new(), String::new()),
         };
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);

@@ -44,7 +44,7 @@ pub use mosquitto::{mosquitto, mosquitto_with_tls};
 pub use moto::{MOTO_KEYS, moto, moto_to_be, python_with_boto3};
 pub use nats::{nats, nats_with_narrow_user, nats_with_tls, nats_with_token, nats_with_users};
 pub use postgres::{postgres, postgres_with_tls};
-pub use process::{Process, StartError};
+pub use process::{Process, StartError, free_port};
 pub use rabbitmq::{rabbitmq, rabbitmq_with_tls};
 pub use redis::{TlsRedis, redis, redis_with_tls};
 pub use smtp::{MailServer, SMTP_LOGIN, smtp};

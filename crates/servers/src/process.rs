@@ -1,8 +1,10 @@
 //! A server process: started, waited for, killed, started again.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +16,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
+
+/// What servers listen on; Linux gives clients ports from 32768 on.
+const PORTS: Range<u16> = 22000..32000;
 
 /// Between two looks at a port: nothing tells when a foreign server listens.
 const POLL: Duration = Duration::from_millis(20);
@@ -243,9 +248,16 @@ pub(crate) fn io_failed(name: &str, error: &io::Error) -> StartError {
     StartError(format!("{name}: {error}"))
 }
 
-/// A port that nobody listens on at this moment.
-pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+/// A port that nobody listens on at this moment. It is below those that the system gives to clients: one of
+/// these may be somebody's end of a connection by the time the server wants it, even of who waits for the
+/// server, and then is connected with itself.
+pub fn free_port() -> io::Result<u16> {
+    let chance = || RandomState::new().build_hasher().finish() % u64::from(PORTS.end - PORTS.start);
+    let listen = || {
+        let port = PORTS.start + u16::try_from(chance()).unwrap_or_default();
+        TcpListener::bind(("127.0.0.1", port)).map(|_| port)
+    };
+    (0..100).find_map(|_| listen().ok()).map_or_else(listen, Ok)
 }
 
 fn find(program: &str) -> Option<PathBuf> {

@@ -490,7 +490,7 @@ fn a_manifest_of_wascc_starts_its_actors() {
     let said = format!("{}{}", signed.out, signed.err);
     let key = said.split_whitespace().find(|word| word.len() == 56 && word.starts_with('M'));
     let key = key.unwrap_or_else(|| panic!("no key: {said}"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = dhow_servers::free_port().unwrap();
     let manifest = format!(
         r#"
 labels: {{ region: here }}

@@ -65,7 +65,7 @@ fn setting() -> Setting {
 
 /// A port that nobody listens on now.
 fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+    dhow_servers::free_port().unwrap().to_string()
 }
 
 /// Runs a program beside a sidecar to its end; all its checks have to pass.

@@ -5,14 +5,14 @@ use crate::agent::{Plugin, template};
 use crate::cluster::ApiServer;
 use crate::native::Agent;
 use crate::workers::{Worker, url, wait_for};
-use dhow_servers::Process;
+use dhow_servers::{Process, free_port};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 /// A port that nobody has.
 fn address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port().unwrap())
 }
 
 /// Status and body.
