@@ -1,7 +1,9 @@
 //! Sockets and connections: limits, deadlines, draining; the same for all faces.
 
 use dhow_blocks::invoke::{Body, Reply};
-use http::Request;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -147,7 +149,12 @@ impl Listener {
             tokio::spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let face = Arc::clone(&face);
-                    async move { Ok::<_, Infallible>(face.answer(request.map(Body::stream)).await) }
+                    let is_http2 = request.version() == Version::HTTP_2;
+                    let is_head = request.method() == Method::HEAD;
+                    async move {
+                        let reply = face.answer(request.map(Body::stream)).await;
+                        Ok::<_, Infallible>(if is_http2 { with_body_if_any(reply, is_head) } else { reply })
+                    }
                 });
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 // Clients that go away, and responses that a guest broke off, end a connection; both are told
@@ -176,6 +183,18 @@ impl Listener {
             }
         }
     }
+}
+
+/// The reply over HTTP/2, where hyper sends a body also to `HEAD`, and with statuses that have none.
+fn with_body_if_any(reply: Reply, is_head: bool) -> Reply {
+    if !is_head && !matches!(reply.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return reply;
+    }
+    let (mut head, body) = reply.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| is_head && *length > 0) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Reply::from_parts(head, Body::Empty)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

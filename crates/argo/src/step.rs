@@ -34,7 +34,7 @@ use dhow_engine::Abi;
 use dhow_guest::LoadError;
 use dhow_guest::step::{Output, Step};
 use dhow_guest::{
-    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Ports, Setup,
+    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Names, Ports, Setup,
     Stdio, Vms,
 };
 use dhow_host::Host;
@@ -340,6 +340,7 @@ impl Executor {
             runtime_authorities: ["localhost", "127.0.0.1", "[::1]"]
                 .map(|host| format!("{host}:3500"))
                 .to_vec(),
+            names: Names::default(),
             client: Arc::clone(&self.client),
         }))
     }

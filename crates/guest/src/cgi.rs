@@ -31,14 +31,15 @@ pub(crate) async fn invoke(command: &Arc<Command>, invocation: Invocation) -> Re
     let mut builder = system(setup, &setup.args, &environment(&head, body.len(), setup), &ports)
         .map_err(|error| Failure::Host(format!("{error:#}")))?;
     let room = usize::try_from(setup.bounds.response_body).unwrap_or(usize::MAX);
-    let stdout = MemoryOutputPipe::new(room);
+    // One more, to tell what is too much from what just fits.
+    let stdout = MemoryOutputPipe::new(room.saturating_add(1));
     builder.stdin(MemoryInputPipe::new(body)).stdout(stdout.clone());
     builder.stderr(LineStream::new(setup, Stream::Stderr));
     let code = command.execute(builder, origin, setup.bounds.deadline, ports).await;
     let output = stdout.contents();
     match code {
+        _ if output.len() > room => Err(Failure::ResponseTooLarge(setup.bounds.response_body)),
         Ok(0) => response(output),
-        _ if output.len() >= room => Err(Failure::ResponseTooLarge(setup.bounds.response_body)),
         Ok(code) => Err(Failure::Exit(code)),
         Err(failure) => Err(failure),
     }

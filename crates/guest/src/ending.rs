@@ -12,7 +12,6 @@ use dhow_blocks::invoke::{Body, Reply};
 use http::Response;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -27,7 +26,7 @@ pub(crate) fn reply<B, W>(
     limit: u64,
 ) -> Result<Reply, Failure>
 where
-    B: http_body::Body<Data = Bytes, Error: Display> + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + Unpin + Send + 'static,
     W: Invoked,
 {
     match answer {
@@ -60,7 +59,7 @@ struct GuestBody<B, W: Invoked> {
 
 impl<B, W> GuestBody<B, W>
 where
-    B: http_body::Body<Data = Bytes, Error: Display> + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + Unpin + Send + 'static,
     W: Invoked,
 {
     /// A plain body if the guest has ended and all of it is there, without trailers; else a stream.
@@ -141,7 +140,7 @@ where
                 failure
             }
             Early::Broken(error) => {
-                let failure = Failure::Trap { message: error.to_string(), backtrace: String::new() };
+                let failure = error.into();
                 // The guest may have given up its answer and not its work.
                 self.flight.tell(&failure);
                 failure
@@ -152,7 +151,7 @@ where
 
 impl<B, W> http_body::Body for GuestBody<B, W>
 where
-    B: http_body::Body<Data = Bytes, Error: Display> + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Failure>> + Unpin + Send + 'static,
     W: Invoked,
 {
     type Data = Bytes;

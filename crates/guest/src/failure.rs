@@ -1,5 +1,6 @@
 //! How an invocation can fail, and how an app can fail to load.
 
+use dhow_blocks::invoke::BodyError;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -86,6 +87,18 @@ impl Failure {
         };
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
         Failure::Trap { message, backtrace }
+    }
+}
+
+impl From<wasmtime_wasi_http::Error> for Failure {
+    fn from(error: wasmtime_wasi_http::Error) -> Failure {
+        Failure::Trap { message: error.to_string(), backtrace: String::new() }
+    }
+}
+
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Failure {
+        Failure::Trap { message: error.to_string(), backtrace: String::new() }
     }
 }
 

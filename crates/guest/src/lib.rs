@@ -70,4 +70,4 @@ pub use proxy::{Passed, Passing};
 pub use setup::{
     Bounds, CapabilityBinding, Directory, Level, MeterError, MeterKind, Meters, Output, Setup, Stdio, Stream,
 };
-pub use sockets::Ports;
+pub use sockets::{Names, Ports};

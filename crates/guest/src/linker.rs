@@ -114,9 +114,11 @@ impl Linkers {
         let mut made = component::Linker::new(engine.wasmtime(flavor)?);
         wasmtime_wasi::p2::add_to_linker_async(&mut made)?;
         sockets::add_to_component_linker(&mut made)?;
+        sockets::add_names_to_linker(&mut made)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut made)?;
         if flavor == Flavor::Concurrent {
             wasmtime_wasi::p3::add_to_linker(&mut made)?;
+            sockets::add_names_to_concurrent_linker(&mut made)?;
             wasmtime_wasi_http::p3::add_to_linker(&mut made)?;
         }
         keyvalue::add_to_linker(&mut made)?;

@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::future::Future;
 use std::pin::Pin;
@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// Waits longer than this end a request, whatever the guest asked for.
@@ -109,13 +110,20 @@ impl WasiHttpHooks for Outbound {
         let sent = sent_trace(request.headers());
         let trace = sent.unwrap_or(self.origin.trace).child();
         let setup = Arc::clone(&self.setup);
+        let RequestOptions { connect_timeout, first_byte_timeout: first_byte, between_bytes_timeout } =
+            options.unwrap_or_default();
+        let between_bytes = between_bytes_timeout.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         if let Some(api) = setup.runtime_api.clone().filter(|_| self.is_runtime(request.uri())) {
             let depth = self.origin.depth;
             return Box::new(async move {
                 let request = request.map(|body| Body::stream(Accepted(Some(body))));
                 let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
-                let reply = api.call(&setup.scope, invocation).await;
-                Ok(done(reply.map(|body| Held::new(body, slot, LONGEST_WAIT))))
+                let reply = api.call(&setup.scope, invocation);
+                let reply = match first_byte {
+                    Some(limit) => timeout(limit, reply).await.map_err(|_| Error::HttpResponseTimeout)?,
+                    None => reply.await,
+                };
+                Ok(done(reply.map(|body| Held::new(body, slot, between_bytes))))
             });
         }
         if sent.is_none()
@@ -126,15 +134,26 @@ impl WasiHttpHooks for Outbound {
         if self.check(request.uri()).is_err() {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
-        let wait = |chosen: Option<Duration>| chosen.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
-        let first_byte = wait(options.and_then(|o| o.first_byte_timeout));
-        let connect = wait(options.and_then(|o| o.connect_timeout));
-        let between_bytes = wait(options.and_then(|o| o.between_bytes_timeout));
         Box::new(async move {
-            let response = setup.client.get(request.version() == http::Version::HTTP_2).request(request);
-            let response = tokio::time::timeout(connect.saturating_add(first_byte), response).await;
-            let response =
-                response.map_err(|_| Error::HttpResponseTimeout)?.map_err(|error| client_error(&error))?;
+            let mut connection = connect_timeout.map(|limit| (limit, capture_connection(&mut request)));
+            let mut response =
+                setup.client.get(request.version() == http::Version::HTTP_2).request(request);
+            let mut early = None;
+            if let Some((limit, connection)) = &mut connection {
+                tokio::select! {
+                    // An error: there is no connection then.
+                    reply = &mut response => early = Some(reply),
+                    connected = timeout(*limit, connection.wait_for_connection_metadata()) => {
+                        connected.map_err(|_| Error::ConnectionTimeout)?;
+                    }
+                }
+            }
+            let first_byte = first_byte.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+            let response = match early {
+                Some(response) => response,
+                None => timeout(first_byte, response).await.map_err(|_| Error::HttpResponseTimeout)?,
+            };
+            let response = response.map_err(|error| client_error(&error))?;
             Ok(done(response.map(|body| Held::new(Body::stream(body), slot, between_bytes))))
         })
     }

@@ -192,7 +192,7 @@ impl Proxy {
                     let mut instance = Box::new(Instance::start(self, origin, None).await?);
                     // What it has asked for to be able to serve comes first.
                     instance.settle().await?;
-                    Ok(instance)
+                    Ok::<_, Failure>(instance)
                 });
                 started.await?
             }

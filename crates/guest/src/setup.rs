@@ -36,6 +36,8 @@ pub struct Setup {
     pub runtime_api: Option<Arc<dyn RuntimeApi>>,
     /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
     pub runtime_authorities: Vec<String>,
+    /// What the names led to that its guests asked for.
+    pub names: crate::Names,
     /// Sends the guest's other HTTP requests.
     pub client: Arc<crate::HttpClient>,
 }

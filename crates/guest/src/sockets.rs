@@ -12,7 +12,9 @@
 //! | `calls` | opening, binding, connecting, accepting |
 //! | `transfer` | sending and receiving |
 //! | `option` | options |
-//! | `resolve` | names |
+//! | `names` | names, and what they led to |
+//! | `resolve` | names for modules |
+//! | `lookup` | names for components |
 //! | `poll` | waiting for several things |
 //! | `files` | calls of preview 1 that take any descriptor |
 //! | `component` | what the sockets of components, which are Wasmtime's, do not do by themselves |
@@ -28,6 +30,8 @@ mod component;
 mod errno;
 mod files;
 mod forward;
+mod lookup;
+mod names;
 mod option;
 mod os;
 mod poll;
@@ -39,6 +43,10 @@ mod table;
 mod transfer;
 
 pub(crate) use component::{ComponentSockets, add_to_linker as add_to_component_linker};
+pub(crate) use lookup::{
+    add_to_concurrent_linker as add_names_to_concurrent_linker, add_to_linker as add_names_to_linker,
+};
+pub use names::Names;
 pub use ports::Ports;
 pub(crate) use table::Sockets;
 

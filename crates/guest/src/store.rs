@@ -133,9 +133,10 @@ fn lines(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>) {
 }
 
 fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>) {
-    builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(!setup.scope.grants.connect.is_empty());
-    let (scope, ports) = (Arc::clone(&setup.scope), Arc::clone(ports));
+    builder.allow_tcp(true).allow_udp(true);
+    let (setup, ports) = (Arc::clone(setup), Arc::clone(ports));
     builder.socket_addr_check(move |address, usage| {
+        let scope = &setup.scope;
         let host = address.ip().to_string();
         let port = address.port();
         let ask = match usage {
@@ -145,7 +146,9 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>)
             {
                 return Box::pin(std::future::ready(true));
             }
-            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => Ask::Connect { host: &host, port },
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
+                return Box::pin(std::future::ready(setup.may_connect(address).is_ok()));
+            }
             // It asked for a port of the system's choice when it was bound, and has one now.
             SocketAddrUse::TcpListen if scope.grants.allows(Ask::Listen { host: &host, port: 0 }) => {
                 Ask::Listen { host: &host, port: 0 }

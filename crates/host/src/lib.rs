@@ -17,6 +17,7 @@
 //! | [`resiliency`] | from resources to the policies of targets |
 //! | [`triggers`] | what starts invocations by itself: topics, bindings, jobs |
 //! | [`trust`] | which modules run, and what policies say |
+//! | `background` | work that no request waits for |
 //! | `audit` | what apps were denied |
 //! | `expression` | CEL |
 //! | [`routes`] | which app answers a host name and a path |
@@ -31,6 +32,7 @@
 mod access;
 pub mod app;
 mod audit;
+mod background;
 pub mod binding;
 pub mod components;
 mod expression;

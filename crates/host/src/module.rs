@@ -1,5 +1,6 @@
 //! A module as apps are made of it: read and recognised once, for all apps that share it.
 
+use crate::background;
 use bytes::Bytes;
 use dhow_artifacts::error::FetchError;
 use dhow_artifacts::{DEFAULT_LIMIT, Source};
@@ -62,7 +63,7 @@ impl Module {
 
     async fn recognised(file: Bytes, name: String) -> Result<Module, ModuleError> {
         // A large module takes long to read through; the executor's threads have other work.
-        let recognised = tokio::task::spawn_blocking(move || Module::recognise(file)).await;
+        let recognised = background::run(move || Module::recognise(file)).await;
         recognised
             .unwrap_or_else(|panicked| Err(panicked.to_string()))
             .map_err(|reason| ModuleError::Unusable { file: name, reason })

@@ -2,6 +2,7 @@
 
 use crate::app::{Admission, App, Kind, Wasm};
 use crate::audit::{Auditor, Signer};
+use crate::background;
 use crate::binding::{self, BindError, Binding};
 use crate::components::ComponentError;
 use crate::filters::Filters;
@@ -18,7 +19,7 @@ use dhow_blocks::invoke::Channel;
 use dhow_blocks::scope::{Providers, Scope};
 use dhow_engine::limits::MAX_TABLE_ELEMENTS;
 use dhow_engine::{Limits, Program};
-use dhow_guest::{Bounds, CapabilityBinding, Directory, Guest, Setup};
+use dhow_guest::{Bounds, CapabilityBinding, Directory, Guest, Names, Setup};
 use dhow_resources::manifest::{AppConfig, CapabilityConfig, LimitsConfig, ModuleSource};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -290,8 +291,7 @@ impl Host {
             }
         };
         let host = Arc::clone(self);
-        // Compiling takes all cores and long; the executor's threads have other work.
-        let prepared = tokio::task::spawn_blocking(move || {
+        let prepared = background::run(move || {
             host.compile(spec, components, &module, (version, admitted, outcomes))
         });
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
@@ -374,6 +374,7 @@ impl Host {
             vm: shared.vms.vm(&vm_id),
             bindings: spec.capabilities,
             runtime_api: api,
+            names: Names::default(),
             client: self.client(),
         };
         let deadline = spec.bounds.deadline;

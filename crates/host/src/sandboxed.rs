@@ -13,6 +13,7 @@ mod options;
 
 use crate::app::Shared;
 use crate::audit::Auditor;
+use crate::background;
 use crate::metrics::Metrics;
 use crate::module::Module;
 use crate::trust::{Applicant, Permit, Runs, Trust};
@@ -22,7 +23,7 @@ use dhow_blocks::grants::{Ask, By, Denied};
 use dhow_blocks::invoke::{Invocation, InvokeError, Invoker, Reply};
 use dhow_blocks::scope::{Audit, Providers, Scope};
 use dhow_guest::provider::{self, Place, Provider};
-use dhow_guest::{HttpClient, Output, Setup};
+use dhow_guest::{HttpClient, Names, Output, Setup};
 use dhow_providers::registry::{ComponentSpec, Opened};
 pub(crate) use options::Options;
 use parking_lot::Mutex;
@@ -120,7 +121,7 @@ impl Sandbox {
         let admitted = shared.trust.load_full().admit(applicant, &shared.metrics).await;
         let admitted = admitted.map_err(|error| format!("{source}: {error}"))?;
         let compiler = (Arc::clone(shared), Arc::clone(&module));
-        let image = tokio::task::spawn_blocking(move || compiler.0.image(&compiler.1)).await;
+        let image = background::run(move || compiler.0.image(&compiler.1)).await;
         let image = image.map_err(|error| error.to_string()).flatten();
         let image = image.map_err(|reason| format!("{source}: {reason}"))?;
         let denials = Arc::new(Denials {
@@ -159,6 +160,7 @@ impl Sandbox {
             bindings: Vec::new(),
             runtime_api: None,
             runtime_authorities: Vec::new(),
+            names: Names::default(),
             client: Arc::clone(client),
         };
         let running = Arc::new(Running { id: id.to_string(), permit: admitted.permit, is_limited });

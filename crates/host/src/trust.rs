@@ -21,6 +21,7 @@ pub use step::Seal;
 
 use crate::app::App;
 use crate::audit::Signer;
+use crate::background;
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::module::Module;
@@ -173,7 +174,7 @@ impl Trust {
             };
         }
         let (wasm, store) = (wasm.clone(), self.store.clone());
-        let verified = tokio::task::spawn_blocking(move || {
+        let verified = background::run(move || {
             dhow_claims::verify(&wasm, store.as_deref(), SystemTime::now())
                 .map_err(|refusal| NotTrusted::Token { refusal, token: what_it_says(&wasm) })
         });

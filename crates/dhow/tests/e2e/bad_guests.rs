@@ -175,12 +175,23 @@ fn half_an_answer_does_not_look_like_a_whole_one() {
 #[test]
 fn a_failure_is_counted_once_whatever_the_abi_is() {
     let app = |id: &str| {
-        format!("[apps.{id}]\nmodule = `{id}`\nroutes = [\"/{id}\"]\nlimits = {{ response_body = 5 }}\n")
+        let module = if id.ends_with(".wat") { format!("\"{id}\"") } else { format!("`{id}`") };
+        let name = id.trim_end_matches(".wat");
+        format!("[apps.{name}]\nmodule = {module}\nroutes = [\"/{name}\"]\nlimits = {{ response_body = 5 }}\n")
     };
-    let apps = ["http-hello", "p3-http", "p1-command"];
+    let apps = ["http-hello", "p3-http", "p1-command", "quiet.wat"];
     let setting = Setting::with_manifest(&apps.map(app).concat());
+    // Does not look whether it could write.
+    let quiet = r#"
+        (module
+          (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (data (i32.const 0) "\08\00\00\00\0b\00\00\00hello world")
+          (func (export "_start")
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))))"#;
+    setting.file("quiet.wat", quiet.as_bytes());
     let host = setting.up(&[]);
-    for app in apps {
+    for app in apps.map(|id| id.trim_end_matches(".wat")) {
         // Of one whose head was on its way when it became too large, the client gets no whole answer.
         let answer = http::try_send(host.addr, "GET", &format!("/{app}"), &[], b"");
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 500), "{app}: {answer:?}");
@@ -191,6 +202,33 @@ fn a_failure_is_counted_once_whatever_the_abi_is() {
         ] {
             eventually(name, || (host.metric(name, app) == expected).then_some(()));
         }
+    }
+    host.stop();
+}
+
+#[test]
+fn half_a_response_of_wasi_0_3_is_no_whole_one() {
+    let setting = Setting::with_manifest(
+        r#"
+        [apps.cut]
+        module = `p3-http`
+        routes = ["/cut"]
+        [apps.hang]
+        module = `p3-http`
+        routes = ["/hang"]
+        limits = { timeout = "1s" }
+        "#,
+    );
+    let host = setting.up(&[]);
+    for (app, reason) in [("cut", "wasm trap"), ("hang", "did not finish within 1s")] {
+        let mut client = host.client();
+        client.write(format!("GET /{app} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+        let answer = client.response("GET");
+        assert!(answer.is_err(), "{app}: half a response was told as a whole one: {answer:?}");
+        eventually("the failure", || {
+            (host.metric("dhow_invocation_failures_total", app) == 1.0).then_some(())
+        });
+        assert!(setting.run(&["logs", app]).out.contains(reason), "{app}: {:?}", setting.run(&["logs", app]));
     }
     host.stop();
 }

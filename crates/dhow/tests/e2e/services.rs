@@ -342,6 +342,31 @@ fn a_component_that_listens_is_a_service() {
 }
 
 #[test]
+fn a_component_connects_to_what_a_granted_name_led_to() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (elsewhere, granted, expected) in [
+        ("localhost", "localhost", "connected"),
+        ("127.0.0.1", "localhost", "PermissionDenied"),
+        ("127.0.0.1", "127.0.0.1", "connected"),
+    ] {
+        let manifest = COMPONENT
+            .replace("127.0.0.1:9", &format!("{elsewhere}:{port}"))
+            .replace("state = [", &format!("connect = [\"{granted}:{port}\"], state = ["));
+        let host = Setting::with_manifest(&manifest).up(&[]);
+        assert_eq!(http::get(host.addr, "/connect").text(), expected, "{elsewhere}, granted {granted}");
+        host.stop();
+    }
+    // An address is granted, its name is not.
+    let manifest = COMPONENT.replace("127.0.0.1:9", &format!("localhost:{port}"));
+    let manifest =
+        manifest.replace("state = [", &format!("connect = [\"127.0.0.1:{port}\"], state = ["));
+    let host = Setting::with_manifest(&manifest).up(&[]);
+    assert_eq!(http::get(host.addr, "/connect").status, 502);
+    host.stop();
+}
+
+#[test]
 fn a_component_service_ends_after_its_connections() {
     let setting = Setting::with_manifest(COMPONENT);
     let mut host = setting.up(&["--watch"]);

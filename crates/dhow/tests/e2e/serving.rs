@@ -169,6 +169,45 @@ fn http2_carries_many_streams_and_trailers() {
 }
 
 #[test]
+fn a_guest_waits_as_long_as_it_wants_to() {
+    let setting = Setting::new();
+    let host = setting.serve(&guest("outbound"), &["--allow-host", "127.0.0.1"]);
+    // Takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = format!("/fetch?url=http://{}/", silent.local_addr().unwrap());
+    let begun = std::time::Instant::now();
+    let answer = host.client().send("GET", &path, &[("x-first-byte-ms", "200")], b"");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(answer.text().contains("HttpResponseTimeout"), "{}", answer.text());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    host.stop();
+}
+
+#[test]
+fn the_answer_to_head_has_no_body() {
+    let setting = Setting::new();
+    let host = setting.serve(&guest("http-hello"), &[]);
+    let length = host.client().send("GET", "/", &[], b"").body.len().to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(host.addr).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..2 {
+            let request = http::Request::head(format!("http://{}/", host.addr));
+            let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let told = answer.headers().get("content-length").map(|told| told.to_str().unwrap().to_owned());
+            assert!(told.is_none_or(|told| told == length), "{length}");
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 0);
+        }
+    });
+    host.stop();
+}
+
+#[test]
 fn requests_go_out_only_where_they_may() {
     let setting = Setting::new();
     let target = setting.serve(&guest("http-hello"), &[]);

@@ -8,7 +8,7 @@ use crate::workers::{Worker, url, wait_for};
 use dhow_servers::{Process, free_port};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 
 /// A port that nobody has.
 fn address() -> String {

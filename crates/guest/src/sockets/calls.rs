@@ -163,7 +163,7 @@ async fn connect(guest: &mut Guest<'_>, fd: u32, address: u32, port: u32) -> Res
     if sockets.get(fd)?.is_stream && sockets.is_runtime(address) {
         return sockets.connect_runtime(fd, address);
     }
-    sockets.may_connect(address)?;
+    sockets.setup.may_connect(address)?;
     sockets.let_go();
     sockets.get_mut(fd)?.connect(address).await
 }

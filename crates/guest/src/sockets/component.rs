@@ -85,7 +85,7 @@ fn start_connect(
     (socket, network, address): (Resource<TcpSocket>, Resource<Network>, IpSocketAddress),
 ) -> Answer<()> {
     let (state, remote) = (store.data_mut(), SocketAddr::from(address));
-    if !runtime::is_endpoint(&state.setup, remote, &[]) {
+    if !runtime::is_endpoint(&state.setup, remote) {
         return answer(state.sockets().start_connect(socket, network, address));
     }
     if state.own_sockets.runtime.contains_key(&socket.rep()) {

@@ -2,17 +2,12 @@
 
 use super::address::{INET4, INET6, aligned, has_room, put};
 use super::errno::{Errno, code};
-use super::{NAME, Sockets, parts};
+use super::names::Unresolved;
+use super::{NAME, parts};
 use crate::command::ModuleState;
 use crate::memory::{Memory, Place};
-use dhow_blocks::grants::Ask;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 use wasmtime::{Caller, Linker};
-
-/// The system has this long for a name.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Addresses of one name at most, however many a guest has room for.
 const MAX_RESULTS: u32 = 64;
@@ -104,7 +99,11 @@ async fn resolve(
         }
         Err(_) if node.is_empty() => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         Err(_) if hint.flags & NUMERICHOST != 0 => return Err(Errno::AINONAME),
-        Err(_) => sockets.look_up(&node).await?,
+        Err(_) => sockets.setup.look_up(&node).await.map_err(|why| match why {
+            Unresolved::Denied(denied) => denied.into(),
+            Unresolved::Late => Errno::AIAGAIN,
+            Unresolved::Unknown => Errno::AINONAME,
+        })?,
     };
     found.retain(|ip| match hint.family {
         INET4 => ip.is_ipv4(),
@@ -209,31 +208,5 @@ impl Hint {
             Hint { kind, protocol, .. } if kind > STREAM || protocol > 2 => Err(Errno::AISOCKTYPE),
             hint => Ok(hint),
         }
-    }
-}
-
-// === impl Sockets ===
-
-impl Sockets {
-    /// The addresses of a name that is granted, IPv4 first; they may be connected to under the name's grant.
-    async fn look_up(&mut self, node: &str) -> Result<Vec<IpAddr>, Errno> {
-        let node = node.strip_suffix('.').unwrap_or(node);
-        let name: Arc<str> = node.into();
-        if self.is_runtime_name(node) {
-            let ip = Ipv4Addr::LOCALHOST.into();
-            self.learn(ip, &name);
-            return Ok(vec![ip]);
-        }
-        self.setup.scope.check(Ask::Resolve(node))?;
-        let found = match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((node, 0))).await {
-            Err(_) => return Err(Errno::AIAGAIN),
-            Ok(Err(_)) => return Err(Errno::AINONAME),
-            Ok(Ok(found)) => found,
-        };
-        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        addresses.dedup();
-        addresses.iter().for_each(|ip| self.learn(ip.to_canonical(), &name));
-        Ok(addresses)
     }
 }

@@ -19,19 +19,22 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+// === impl Setup ===
+
+impl Setup {
+    /// Whether the app knows its Dapr endpoint under this name.
+    pub(super) fn is_runtime_name(&self, name: &str) -> bool {
+        let mut known = self.runtime_authorities.iter().filter_map(|known| split(known));
+        self.runtime_api.is_some() && known.any(|(host, _)| host.eq_ignore_ascii_case(name))
+    }
+}
+
 // === impl Sockets ===
 
 impl Sockets {
     /// Whether the app's own Dapr endpoint is there.
     pub(super) fn is_runtime(&self, address: SocketAddr) -> bool {
-        let names: Vec<&str> = self.names_of(address.ip().to_canonical()).collect();
-        is_endpoint(&self.setup, address, &names)
-    }
-
-    /// Whether the app knows its Dapr endpoint under this name.
-    pub(super) fn is_runtime_name(&self, name: &str) -> bool {
-        let mut known = self.setup.runtime_authorities.iter().filter_map(|known| split(known));
-        self.setup.runtime_api.is_some() && known.any(|(host, _)| host.eq_ignore_ascii_case(name))
+        is_endpoint(&self.setup, address)
     }
 
     pub(super) fn connect_runtime(&mut self, fd: u32, address: SocketAddr) -> Result<(), Errno> {
@@ -46,8 +49,8 @@ impl Sockets {
     }
 }
 
-/// Whether this is the app's own Dapr endpoint, and there is one. `names` are those that the address has.
-pub(super) fn is_endpoint(setup: &Setup, address: SocketAddr, names: &[&str]) -> bool {
+/// Whether this is the app's own Dapr endpoint, and there is one.
+pub(super) fn is_endpoint(setup: &Setup, address: SocketAddr) -> bool {
     if setup.runtime_api.is_none() {
         return false;
     }
@@ -57,7 +60,7 @@ pub(super) fn is_endpoint(setup: &Setup, address: SocketAddr, names: &[&str]) ->
             && match host.parse::<IpAddr>() {
                 Ok(known) => known == ip,
                 Err(_) if host.eq_ignore_ascii_case("localhost") => ip.is_loopback(),
-                Err(_) => names.iter().any(|name| name.eq_ignore_ascii_case(host)),
+                Err(_) => setup.names.of(ip).iter().any(|name| name.eq_ignore_ascii_case(host)),
             }
     })
 }

@@ -6,15 +6,11 @@ use super::socket::Socket;
 use crate::setup::Setup;
 use crate::store::Origin;
 use dhow_blocks::grants::Ask;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Descriptors of sockets begin here, far behind those of files.
 const FIRST: u32 = 1 << 20;
-
-/// Names that are remembered for what they resolved to; beyond, the oldest knowledge is thrown away at once.
-const MAX_NAMES: usize = 1024;
 
 /// The sockets of one running module.
 pub(crate) struct Sockets {
@@ -24,8 +20,6 @@ pub(crate) struct Sockets {
     open: Vec<Option<Socket>>,
     /// Places that were used and are free.
     free: Vec<u32>,
-    /// The granted names that an address was found under.
-    names: HashMap<IpAddr, Vec<Arc<str>>>,
     pub(super) poll: super::poll::Scratch,
     /// The socket whose last bytes the system still holds back, see [`Sockets::hold`].
     held: Option<u32>,
@@ -40,8 +34,8 @@ fn missing(fd: u32) -> Errno {
 
 impl Sockets {
     pub(crate) fn new(setup: Arc<Setup>, origin: Origin, ports: Arc<Ports>) -> Sockets {
-        let (open, free, names) = (Vec::new(), Vec::new(), HashMap::new());
-        Sockets { setup, origin, ports, open, free, names, poll: Default::default(), held: None }
+        let (open, free) = (Vec::new(), Vec::new());
+        Sockets { setup, origin, ports, open, free, poll: Default::default(), held: None }
     }
 
     /// Whether a descriptor is in the range of sockets.
@@ -131,34 +125,6 @@ impl Sockets {
             self.free.push(from - FIRST);
         }
         Ok(())
-    }
-
-    /// Remembers that a name, which was granted, resolved to this address.
-    pub(super) fn learn(&mut self, ip: IpAddr, name: &Arc<str>) {
-        if self.names.len() >= MAX_NAMES {
-            self.names.clear();
-        }
-        let names = self.names.entry(ip).or_default();
-        if names.len() < MAX_NAMES && !names.contains(name) {
-            names.push(Arc::clone(name));
-        }
-    }
-
-    /// The names that resolved to this address.
-    pub(super) fn names_of(&self, ip: IpAddr) -> impl Iterator<Item = &str> {
-        self.names.get(&ip).into_iter().flatten().map(|name| &**name)
-    }
-
-    /// Allows or refuses a connection or a datagram to this address: as an address, or as what a granted name
-    /// resolved to.
-    pub(super) fn may_connect(&self, address: SocketAddr) -> Result<(), Errno> {
-        // An IPv4 address in the clothes of IPv6 is the same place.
-        let ip = address.ip().to_canonical();
-        let (scope, port) = (&self.setup.scope, address.port());
-        if self.names_of(ip).any(|host| scope.grants.allows(Ask::Connect { host, port })) {
-            return Ok(());
-        }
-        Ok(scope.check(Ask::Connect { host: &ip.to_string(), port })?)
     }
 
     /// Allows or refuses to take this address for a socket; `true` allows to listen there, too.

@@ -211,7 +211,7 @@ async fn send(
     if let Some(to) = to
         && sockets.get(fd)?.allowed != Some(to)
     {
-        sockets.may_connect(to)?;
+        sockets.setup.may_connect(to)?;
         sockets.get_mut(fd)?.allowed = Some(to);
     }
     sockets.let_go_but(fd);

@@ -2,10 +2,12 @@
 //!
 //! `/fetch?url=URL` (to the end of the query, not encoded): sends method, body and content type of its own
 //! request there and answers JSON of status and body, or of the error with status 502.
+//! The header `x-first-byte-ms` says how many milliseconds it waits for an answer at most.
 //! `/dapr/<path>`: the same request to `http://localhost:3500/<path>`; the answer comes back unchanged.
 
 use serde_json::json;
 use wstd::http::{Body, Client, Request, Response, Result};
+use wstd::time::Duration;
 
 #[wstd::http_server]
 async fn main(request: Request<Body>) -> Result<Response<Body>> {
@@ -42,5 +44,9 @@ async fn send(request: Request<Body>, url: &str) -> Result<Response<Body>> {
         }
     }
     let body = body.bytes_contents().await?;
-    Client::new().send(outgoing.body(Body::from(body))?).await
+    let mut client = Client::new();
+    if let Some(limit) = head.headers.get("x-first-byte-ms") {
+        client.set_first_byte_timeout(Duration::from_millis(limit.to_str()?.parse()?));
+    }
+    client.send(outgoing.body(Body::from(body))?).await
 }
