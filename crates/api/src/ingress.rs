@@ -55,14 +55,14 @@ pub(crate) fn error(error: &InvokeError) -> Reply {
         InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => {
             StatusCode::FORBIDDEN
         }
-        InvokeError::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        InvokeError::CircuitOpen { .. } | InvokeError::HostFull { .. } => StatusCode::SERVICE_UNAVAILABLE,
         InvokeError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         InvokeError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut reply = text(status, error);
     let headers = reply.headers_mut();
     match error {
-        InvokeError::Overloaded { .. } => {
+        InvokeError::Overloaded { .. } | InvokeError::HostFull { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // The rest of a body that nobody reads must not be taken for the next request.

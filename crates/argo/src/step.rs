@@ -34,8 +34,8 @@ use dhow_engine::Abi;
 use dhow_guest::LoadError;
 use dhow_guest::step::{Output, Step};
 use dhow_guest::{
-    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Names, Ports, Setup,
-    Stdio, Vms,
+    Bounds, Directory, Failure, Guest, HttpClient, Linkers, MeterError, MeterKind, Meters, Names, Ports,
+    Setup, Stdio, Vms,
 };
 use dhow_host::Host;
 use earlier::Said;

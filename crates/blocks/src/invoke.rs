@@ -123,6 +123,14 @@ pub enum InvokeError {
         /// Permitted waiting invocations.
         queued: usize,
     },
+    /// All guests that the host may run at once are running, of whatever app.
+    #[error("app {app_id:?} cannot run now: {reason}")]
+    HostFull {
+        /// The app.
+        app_id: String,
+        /// Which of the engine's limits was reached.
+        reason: String,
+    },
     /// The invocation did not finish in its time.
     #[error("app {app_id:?} did not answer within {seconds} s")]
     DeadlineExceeded {

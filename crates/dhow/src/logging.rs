@@ -9,6 +9,7 @@ use crate::{Global, text};
 use clap::ValueEnum;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -30,6 +31,14 @@ pub(crate) enum Format {
 /// What nobody sees who does not ask for it: a span around every call of preview 1. Named again, it is as it was asked for.
 const QUIET: &str = "wasmtime_wasi=warn,wasmtime_wasi_http=warn";
 
+/// The log is JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether who reads standard error expects one JSON object a line.
+pub(crate) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
 /// From here on, events go to standard error.
 pub(crate) fn init(global: &Global) -> Result<(), Error> {
     let from_environment = || std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
@@ -42,6 +51,7 @@ pub(crate) fn init(global: &Global) -> Result<(), Error> {
     let colors =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    IS_JSON.store(global.log_format == Format::Json, Ordering::Relaxed);
     let result = match global.log_format {
         Format::Text => subscriber.with_ansi(colors).event_format(Line).try_init(),
         Format::Json => {

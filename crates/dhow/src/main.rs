@@ -212,7 +212,17 @@ fn main() -> ExitCode {
 /// Tells a person what dhow does, on standard error: standard output is for results.
 pub(crate) fn say(message: impl std::fmt::Display) {
     // With nobody there to read it, the work goes on.
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let _ = match logging::is_json() {
+        false => writeln!(std::io::stderr(), "{message}"),
+        true => {
+            let time = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string();
+            let message = message.to_string();
+            let line = serde_json::json!({
+                "timestamp": time, "level": "INFO", "message": message.trim(), "target": "dhow",
+            });
+            writeln!(std::io::stderr(), "{line}")
+        }
+    };
 }
 
 // === impl Command ===

@@ -32,7 +32,7 @@ pub(crate) struct Registry {
 pub(crate) struct Fetching {
     #[command(flatten)]
     registry: Registry,
-    /// Use only what was downloaded before
+    /// Use only what was downloaded from registries before
     #[arg(long, env = "DHOW_OFFLINE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     offline: bool,
 }
@@ -87,6 +87,11 @@ impl FetchingOne {
             return Err(Error::usage(format!(
                 "--cosign-key is for modules in a registry (oci://…); {source} is none, and cosign's signatures are not \
                  in files"
+            )));
+        }
+        if self.fetching.offline && matches!(source, Source::Url(_)) {
+            return Err(Error::usage(format!(
+                "--offline: {source} would have to be downloaded; only modules of registries (oci://…) are kept"
             )));
         }
         Ok(source)

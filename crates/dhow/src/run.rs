@@ -18,7 +18,7 @@ use dhow_host::service::DRAIN;
 use dhow_host::{App, AppSpec, Components, Fleet, Host, Module, PrepareError};
 use dhow_resources::manifest::TrustConfig;
 use dhow_resources::multi_app::{self, MultiApp};
-use dhow_resources::units::{parse_duration, parse_size};
+use dhow_resources::units::{parse_address, parse_duration, parse_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use native::Native;
 use std::collections::BTreeMap;
@@ -72,13 +72,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME=VALUE")]
     config_value: Vec<String>,
     /// Where an HTTP component is served; port 0 lets the system choose
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "DHOW_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", env = "DHOW_ADDR", value_parser = parse_address)]
     addr: SocketAddr,
     /// Largest memory of an instance, e.g. 64MiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = size_above_zero)]
     memory: Option<u64>,
     /// Longest time of one request, or of the whole program; default 30s for requests, none for programs
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = time_above_zero)]
     timeout: Option<Duration>,
     /// Requests at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -101,6 +101,14 @@ pub(crate) struct Run {
     native: Native,
     #[command(flatten)]
     trust: TrustArgs,
+}
+
+fn size_above_zero(text: &str) -> Result<u64, &'static str> {
+    parse_size(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("expected more than 0") })
+}
+
+fn time_above_zero(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text).and_then(|time| if time.is_zero() { Err("expected more than 0") } else { Ok(time) })
 }
 
 pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {

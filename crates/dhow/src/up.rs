@@ -14,6 +14,7 @@ use dhow_resources::component::Component;
 use dhow_resources::configuration;
 use dhow_resources::load::{Resources, load_dirs};
 use dhow_resources::manifest::{Manifest, ModuleSource};
+use dhow_resources::units::parse_address;
 use dhow_resources::wascc::Plan;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -40,7 +41,7 @@ pub(crate) struct Up {
     #[arg(value_name = "FILE", default_value = "dhow.toml")]
     manifest: PathBuf,
     /// Where apps are served [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "HOST:PORT", env = "DHOW_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", env = "DHOW_ADDR", value_parser = parse_address)]
     addr: Option<SocketAddr>,
     /// Where the Dapr API is served to programs outside, or "off" [default: 127.0.0.1:3500]
     #[arg(long, value_name = "HOST:PORT", value_parser = optional_address)]
@@ -71,10 +72,9 @@ pub(crate) struct Optional(pub(crate) Option<SocketAddr>);
 pub(crate) fn optional_address(text: &str) -> Result<Optional, String> {
     match text {
         "off" => Ok(Optional(None)),
-        text => text
-            .parse()
+        text => parse_address(text)
             .map(|address| Optional(Some(address)))
-            .map_err(|_| "expected HOST:PORT or off".to_owned()),
+            .map_err(|expected| format!("{expected}, or off")),
     }
 }
 

@@ -4,7 +4,7 @@
 //! for any size and safe for any input.
 
 use std::fmt;
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Encoding, ExternalKind, Parser, Payload};
 
 /// How the file is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,11 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, InvalidModule> {
             Payload::StartSection { .. } if depth == 0 => has_start_function = true,
             Payload::ExportSection(section) if depth == 0 => {
                 for export in section {
-                    found.exports.push(export.map_err(damaged)?.name.to_owned());
+                    let export = export.map_err(damaged)?;
+                    // A program begins with a function; any other export of that name is no beginning.
+                    if export.name != "_start" || export.kind == ExternalKind::Func {
+                        found.exports.push(export.name.to_owned());
+                    }
                 }
             }
             // Data come after exports.

@@ -51,6 +51,7 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
         ("GATEWAY_INTERFACE".to_owned(), "CGI/1.1".to_owned()),
         ("SERVER_SOFTWARE".to_owned(), concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned()),
         ("SERVER_PROTOCOL".to_owned(), format!("{:?}", head.version)),
+        ("SERVER_PORT".to_owned(), port(head)),
         ("SERVER_NAME".to_owned(), host(head).unwrap_or(&setup.scope.app_id).to_owned()),
         ("REQUEST_METHOD".to_owned(), head.method.to_string()),
         ("SCRIPT_NAME".to_owned(), String::new()),
@@ -61,12 +62,16 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
     let mut names: Vec<&HeaderName> = head.headers.keys().collect();
     names.sort_by_key(|name| name.as_str());
     for name in names {
-        let values: Vec<&str> =
-            head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        // `Proxy` would become HTTP_PROXY, which many programs obey.
-        if name == "proxy" || name == "content-length" || values.is_empty() {
+        // `Proxy` would become HTTP_PROXY, which many programs obey. The body is whole, with its length.
+        if ["proxy", "content-length", "transfer-encoding"].contains(&name.as_str()) {
             continue;
         }
+        let values: Vec<_> = head
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
         let variable = match name {
             &CONTENT_TYPE => "CONTENT_TYPE".to_owned(),
             name => format!("HTTP_{}", name.as_str().to_ascii_uppercase().replace('-', "_")),
@@ -74,6 +79,13 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
         env.push((variable, values.join(if name == "cookie" { "; " } else { ", " })));
     }
     env
+}
+
+/// What the client thinks it speaks with.
+fn port(head: &http::request::Parts) -> String {
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let named = host.and_then(|host| host.parse::<http::uri::Authority>().ok()?.port_u16());
+    head.uri.port_u16().or(named).unwrap_or(80).to_string()
 }
 
 fn host(head: &http::request::Parts) -> Option<&str> {

@@ -29,11 +29,19 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<Failure>> + Unpin + Send + 'static,
     W: Invoked,
 {
+    let answer = answer.and_then(|response| match response.status() {
+        status if status.is_informational() => {
+            Err(Failure::ErrorAnswer(format!("the status {status}, which ends no request")))
+        }
+        _ => Ok(response),
+    });
     match answer {
-        Ok(response) => Ok(response.map(|body| {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
             let body = Counted::new(body, limit);
-            GuestBody { flight, body, ready: VecDeque::new(), ahead: None, over: false }.settle()
-        })),
+            let body = GuestBody { flight, body, ready: VecDeque::new(), ahead: None, over: false };
+            Ok(Response::from_parts(head, body.settle()?))
+        }
         Err(failure) => {
             flight.fail(&failure);
             Err(failure)
@@ -62,29 +70,29 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<Failure>> + Unpin + Send + 'static,
     W: Invoked,
 {
-    /// A plain body if the guest has ended and all of it is there, without trailers; else a stream.
-    fn settle(mut self) -> Body {
+    /// A plain body if the guest has ended and all of it is there, without trailers; else a stream. An error if the
+    /// guest has ended and its body is broken: nothing of it was sent.
+    fn settle(mut self) -> Result<Body, Failure> {
         if !self.flight.has_ended() {
-            return Body::stream(self);
+            return Ok(Body::stream(self));
         }
         let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(first) = self.gather(&mut cx) else { return Body::stream(self) };
-        let Some(Ok(frame)) = first else {
-            return match first {
-                None => Body::Empty,
-                first => self.replayed([first]),
-            };
+        let Poll::Ready(first) = self.gather(&mut cx) else { return Ok(Body::stream(self)) };
+        let Some(frame) = first.transpose()? else { return Ok(Body::Empty) };
+        let second = match self.gather(&mut cx) {
+            Poll::Ready(second) => Poll::Ready(second.transpose()?),
+            Poll::Pending => Poll::Pending,
         };
-        match (frame.into_data(), self.gather(&mut cx)) {
+        Ok(match (frame.into_data(), second) {
             (Ok(data), Poll::Ready(None)) => data.into(),
             (data, second) => {
                 let first = Some(Ok(data.map_or_else(|trailers| trailers, Frame::data)));
                 match second {
-                    Poll::Ready(second) => self.replayed([first, second]),
+                    Poll::Ready(second) => self.replayed([first, second.map(Ok)]),
                     Poll::Pending => self.replayed([first]),
                 }
             }
-        }
+        })
     }
 
     /// A stream that begins with what was already taken out of it.

@@ -26,7 +26,8 @@ use tokio::time::Sleep;
 use wasmtime::component::{GuestTaskId, InstancePre};
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    HandlerState, Instance, InstantiationError, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration,
+    WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
@@ -102,7 +103,10 @@ impl Http3 {
             match self.handler.handle((origin, sender), request).await {
                 Ok(response) => Ok(response.map(|body| Watched { body, failed, over: false })),
                 Err(error) => {
-                    let told = Failure::of(&error, None);
+                    let told = match error.downcast_ref::<InstantiationError<Accompanied>>() {
+                        Some(error) => Failure::of(&error.error, None),
+                        None => Failure::of(&error, None),
+                    };
                     // It may hold the other end of the channel.
                     drop(error);
                     Err(failed.await.unwrap_or(told))

@@ -84,13 +84,19 @@ impl Outbound {
     }
 
     fn is_runtime(&self, uri: &Uri) -> bool {
-        let Some(authority) = uri.authority() else { return false };
-        uri.scheme() == Some(&Scheme::HTTP)
-            && self
-                .setup
-                .runtime_authorities
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(authority.as_str()))
+        let Some(host) = uri.host() else { return false };
+        let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
+        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        self.setup.runtime_authorities.iter().any(|known| {
+            let known = match known.strip_prefix("https://") {
+                Some(known) if is_secure => known,
+                None if !is_secure => known,
+                _ => return false,
+            };
+            known.rsplit_once(':').is_some_and(|(known_host, known_port)| {
+                known_host.eq_ignore_ascii_case(host) && known_port.parse() == Ok(port)
+            })
+        })
     }
 }
 
@@ -136,8 +142,7 @@ impl WasiHttpHooks for Outbound {
         }
         Box::new(async move {
             let mut connection = connect_timeout.map(|limit| (limit, capture_connection(&mut request)));
-            let mut response =
-                setup.client.get(request.version() == http::Version::HTTP_2).request(request);
+            let mut response = setup.client.get(request.version() == http::Version::HTTP_2).request(request);
             let mut early = None;
             if let Some((limit, connection)) = &mut connection {
                 tokio::select! {
@@ -202,7 +207,9 @@ fn client_error(error: &hyper_util::client::legacy::Error) -> Error {
                 _ => Error::TlsProtocolError,
             };
         }
-        cause = error.source();
+        // What an error of the system wraps is not its source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = wrapped.map(|inner| inner as _).or_else(|| error.source());
     }
     let text = chain(error);
     match error.is_connect() {

@@ -34,7 +34,8 @@ pub struct Setup {
     pub bindings: Vec<CapabilityBinding>,
     /// What answers at the app's own Dapr endpoint.
     pub runtime_api: Option<Arc<dyn RuntimeApi>>,
-    /// `host:port` under which the guest knows its Dapr endpoint; requests there never leave the process.
+    /// `host:port` under which the guest knows its Dapr endpoint, with `https://` before it if it is asked so; requests
+    /// there never leave the process.
     pub runtime_authorities: Vec<String>,
     /// What the names led to that its guests asked for.
     pub names: crate::Names,

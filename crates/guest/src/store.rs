@@ -141,7 +141,10 @@ fn sockets(builder: &mut WasiCtxBuilder, setup: &Arc<Setup>, ports: &Arc<Ports>)
         let port = address.port();
         let ask = match usage {
             // Before a connect the system binds to any address; the connect itself is checked next.
-            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind
+            SocketAddrUse::TcpBind if address.ip().is_unspecified() && port == 0 => {
+                return Box::pin(std::future::ready(true));
+            }
+            SocketAddrUse::UdpBind
                 if address.ip().is_unspecified() && port == 0 && !scope.grants.connect.is_empty() =>
             {
                 return Box::pin(std::future::ready(true));

@@ -376,10 +376,7 @@ impl App {
                 InvokeError::DeadlineExceeded { app_id, seconds: limit.as_secs_f64() }
             }
             Failure::RequestTooLarge(limit) => InvokeError::RequestTooLarge { app_id, limit },
-            Failure::NoRoom(_) => {
-                let Admission { running, queued } = self.admission;
-                InvokeError::Overloaded { app_id, running, queued }
-            }
+            Failure::NoRoom(_) => InvokeError::HostFull { app_id, reason: failure.to_string() },
             failure => InvokeError::GuestFailed { app_id, reason: failure.to_string() },
         }
     }
@@ -520,6 +517,12 @@ impl Admitted {
 
 impl Invoked for Admitted {
     fn failed(&mut self, failure: &Failure) {
+        if let Failure::NoRoom(_) = failure {
+            // Not this app's doing.
+            self.app.metrics.refused.inc();
+            tracing::warn!(app_id = &*self.app.app_id, "invocation refused: {failure}");
+            return;
+        }
         self.app.metrics.failures.inc();
         self.app.outcomes.failed();
         self.app.log(failure, self.trace);

@@ -42,7 +42,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_nothing_else() {
-        let error = run(|| if true { panic!("as expected") }).await.unwrap_err();
+        let error = run(|| {
+            if true {
+                panic!("as expected")
+            }
+        })
+        .await
+        .unwrap_err();
         assert_eq!(error.to_string(), "the thread that did it panicked");
     }
 }

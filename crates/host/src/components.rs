@@ -16,7 +16,7 @@ use dhow_blocks::scope::{
     Bound, ComponentInfo, Outbox, Providers, PubSubBinding, SecretAccess, SecretBinding, SequencerBinding,
     State, TopicRules, is_true,
 };
-use dhow_providers::registry::{self, ComponentSpec, OpenContext, Opened};
+use dhow_providers::registry::{self, ComponentSpec, OpenContext, OpenError, Opened};
 use dhow_resources::component::{Component, MetadataItem, MetadataValue};
 use dhow_resources::configuration::Configuration;
 use dhow_resources::configuration::access::Action;
@@ -73,6 +73,12 @@ pub struct ComponentError {
     pub line: usize,
     /// What is wrong, and what to do.
     pub reason: String,
+}
+
+/// Why a component did not open, and which of its metadata fields it is about.
+struct Unopened {
+    text: String,
+    field: Option<String>,
 }
 
 /// An input binding that an app may get events of.
@@ -135,13 +141,14 @@ impl Components {
                     metrics.component_opened(app_id, &component.component_type, &component.name, true);
                     let view = View { components: self, app_id, metrics, metadata: &metadata };
                     let info = info(component, &opened);
-                    view.add(&mut providers, info, opened).map_err(|reason| failed(component, reason))?;
+                    let added = view.add(&mut providers, info, opened);
+                    added.map_err(|reason| failed(component, reason.into()))?;
                     if let Some(topic) = view.field("outboxPublishTopic") {
                         outboxes.push((component, topic.to_owned(), metadata));
                     }
                 }
                 Err(reason) => {
-                    self.failures.lock().insert(component.name.clone(), reason.clone());
+                    self.failures.lock().insert(component.name.clone(), reason.text.clone());
                     metrics.component_opened(app_id, &component.component_type, &component.name, false);
                     let error = failed(component, reason);
                     if !component.ignore_errors {
@@ -162,7 +169,7 @@ impl Components {
         for (component, topic, metadata) in outboxes {
             let view = View { components: self, app_id, metrics, metadata: &metadata };
             view.add_outbox(&mut providers, &component.name, topic)
-                .map_err(|reason| failed(component, reason))?;
+                .map_err(|reason| failed(component, reason.into()))?;
         }
         Ok(providers)
     }
@@ -297,7 +304,7 @@ impl Components {
         &self,
         component: &Component,
         app_id: &str,
-    ) -> Result<(Vec<(String, String)>, Opened), String> {
+    ) -> Result<(Vec<(String, String)>, Opened), Unopened> {
         let metadata = self.metadata(component, app_id).await?;
         let key = (component.name.clone(), component.component_type.clone(), metadata.clone());
         let cell = Arc::clone(self.open.lock().entry(key).or_default());
@@ -314,16 +321,20 @@ impl Components {
                 let opened = self.open_module(spec, limit).await;
                 // Some reasons name it already.
                 return opened.map_err(|reason| match reason.starts_with("component ") {
-                    true => reason,
-                    false => format!("component {:?}: {reason}", component.name),
+                    true => reason.into(),
+                    false => format!("component {:?}: {reason}", component.name).into(),
                 });
             }
+            for unknown in registry::unknown_fields(&spec)? {
+                let (file, line) = (component.file.display(), line_of(component, &unknown.field));
+                tracing::warn!("{file}:{line}: {unknown}");
+            }
             match tokio::time::timeout(limit, registry::open(spec, context)).await {
-                Ok(opened) => opened.map_err(|error| error.to_string()),
-                Err(_) => Err(format!(
+                Ok(opened) => opened.map_err(Unopened::from),
+                Err(_) => Err(Unopened::from(format!(
                     "component {:?}: did not open within {limit:?}; is its backend running? (initTimeout)",
                     component.name
-                )),
+                ))),
             }
         });
         Ok((metadata, opened.await?.clone()))
@@ -340,7 +351,8 @@ impl Components {
         for component in declared.iter().filter(|component| is_granted(&component.name)) {
             let kind = &component.component_type;
             if kind.starts_with("state.") && !sandboxed::is_module(kind) && component.is_in_scope(&id) {
-                let (metadata, opened) = Box::pin(self.open(component, &id)).await?;
+                let opened = Box::pin(self.open(component, &id)).await;
+                let (metadata, opened) = opened.map_err(|unopened| unopened.text)?;
                 let view = View { components: self, app_id: &id, metrics, metadata: &metadata };
                 let info = info(component, &opened);
                 view.add(&mut stores, info, opened)?;
@@ -439,7 +451,7 @@ impl Components {
                 if store.metadata.iter().any(refers) {
                     return Err(format!("secret store {store_name:?} may not refer to secrets itself"));
                 }
-                Box::pin(self.open(store, app_id)).await?.1
+                Box::pin(self.open(store, app_id)).await.map_err(|unopened| unopened.text)?.1
             }
             None => match self.embedded.iter().find(|(info, _)| info.name == store_name) {
                 Some((_, opened)) => opened.clone(),
@@ -487,8 +499,34 @@ pub(crate) fn is_served(component: &Component) -> bool {
     served.contains(&block)
 }
 
-fn failed(component: &Component, reason: String) -> ComponentError {
-    ComponentError { file: component.file.display().to_string(), line: component.line, reason }
+fn failed(component: &Component, unopened: Unopened) -> ComponentError {
+    let line = unopened.field.map_or(component.line, |field| line_of(component, &field));
+    ComponentError { file: component.file.display().to_string(), line, reason: unopened.text }
+}
+
+/// The line of a metadata field; of the component if the file has no such line.
+fn line_of(component: &Component, field: &str) -> usize {
+    let item = component.metadata.iter().find(|item| item.name.eq_ignore_ascii_case(field));
+    item.map(|item| item.line).filter(|line| *line > 0).unwrap_or(component.line)
+}
+
+// === impl Unopened ===
+
+impl From<String> for Unopened {
+    fn from(text: String) -> Unopened {
+        Unopened { text, field: None }
+    }
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Unopened {
+        let text = error.to_string();
+        let field = match error {
+            OpenError::InvalidMetadata { field, .. } => Some(field),
+            _ => None,
+        };
+        Unopened { text, field }
+    }
 }
 
 fn info(component: &Component, opened: &Opened) -> ComponentInfo {

@@ -508,7 +508,9 @@ pub(crate) fn status_of(answer: &Result<Reply, InvokeError>) -> u16 {
         Err(InvokeError::Overloaded { .. }) => 429,
         Err(InvokeError::DeadlineExceeded { .. }) => 504,
         Err(InvokeError::Unreachable { .. }) => 502,
-        Err(InvokeError::CircuitOpen { .. } | InvokeError::ShuttingDown) => 503,
+        Err(InvokeError::CircuitOpen { .. } | InvokeError::HostFull { .. } | InvokeError::ShuttingDown) => {
+            503
+        }
         Err(_) => 500,
     }
 }

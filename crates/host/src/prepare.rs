@@ -291,9 +291,8 @@ impl Host {
             }
         };
         let host = Arc::clone(self);
-        let prepared = background::run(move || {
-            host.compile(spec, components, &module, (version, admitted, outcomes))
-        });
+        let prepared =
+            background::run(move || host.compile(spec, components, &module, (version, admitted, outcomes)));
         let broken = |reason| unusable(app_id.clone(), file.clone(), reason);
         let (app, guest) = prepared.await.unwrap_or_else(|panicked| Err(broken(panicked.to_string())))?;
         if let (Some(guest), Some(wasm)) = (guest, app.module()) {
@@ -465,12 +464,27 @@ fn runtime_authorities(env: &[(String, String)]) -> Vec<String> {
     let value = |name: &str| env.iter().find(|(found, _)| found == name).map(|(_, value)| value.trim());
     let mut authorities: Vec<String> =
         ["localhost", "127.0.0.1", "[::1]"].iter().map(|host| format!("{host}:3500")).collect();
-    if let Some(port) = value("DAPR_HTTP_PORT").filter(|port| !port.is_empty() && *port != "3500") {
+    let port = value("DAPR_HTTP_PORT").filter(|port| !port.is_empty() && *port != "3500");
+    if let Some(port) = port.and_then(|port| told("DAPR_HTTP_PORT", port.parse::<u16>().ok())) {
         authorities.extend(["localhost", "127.0.0.1", "[::1]"].iter().map(|host| format!("{host}:{port}")));
     }
-    let endpoint = value("DAPR_HTTP_ENDPOINT").and_then(|endpoint| endpoint.parse::<http::Uri>().ok());
-    if let Some(authority) = endpoint.as_ref().and_then(http::Uri::authority) {
-        authorities.push(authority.as_str().to_owned());
+    let endpoint = value("DAPR_HTTP_ENDPOINT").filter(|endpoint| !endpoint.is_empty()).and_then(|endpoint| {
+        let uri = endpoint.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some());
+        told("DAPR_HTTP_ENDPOINT", uri)
+    });
+    if let Some((uri, host)) = endpoint.as_ref().and_then(|uri| Some((uri, uri.host()?))) {
+        authorities.push(match uri.scheme_str() {
+            Some("https") => format!("https://{host}:{}", uri.port_u16().unwrap_or(443)),
+            _ => format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+        });
     }
     authorities
+}
+
+/// Says that a variable is of no use if there is nothing to be made of it.
+fn told<T>(variable: &str, value: Option<T>) -> Option<T> {
+    if value.is_none() {
+        tracing::warn!("{variable} of an app's environment is no address of an API; it is ignored");
+    }
+    value
 }

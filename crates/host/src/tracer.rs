@@ -167,6 +167,7 @@ pub fn with_environment(mut tracing: Tracing, variable: impl Fn(&str) -> Option<
         let (name, value) = header.split_once('=')?;
         Some(MetadataItem {
             name: name.trim().to_owned(),
+            line: 0,
             value: MetadataValue::Plain(value.trim().to_owned()),
         })
     });

@@ -253,12 +253,9 @@ pub enum OpenError {
     },
 }
 
-/// Opens the component. Unknown metadata fields are logged and ignored.
+/// Opens the component. Metadata fields that are not known are ignored.
 pub async fn open(component: ComponentSpec, context: OpenContext) -> Result<Opened, OpenError> {
     let provider = provider(&component)?;
-    for unknown in unknown_fields(&component)? {
-        tracing::warn!("{unknown}");
-    }
     Ok(match provider.open {
         Open::State(open) => Opened::State(open(component, context).await?),
         Open::PubSub(open) => Opened::PubSub(open(component, context).await?),

@@ -45,6 +45,8 @@ pub struct Component {
 pub struct MetadataItem {
     /// Name, as written; it is matched without regard to case.
     pub name: String,
+    /// The line it stands at; 0 where no file says it.
+    pub line: usize,
     /// Value.
     pub value: MetadataValue,
 }
@@ -149,6 +151,7 @@ pub(crate) fn metadata(findings: &mut Findings, node: &Node, path: &str) -> Opti
 
 fn metadata_item(findings: &mut Findings, node: &Node, path: String) -> Option<MetadataItem> {
     let mut table = findings.table(node, path)?;
+    let line = table.at.line;
     let name = required_scalar(findings, &mut table, "name", "expected {name, value}");
     let plain = table.read(findings, "value", Findings::scalar);
     let secret = table.read(findings, "secretKeyRef", secret_ref);
@@ -164,7 +167,7 @@ fn metadata_item(findings: &mut Findings, node: &Node, path: String) -> Option<M
     }
     table.finish(findings);
     let value = secret.or(env).unwrap_or_else(|| MetadataValue::Plain(plain.unwrap_or_default()));
-    Some(MetadataItem { name: name?, value })
+    Some(MetadataItem { name: name?, line, value })
 }
 
 /// `secretKeyRef: {name, key}`.

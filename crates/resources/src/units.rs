@@ -1,5 +1,6 @@
-//! Sizes and durations as people write them.
+//! Sizes, durations and addresses as people write them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Reads a size: bytes as digits, or with `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers
@@ -25,6 +26,16 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
         .and_then(|bytes| u64::try_from(bytes).ok())
         .filter(|_| factor > 1 || !number.contains('.'))
         .ok_or(EXPECTED)
+}
+
+/// Reads an address to listen on: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`. The error says what was expected.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = local.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    local.or_else(|| text.parse().ok()).ok_or_else(|| match text.trim_start_matches(':').parse::<u16>() {
+        Ok(port) => format!("expected address and port, such as \"127.0.0.1:{port}\" or \"0.0.0.0:{port}\""),
+        Err(_) => "expected address and port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
+    })
 }
 
 /// Reads a duration: one or more numbers with the units `ns`, `us`, `ms`, `s`, `m`, `h`, largest first by

@@ -14,10 +14,11 @@ use futures::future::try_join_all;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use http::{Response, StatusCode};
 use humantime::format_rfc3339_millis;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 type Metadata = BTreeMap<String, String>;
@@ -69,8 +70,10 @@ pub(super) async fn save(
     let state = open(scope, store)?;
     let entries: Vec<Entry> = parse(&body)?;
     let what = format!("failed saving state in state store {store}");
-    let sets =
-        entries.into_iter().map(|entry| set(entry, None, query, &what)).collect::<Result<Vec<_>, _>>()?;
+    let sets = entries
+        .into_iter()
+        .map(|entry| set(entry, None, query, (&what, "ERR_STATE_SAVE")))
+        .collect::<Result<Vec<_>, _>>()?;
     // All at once: the store commits them together if it can.
     let saved = try_join_all(sets.into_iter().map(|set| state.set(set))).await;
     saved.map_err(|error| ApiError::state("ERR_STATE_SAVE", &what, &error))?;
@@ -145,7 +148,12 @@ pub(super) async fn transaction(
     let steps = operations.into_iter().map(|Operation { operation, request }| {
         let own = request.metadata.clone().unwrap_or_default();
         let operation = match operation.as_str() {
-            "upsert" => state::Operation::Set(set(request, metadata.as_ref(), query, what)?),
+            "upsert" => state::Operation::Set(set(
+                request,
+                metadata.as_ref(),
+                query,
+                (what, "ERR_STATE_TRANSACTION"),
+            )?),
             "delete" => state::Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) }),
             other => {
                 return Err(ApiError::new(
@@ -220,13 +228,18 @@ fn etag(etag: Option<String>) -> Option<String> {
 }
 
 /// `query` overrides the entry's own metadata, which overrides that of the whole request.
-fn set(entry: Entry, common: Option<&Metadata>, query: &Parameters, what: &str) -> Result<Set, ApiError> {
+fn set(
+    entry: Entry,
+    common: Option<&Metadata>,
+    query: &Parameters,
+    (what, code): (&str, &'static str),
+) -> Result<Set, ApiError> {
     let concurrency = match entry.options.as_ref().and_then(|options| options.concurrency.as_deref()) {
         Some("first-write") => Concurrency::FirstWrite,
         None | Some("" | "last-write") => Concurrency::LastWrite,
         Some(other) => {
             let message = format!("{what}: unrecognized concurrency value '{other}'");
-            return Err(ApiError::internal("ERR_STATE_SAVE", message));
+            return Err(ApiError::internal(code, message));
         }
     };
     let own = entry.metadata.as_ref();
@@ -240,15 +253,34 @@ fn set(entry: Entry, common: Option<&Metadata>, query: &Parameters, what: &str) 
     Ok(Set {
         key: key(entry.key)?,
         // Stored as JSON, also a plain string: with its quotes.
-        value: value.to_string().into(),
+        value: stored(&value),
         json: true,
         etag: etag(entry.etag),
         concurrency,
         ttl: match ttl {
             None => Ttl::Forever,
-            Some(text) => time_to_live(text, what)?,
+            Some(text) => time_to_live(text, what, code)?,
         },
     })
+}
+
+/// JSON as Dapr writes it: numbers that were read as floating-point ones and are whole have no fraction.
+fn stored(value: &Value) -> Bytes {
+    let mut text = Vec::with_capacity(64);
+    // Writing to memory, of what has no keys that are not text, does not fail.
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, WholeNumbers));
+    text.into()
+}
+
+struct WholeNumbers;
+
+impl serde_json::ser::Formatter for WholeNumbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        match value.fract() == 0.0 && value.abs() < 1e21 {
+            true => write!(writer, "{value:.0}"),
+            false => serde_json::ser::CompactFormatter.write_f64(writer, value),
+        }
+    }
 }
 
 pub(crate) fn ttl_of(metadata: &Metadata) -> Option<&str> {
@@ -258,12 +290,12 @@ pub(crate) fn ttl_of(metadata: &Metadata) -> Option<&str> {
         .map(|(_, value)| value.as_str())
 }
 
-pub(crate) fn time_to_live(text: &str, what: &str) -> Result<Ttl, ApiError> {
+pub(crate) fn time_to_live(text: &str, what: &str, code: &'static str) -> Result<Ttl, ApiError> {
     match text.trim().parse::<i64>() {
         Ok(-1) => Ok(Ttl::Forever),
         Ok(seconds) if seconds > 0 => Ok(Ttl::After(Duration::from_secs(seconds.unsigned_abs()))),
         _ => Err(ApiError::internal(
-            "ERR_STATE_SAVE",
+            code,
             format!(
                 "{what}: ttlInSeconds must be a positive number of seconds, or -1 for none; found {text:?}"
             ),

@@ -155,7 +155,7 @@ fn set(item: StateItem, common: Option<&Metadata>, what: &str) -> Result<Set, Ap
     };
     let ttl = match ttl_of(&metadata).or_else(|| common.and_then(ttl_of)) {
         None => Ttl::Forever,
-        Some(text) => time_to_live(text, what)?,
+        Some(text) => time_to_live(text, what, "ERR_STATE_SAVE")?,
     };
     Ok(Set { key, value: data, json, etag: etag(sent), concurrency, ttl })
 }

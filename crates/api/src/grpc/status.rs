@@ -41,7 +41,9 @@ pub(crate) fn proxied(app_id: &str, error: &InvokeError) -> Status {
         InvokeError::Denied { .. } | InvokeError::Forbidden { .. } | InvokeError::Refused { .. } => {
             Code::PermissionDenied
         }
-        InvokeError::Overloaded { .. } | InvokeError::RequestTooLarge { .. } => Code::ResourceExhausted,
+        InvokeError::Overloaded { .. }
+        | InvokeError::HostFull { .. }
+        | InvokeError::RequestTooLarge { .. } => Code::ResourceExhausted,
         InvokeError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         InvokeError::TooDeep { .. } => Code::FailedPrecondition,
         InvokeError::CircuitOpen { .. } | InvokeError::Unreachable { .. } | InvokeError::ShuttingDown => {

@@ -35,7 +35,8 @@ Artifacts are kept in the repository that the files describe, which is to be the
 which every agent of a workflow has to share (a volume).")]
 pub(super) struct Plugin {
     /// Where the agent finds it; port 0 lets the system choose
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:17777", env = "DHOW_PLUGIN_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:17777", env = "DHOW_PLUGIN_ADDR",
+        value_parser = dhow_resources::units::parse_address)]
     addr: SocketAddr,
     /// File with the token that the agent has to know
     #[arg(long, value_name = "FILE", default_value = TOKEN)]

@@ -11,7 +11,7 @@ use dhow_artifacts::registry::collect::CollectOptions;
 use dhow_artifacts::registry::http::Face;
 use dhow_artifacts::registry::server::{GRACE, Listener, Stop};
 use dhow_artifacts::registry::{Options, Registry, SignedPolicy};
-use dhow_resources::units::{parse_duration, parse_size};
+use dhow_resources::units::{parse_address, parse_duration, parse_size};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +41,8 @@ pub(super) struct Serve {
     #[command(flatten)]
     folder: Folder,
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", env = "DHOW_REGISTRY_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000", env = "DHOW_REGISTRY_ADDR",
+        value_parser = parse_address)]
     addr: SocketAddr,
     /// Certificate chain (PEM); makes it HTTPS
     #[arg(long, value_name = "FILE", requires = "tls_key")]

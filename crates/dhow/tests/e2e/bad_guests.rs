@@ -177,7 +177,9 @@ fn a_failure_is_counted_once_whatever_the_abi_is() {
     let app = |id: &str| {
         let module = if id.ends_with(".wat") { format!("\"{id}\"") } else { format!("`{id}`") };
         let name = id.trim_end_matches(".wat");
-        format!("[apps.{name}]\nmodule = {module}\nroutes = [\"/{name}\"]\nlimits = {{ response_body = 5 }}\n")
+        format!(
+            "[apps.{name}]\nmodule = {module}\nroutes = [\"/{name}\"]\nlimits = {{ response_body = 5 }}\n"
+        )
     };
     let apps = ["http-hello", "p3-http", "p1-command", "quiet.wat"];
     let setting = Setting::with_manifest(&apps.map(app).concat());

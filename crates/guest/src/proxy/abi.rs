@@ -17,8 +17,11 @@ pub(super) enum Status {
 
 pub(super) const OK: u32 = 0;
 
-/// What a callback wants: to wait.
-pub(super) const PAUSE: u32 = 1;
+/// What a callback wants: to go on.
+pub(super) const CONTINUE: u32 = 0;
+
+/// To go on, and to end the message with its headers.
+pub(super) const CONTINUE_AND_END: u32 = 2;
 
 /// The buffers that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

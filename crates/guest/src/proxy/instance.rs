@@ -1,7 +1,7 @@
 //! One running guest: its root context, and the one stream that it serves at a time.
 
 use super::Proxy;
-use super::abi::{Direction, PAUSE};
+use super::abi::{CONTINUE, CONTINUE_AND_END, Direction};
 use super::buffer::Buffer;
 use super::callbacks::{Callbacks, On};
 use super::calls::{Calls, Event, Received, What};
@@ -186,7 +186,14 @@ impl Instance {
         let goes_on = |state: &ProxyState| {
             state.stream.as_ref().is_none_or(|stream| stream.continued || stream.is_over())
         };
-        if action == Some(PAUSE) && !Box::pin(self.wait(goes_on)).await? && !self.data().about.is_layotto {
+        // SDKs of 0.1.0 and 0.2.0 hand on the statuses of Envoy's filters, of which there are more than CONTINUE and
+        // PAUSE: of those for headers one more goes on, all others stop in one way or another.
+        let goes_on_anyway = match on {
+            On::RequestHeaders | On::ResponseHeaders => [CONTINUE, CONTINUE_AND_END].as_slice(),
+            _ => &[CONTINUE],
+        };
+        let pauses = action.is_some_and(|action| !goes_on_anyway.contains(&action));
+        if pauses && !Box::pin(self.wait(goes_on)).await? && !self.data().about.is_layotto {
             return Err(Failure::Paused);
         }
         Ok(if self.stream()?.is_over() { Flow::Over } else { Flow::On })
@@ -373,7 +380,8 @@ impl Instance {
             }
         };
         let [first, second, third] = rest;
-        self.call(on, [context, id, first, second, third]).await?;
+        // Whatever asked: the SDKs look the plugin up, and find by the number who waits for it.
+        self.call(on, [ROOT, id, first, second, third]).await?;
         let received = &mut self.data().calls.received;
         *received = Received { status: std::mem::take(&mut received.status), ..Received::default() };
         Ok(())

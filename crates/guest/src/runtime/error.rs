@@ -112,6 +112,7 @@ impl From<InvokeError> for Error {
             InvokeError::UnknownApp { .. } => types::Error::NotFound(text),
             InvokeError::RequestTooLarge { .. } | InvokeError::TooDeep { .. } => types::Error::Invalid(text),
             InvokeError::Overloaded { .. }
+            | InvokeError::HostFull { .. }
             | InvokeError::DeadlineExceeded { .. }
             | InvokeError::CircuitOpen { .. }
             | InvokeError::Unreachable { .. }

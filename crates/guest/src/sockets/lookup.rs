@@ -101,7 +101,9 @@ fn resolve_next_address(
     lookup.ready().now_or_never();
     Ok((match lookup {
         Lookup::Asked(_) => Err(ErrorCode::WouldBlock),
-        Lookup::Found(found) => found.as_mut().map(|found| found.next().map(Into::into)).map_err(|code| *code),
+        Lookup::Found(found) => {
+            found.as_mut().map(|found| found.next().map(Into::into)).map_err(|code| *code)
+        }
     },))
 }
 

@@ -88,7 +88,7 @@ impl Meters for GuestMeters {
         self.with(id, |metric| {
             match metric {
                 Metric::Counter(counter) => counter.inc_by(value),
-                Metric::Gauge(gauge) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
+                Metric::Gauge(gauge) => gauge.set(value.cast_signed()),
                 Metric::Histogram(histogram) => histogram.observe(value as f64),
             }
             Ok(())
@@ -112,7 +112,7 @@ impl Meters for GuestMeters {
     fn value(&self, id: u32) -> Result<u64, MeterError> {
         self.with(id, |metric| match metric {
             Metric::Counter(counter) => Ok(counter.get()),
-            Metric::Gauge(gauge) => Ok(gauge.get().unsigned_abs()),
+            Metric::Gauge(gauge) => Ok(gauge.get().cast_unsigned()),
             Metric::Histogram(_) => Err(MeterError::Kind),
         })
     }

@@ -157,9 +157,11 @@ fn otel_headers(findings: &mut Findings, node: &Node, path: &str) -> Option<Vec<
     for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
         let pair = pair.split_once('=').map(|(name, value)| (name.trim(), percent_decoded(value.trim())));
         match pair {
-            Some((name, Some(value))) if !name.is_empty() => {
-                headers.push(MetadataItem { name: name.to_owned(), value: MetadataValue::Plain(value) })
-            }
+            Some((name, Some(value))) if !name.is_empty() => headers.push(MetadataItem {
+                name: name.to_owned(),
+                line: 0,
+                value: MetadataValue::Plain(value),
+            }),
             _ => {
                 findings.add(node.at, path, format!("the header {} cannot be read", index + 1), HINT);
                 return None;

@@ -140,7 +140,7 @@ fn component(
 fn item(name: &str, value: String) -> MetadataItem {
     let renamed = RENAMED.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name));
     let name = renamed.map_or(name, |(_, ours)| ours).to_owned();
-    MetadataItem { name, value: MetadataValue::Plain(value) }
+    MetadataItem { name, line: 0, value: MetadataValue::Plain(value) }
 }
 
 /// A map; or a list of maps, of which the stores of files take the first.
@@ -200,8 +200,11 @@ fn secrets(
         let field = inject_as.or_else(|| sub_key.clone()).unwrap_or_else(|| key.clone());
         metadata.retain(|item| !item.name.eq_ignore_ascii_case(&field));
         let sub_key = sub_key.unwrap_or_else(|| key.clone());
-        metadata
-            .push(MetadataItem { name: field, value: MetadataValue::SecretRef { name: key, key: sub_key } });
+        metadata.push(MetadataItem {
+            name: field,
+            line: 0,
+            value: MetadataValue::SecretRef { name: key, key: sub_key },
+        });
         store = Some(named);
         table.finish(findings);
     }

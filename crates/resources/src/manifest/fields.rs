@@ -2,9 +2,10 @@
 
 use crate::error::quote;
 use crate::tree::{Findings, Node, Position, Value};
+use crate::units::parse_address;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -29,19 +30,9 @@ pub(crate) fn app_id(findings: &mut Findings, at: Position, path: &str, id: &str
 /// An address to listen on.
 pub(super) fn address(findings: &mut Findings, node: &Node, path: &str) -> Option<SocketAddr> {
     let text = findings.text(node, path)?;
-    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-    let address =
-        local.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).or_else(|| text.parse().ok());
-    if address.is_none() {
-        let hint = match text.trim_start_matches(':').parse::<u16>() {
-            Ok(port) => {
-                format!("expected address and port, such as \"127.0.0.1:{port}\" or \"0.0.0.0:{port}\"")
-            }
-            Err(_) => "expected address and port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
-        };
-        findings.add(node.at, path, format!("{} is not an address", quote(&text)), hint);
-    }
-    address
+    let address = parse_address(&text);
+    let told = |hint| findings.add(node.at, path, format!("{} is not an address", quote(&text)), hint);
+    address.map_err(told).ok()
 }
 
 /// An address, or "off".

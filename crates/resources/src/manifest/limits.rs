@@ -6,6 +6,9 @@ use crate::tree::{Findings, Node, Value};
 use crate::units::{parse_duration, parse_size};
 use std::time::Duration;
 
+/// Elements of all tables of an instance.
+const MOST_ELEMENTS: u32 = 100_000;
+
 /// Reads a table of limits.
 pub(super) fn read(findings: &mut Findings, node: &Node, path: &str) -> Option<LimitsConfig> {
     let mut table = findings.table(node, path.to_owned())?;
@@ -16,7 +19,7 @@ pub(super) fn read(findings: &mut Findings, node: &Node, path: &str) -> Option<L
         queue: table.read(findings, "queue", count_or_zero),
         request_body: table.read(findings, "request_body", size),
         response_body: table.read(findings, "response_body", size),
-        tables: table.read(findings, "tables", count),
+        tables: table.read(findings, "tables", elements),
         instances: table.read(findings, "instances", count),
         host_calls: table.read(findings, "host_calls", count),
         handles: table.read(findings, "handles", count),
@@ -29,6 +32,17 @@ pub(super) fn read(findings: &mut Findings, node: &Node, path: &str) -> Option<L
 pub(super) fn count(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
     let number = count_or_zero(findings, node, path)?;
     not_zero(findings, node, path, number)
+}
+
+/// Elements of tables: as many as the pools have room for at most.
+fn elements(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
+    let number = count(findings, node, path)?;
+    if number > MOST_ELEMENTS {
+        let message = format!("{number} elements are more than there is room for");
+        findings.add(node.at, path, message, format!("expected 1 to {MOST_ELEMENTS}"));
+        return None;
+    }
+    Some(number)
 }
 
 fn count_or_zero(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {

@@ -171,6 +171,7 @@ impl Plan {
         let mut add = |component_type: &str, metadata: Vec<(&str, String)>| {
             let item = |(name, value): (&str, String)| MetadataItem {
                 name: name.to_owned(),
+                line: 0,
                 value: MetadataValue::Plain(value),
             };
             component = Some(Component {

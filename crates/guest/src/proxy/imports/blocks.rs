@@ -164,7 +164,9 @@ fn locks(linker: &mut Linker<ProxyState>) -> wasmtime::Result<()> {
                 let read = writable(&mut caller, out)
                     .and_then(|()| texts(&mut caller, [(s, s_len), (r, r_len), (o, o_len)]));
                 let taken = match read {
-                    Ok([_, resource, owner]) if resource.is_empty() || owner.is_empty() || seconds == 0 => {
+                    Ok([_, resource, owner])
+                        if resource.is_empty() || owner.is_empty() || seconds.cast_signed() <= 0 =>
+                    {
                         Err(Status::BadArgument)
                     }
                     Ok([store, resource, owner]) => {
