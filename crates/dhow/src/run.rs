@@ -8,7 +8,7 @@ use crate::serve::{self, Serving};
 use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
-use crate::{Error, Global, text};
+use crate::{Error, text};
 use dhow_artifacts::Source;
 use dhow_artifacts::reference::Reference;
 use dhow_blocks::grants::HostPattern;
@@ -103,7 +103,7 @@ pub(crate) struct Run {
     trust: TrustArgs,
 }
 
-pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
+pub(crate) fn execute(run: Run) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(run.start())
 }
 
