@@ -150,8 +150,8 @@ pub fn mint(
     Ok(key.issue(&Token::new(Some(user), access, SystemTime::now(), life)))
 }
 
-/// Remembers in the registry's folder where its users are, for whoever mints tokens while no registry runs.
-fn remember_users(folder: &Path, users: Option<&Path>) -> Result<(), FileError> {
+/// Remembers in the folder of a registry that is served where its users are, for whoever mints tokens.
+pub fn remember_users(folder: &Path, users: Option<&Path>) -> Result<(), FileError> {
     let path = folder.join(USERS_FILE);
     let failed =
         |error: std::io::Error| FileError { path: path.clone(), line: None, reason: error.to_string() };
@@ -183,7 +183,6 @@ impl Auth {
         permissions: Option<&Path>,
         anonymous: Anonymous,
     ) -> Result<Auth, FileError> {
-        remember_users(folder, users)?;
         Ok(Auth {
             users: users.map(open_users).transpose()?,
             permissions: permissions.map(Watched::open).transpose()?,
