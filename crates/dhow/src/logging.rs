@@ -149,7 +149,7 @@ impl Loggers for Levels {
                     logger => targets.would_enable(logger, &level),
                 })
             };
-            let level = LEVELS.iter().find(|(_, level)| is_on(level)).map_or("off", |(name, _)| name);
+            let level = LEVELS.iter().find(|(_, level)| is_on(level)).map_or("off", |(name, _)| *name);
             (logger.to_owned(), level.to_owned())
         };
         let others = changed.keys().map(String::as_str).filter(|logger| !LOGGERS.contains(logger));
@@ -176,7 +176,7 @@ impl Loggers for Levels {
         // What only ends a program that the level is named for does not end dhow.
         let lower = level.to_ascii_lowercase();
         let wanted = if lower == "fatal" { "off" } else { &lower };
-        let Some((level, _)) = LEVELS.iter().find(|(name, _)| *name == wanted) else {
+        let Some(&(level, _)) = LEVELS.iter().find(|(name, _)| *name == wanted) else {
             let known = LEVELS.map(|(name, _)| name).join(", ");
             return Err(format!(
                 "there is no level {:?}; expected one of {known}",

@@ -90,7 +90,7 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
 
 /// Why apps are refused.
 fn refusals((host, apps): &Listed) -> Vec<String> {
-    let apps = apps.as_ref().map_or(&[][..], |apps| &apps.apps);
+    let apps = apps.as_ref().map_or(&[][..], |apps| &apps.apps[..]);
     let refused = apps.iter().filter_map(|app| {
         let reason = text::printable(app.refused.as_deref()?);
         Some(format!("{}: app {:?} is refused: {reason}", host.name, app.app_id))
