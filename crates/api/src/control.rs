@@ -86,6 +86,7 @@ impl Control {
                     "digest": candidate.module().map(|module| module.program.digest.to_string()),
                 })),
                 "loaded": app.is_loaded(),
+                "refused": app.why_refused(),
                 "running": app.running(),
                 "service": app.service().map(|service| json!({
                     "state": service.state().to_string(),

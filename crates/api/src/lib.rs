@@ -10,6 +10,8 @@
 //! | [`grpc`] | Dapr's gRPC API, for programs outside |
 //! | `layotto` | Layotto's gRPC API, beside it |
 //! | [`channel`] | the ways to apps that run outside the host |
+//! | `https` | connections to servers outside |
+//! | `bearer` | whether a request may change the host |
 //! | `callback` | what gRPC apps are called with, as messages |
 //! | [`proto`] | generated messages and services |
 //! | [`opa`] | a policy server elsewhere |
@@ -21,6 +23,7 @@
 //! | `watched` | bodies whose end is told |
 //! | [`control`] | the owner's face: list, logs, invoke, stop; on a Unix socket |
 
+mod bearer;
 mod callback;
 pub mod channel;
 pub mod control;
@@ -28,6 +31,7 @@ pub mod dapr;
 pub mod export;
 pub mod functions;
 pub mod grpc;
+mod https;
 pub mod ingress;
 mod layotto;
 pub mod live;

@@ -1,12 +1,10 @@
 //! Metrics and health, for machines that watch the host; and, for those who have its token, what changes while it runs.
 
-use crate::dapr::same;
 use crate::live::{Asking, Live};
 use crate::server::Face;
-use crate::{reply, text};
+use crate::{bearer, reply, text};
 use dhow_blocks::invoke::{Body, Reply};
 use dhow_host::Host;
-use http::header::{AUTHORIZATION, ORIGIN};
 use http::{Method, Request, StatusCode};
 use std::sync::Arc;
 
@@ -36,18 +34,8 @@ impl Management {
             let message = "changes over this port are off; set DHOW_MANAGEMENT_TOKEN for the host";
             return text(StatusCode::FORBIDDEN, message);
         };
-        // Browsers send it, programs do not: a page from anywhere must not change anything on this machine.
-        if request.headers().contains_key(ORIGIN) {
-            return text(StatusCode::FORBIDDEN, "requests from web pages are not answered");
-        }
-        let sent = request.headers().get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        let sent = match sent.split_at_checked(7) {
-            Some((scheme, sent)) if scheme.eq_ignore_ascii_case(b"bearer ") => sent,
-            _ => b"",
-        };
-        if !same(sent, token.as_bytes()) {
-            let message = "send the token of this host in the header `authorization: Bearer …`";
-            return text(StatusCode::UNAUTHORIZED, message);
+        if let Err((status, message)) = bearer::check(request.headers(), Some(token)) {
+            return text(status, message);
         }
         live.answer(request, Asking { who: "management API", is_owner: false }).await
     }

@@ -6,6 +6,7 @@
 
 use crate::channel::Endpoint;
 use crate::channel::http::HttpChannel;
+use crate::https;
 use crate::server::Face;
 use crate::text;
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use dhow_blocks::resolve::{NameResolver, Place};
 use dhow_host::Host;
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -76,12 +77,7 @@ pub struct Internal {
 impl Neighbours {
     /// Apps that the resolver knows, and these services.
     pub fn new(resolver: Option<Arc<dyn NameResolver>>, services: HashMap<String, Service>) -> Neighbours {
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
-            Ok(builder) => builder,
-            Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
-        };
-        let connector = builder.https_or_http().enable_all_versions().build();
+        let connector = https::builder().https_or_http().enable_all_versions().build();
         let mut client = Client::builder(TokioExecutor::new());
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         Neighbours { resolver, services, channels: Mutex::default(), client: client.build(connector) }

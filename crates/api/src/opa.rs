@@ -1,13 +1,14 @@
 //! A policy server elsewhere: an OPA, or whatever answers like one. What is sent and what an answer means is in
 //! `dhow_claims::policy::opa`.
 
+use crate::https;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dhow_host::PolicyServer;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -31,12 +32,7 @@ impl Opa {
         if authority.as_str().contains('@') {
             return Err("user and password in a URL would be seen by everybody; leave them out".to_owned());
         }
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
-            Ok(builder) => builder,
-            Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
-        };
-        let connector = builder.https_or_http().enable_all_versions().build();
+        let connector = https::builder().https_or_http().enable_all_versions().build();
         let mut client = Client::builder(TokioExecutor::new());
         client.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         // What is behind a `?` may be a secret.

@@ -43,6 +43,9 @@ const ATTEMPTS: u32 = 4;
 /// The longest pause that a registry can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
+/// Who waits so long is told why.
+const TOLD_PAUSE: Duration = Duration::from_secs(1);
+
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A client of one registry.
@@ -252,7 +255,15 @@ impl Client {
             }
             let asked =
                 response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            tokio::time::sleep(pause(attempt, asked.map(Duration::from_secs))).await;
+            let pause = pause(attempt, asked.map(Duration::from_secs));
+            if pause >= TOLD_PAUSE {
+                let registry = &self.registry;
+                match asked {
+                    Some(_) => tracing::info!("{registry} asks to wait; trying again in {pause:.0?}"),
+                    None => tracing::info!("{registry} is busy; trying again in {pause:.0?}"),
+                }
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 

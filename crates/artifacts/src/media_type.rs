@@ -41,10 +41,8 @@ pub const WASM_LAYERS: [&str; 5] = [
 pub enum LayerKind {
     /// A module as it is.
     Wasm,
-    /// A tar archive, which may be packed with gzip: the first bytes say so, and only they are believed.
+    /// A tar archive, which may be packed with gzip or Zstandard: the first bytes say so, and only they are believed.
     Tar,
-    /// A tar archive that is packed with Zstandard.
-    TarZstd,
     /// Something else, which tools that push any file write; it may be a module.
     Other,
 }
@@ -57,10 +55,7 @@ impl LayerKind {
         if WASM_LAYERS.contains(&media_type) {
             LayerKind::Wasm
         } else if tars.iter().any(|tar| media_type.starts_with(tar)) {
-            match media_type.ends_with("zstd") {
-                true => LayerKind::TarZstd,
-                false => LayerKind::Tar,
-            }
+            LayerKind::Tar
         } else {
             LayerKind::Other
         }
@@ -85,7 +80,7 @@ mod tests {
             ("application/vnd.oci.image.layer.v1.tar+gzip", LayerKind::Tar),
             ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", LayerKind::Tar),
             ("application/vnd.docker.image.rootfs.diff.tar.gzip", LayerKind::Tar),
-            ("application/vnd.oci.image.layer.v1.tar+zstd", LayerKind::TarZstd),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", LayerKind::Tar),
             ("application/octet-stream", LayerKind::Other),
             ("", LayerKind::Other),
         ];

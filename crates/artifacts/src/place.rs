@@ -39,13 +39,6 @@ pub(crate) fn places(manifest: &Manifest) -> (Vec<Place<'_>>, Option<String>) {
     if let (Some(layer), None) = (named.next(), named.next()) {
         places.push(Place::Named(layer));
     }
-    if let Some(layer) = of_kind(LayerKind::TarZstd).next() {
-        let reason = format!(
-            "its layer {} is packed with Zstandard, which is not read here; push it with gzip",
-            layer.digest
-        );
-        return (places, Some(reason));
-    }
     if of_kind(LayerKind::Tar).count() == manifest.layers.len() && !manifest.layers.is_empty() {
         places.push(Place::Image);
         return (places, None);

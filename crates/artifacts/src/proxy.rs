@@ -16,6 +16,7 @@ pub(crate) use connector::ProxyConnector;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
+use percent_encoding::percent_decode_str;
 use std::net::IpAddr;
 
 /// The proxies of a user.
@@ -125,7 +126,7 @@ impl Proxy {
         let uri = format!("{scheme}://{name}:{port}/").parse().map_err(|_| EXPECTED.to_owned())?;
         let authorization = who.map(|who| {
             let (user, password) = who.split_once(':').unwrap_or((who, ""));
-            let pair = [unescaped(user), unescaped(password)].join(&b':');
+            let pair = [user, password].map(|text| percent_decode_str(text).collect::<Vec<u8>>()).join(&b':');
             let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)));
             value.map(|mut value| {
                 value.set_sensitive(true);
@@ -135,20 +136,6 @@ impl Proxy {
         let authorization = authorization.transpose().map_err(|_| EXPECTED.to_owned())?;
         Ok(Proxy { uri, authorization })
     }
-}
-
-/// With `%2F` as what it stands for.
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.unwrap_or(b'%'));
-        rest = if byte.is_some() { &after[2..] } else { after };
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    bytes
 }
 
 // === impl Exception ===

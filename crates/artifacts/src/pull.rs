@@ -138,7 +138,7 @@ impl Session<'_> {
         };
         // A manifest that is here already is not downloaded again.
         let digest = match said {
-            Some(digest) if self.read(&digest).await.is_some() => digest,
+            Some(digest) if self.read(&digest).await?.is_some() => digest,
             _ => {
                 let raw = client.manifest(repository, tag).await?;
                 self.store.write(&raw.digest, &raw.bytes)?;
@@ -163,7 +163,7 @@ impl Session<'_> {
 
     async fn document(&self, digest: &Digest) -> Result<Document, RegistryError> {
         let what = || format!("the manifest {digest} of {}", self.reference);
-        let bytes = match (self.read(digest).await, &self.client) {
+        let bytes = match (self.read(digest).await?, &self.client) {
             (Some(bytes), _) => bytes,
             (None, None) => return Err(self.offline(&what())),
             (None, Some(client)) => {
@@ -272,7 +272,7 @@ impl Session<'_> {
     /// Content that a manifest names: out of the folder of downloads, or downloaded into it.
     async fn content(&self, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
         let what = || format!("the content {} of {}", descriptor.digest, self.reference);
-        let bytes = match (self.read(&descriptor.digest).await, &self.client) {
+        let bytes = match (self.read(&descriptor.digest).await?, &self.client) {
             (Some(bytes), _) => bytes,
             (None, None) => return Err(self.offline(&what())),
             (None, Some(client)) => {
@@ -289,7 +289,7 @@ impl Session<'_> {
                     }
                     Err(error) => return Err(error),
                 }
-                let read = self.read(&descriptor.digest).await;
+                let read = self.read(&descriptor.digest).await?;
                 read.ok_or_else(|| RegistryError::Store {
                     path: self.store.folder().to_owned(),
                     reason: format!("{} is gone right after it was written", descriptor.digest),
@@ -311,9 +311,19 @@ impl Session<'_> {
     }
 
     /// Reading verifies the digest, which takes long for a large module; the executor's threads have other work.
-    async fn read(&self, digest: &Digest) -> Option<Bytes> {
+    async fn read(&self, digest: &Digest) -> Result<Option<Bytes>, RegistryError> {
         let (store, digest) = (self.store.clone(), digest.clone());
-        tokio::task::spawn_blocking(move || store.read(&digest)).await.ok().flatten()
+        let read = tokio::task::spawn_blocking(move || store.read(&digest)).await;
+        match read.unwrap_or(Ok(None)) {
+            Ok(found) => Ok(found),
+            // There is no other one to be had: it stays, so that the next try is told the same.
+            Err(path) if self.client.is_none() => Err(RegistryError::Damaged { path }),
+            Err(path) => {
+                tracing::warn!("{} is damaged; downloading it again", path.display());
+                self.store.discard(&path);
+                Ok(None)
+            }
+        }
     }
 
     fn offline(&self, what: &str) -> RegistryError {

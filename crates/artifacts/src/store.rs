@@ -77,22 +77,28 @@ impl Store {
         &self.folder
     }
 
-    /// Content, if it is here and whole. A damaged file is removed.
-    pub fn read(&self, digest: &Digest) -> Option<Bytes> {
+    /// Content, if it is here; the error is the file, if it is damaged.
+    pub fn read(&self, digest: &Digest) -> Result<Option<Bytes>, PathBuf> {
         let path = self.path(digest);
-        let mut file = File::open(&path).ok()?;
-        let length = file.metadata().ok()?.len();
-        let mut bytes = Vec::with_capacity(usize::try_from(length).ok()?);
-        // Not more than was there: somebody else may be writing to it.
-        Read::by_ref(&mut file).take(length).read_to_end(&mut bytes).ok()?;
+        let read = File::open(&path).and_then(|mut file| {
+            let length = file.metadata()?.len();
+            let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
+            // Not more than was there: somebody else may be writing to it.
+            Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
+            Ok((file, bytes))
+        });
+        let Ok((file, bytes)) = read else { return Ok(None) };
         if !digest.is_of(&bytes) {
-            tracing::warn!("{} is damaged; downloading it again", path.display());
-            let _ = fs::remove_file(&path);
-            return None;
+            return Err(path);
         }
         // The time of last use, for eviction. Failing to note it is harmless.
         let _ = file.set_modified(SystemTime::now());
-        Some(bytes.into())
+        Ok(Some(bytes.into()))
+    }
+
+    /// Removes a damaged file, so that it is downloaded again.
+    pub fn discard(&self, damaged: &Path) {
+        let _ = fs::remove_file(damaged);
     }
 
     /// Keeps content whose digest was verified.
@@ -322,14 +328,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("a"), 100).unwrap();
         let digest = Digest::sha256(b"content");
-        assert_eq!(store.read(&digest), None);
+        assert_eq!(store.read(&digest), Ok(None));
         assert!(store.write(&digest, b"other").unwrap_err().to_string().contains("its digest is"));
-        assert_eq!(store.read(&digest), None);
+        assert_eq!(store.read(&digest), Ok(None));
         store.write(&digest, b"content").unwrap();
-        assert_eq!(store.read(&digest).as_deref(), Some(&b"content"[..]));
+        assert_eq!(store.read(&digest).unwrap().as_deref(), Some(&b"content"[..]));
         std::fs::write(store.path(&digest), b"c0ntent").unwrap();
-        assert_eq!(store.read(&digest), None);
-        assert!(!store.path(&digest).exists());
+        let damaged = store.read(&digest).unwrap_err();
+        assert_eq!(damaged, store.path(&digest));
+        store.discard(&damaged);
+        assert_eq!(store.read(&digest), Ok(None));
         assert_eq!(std::fs::read_dir(store.partials()).unwrap().count(), 0);
     }
 
@@ -347,7 +355,7 @@ mod tests {
         assert_eq!(third.length(), 3);
         third.append(b"tent").unwrap();
         third.finish().unwrap();
-        assert_eq!(store.read(&digest).as_deref(), Some(&b"content"[..]));
+        assert_eq!(store.read(&digest).unwrap().as_deref(), Some(&b"content"[..]));
         assert_eq!(std::fs::read_dir(store.partials()).unwrap().count(), 0);
     }
 
@@ -362,9 +370,9 @@ mod tests {
             let file = std::fs::File::open(store.path(&digest)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(100 - age as u64)).unwrap();
         }
-        assert!(store.read(&Digest::sha256(b"aaaa")).is_some());
+        assert!(store.read(&Digest::sha256(b"aaaa")).unwrap().is_some());
         store.evict();
-        let left = contents.map(|content| store.read(&Digest::sha256(content)).is_some());
+        let left = contents.map(|content| store.read(&Digest::sha256(content)).unwrap().is_some());
         assert_eq!(left, [true, false, true]);
     }
 

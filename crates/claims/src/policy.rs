@@ -14,6 +14,7 @@
 
 mod depth;
 mod jwt;
+mod older;
 pub mod opa;
 pub mod rego;
 

@@ -56,6 +56,9 @@ pub(crate) struct AppInfo {
     pub(crate) candidate: Option<Value>,
     /// Its code is in memory.
     pub(crate) loaded: bool,
+    /// Why it answers nothing, if it may not run.
+    #[serde(default)]
+    pub(crate) refused: Option<String>,
     /// Invocations under way.
     pub(crate) running: u64,
     /// Its life, if it is a service.

@@ -1,6 +1,7 @@
 //! `dhow layotto`: a host in the place of Layotto, with its configuration and its command line.
 
 use crate::hosts::{self, HostInfo};
+use crate::logging::Levels;
 use crate::process::Process;
 use crate::serve::{self, Serving};
 use crate::sidecar::{ANSWER, NoPort};
@@ -74,10 +75,10 @@ enum Action {
     Reload,
 }
 
-pub(crate) fn execute(layotto: Layotto) -> Result<ExitCode, Error> {
+pub(crate) fn execute(layotto: Layotto, loggers: Arc<Levels>) -> Result<ExitCode, Error> {
     match layotto.action {
         Action::Start { config, data_dir, trust } => {
-            serve::runtime()?.block_on(start(config, Some(data_dir), &trust))
+            serve::runtime()?.block_on(start(config, Some(data_dir), &trust, loggers))
         }
         Action::Stop => stop::execute(&Stop::host(running()?.pid.to_string())),
         Action::Reload => {
@@ -115,6 +116,7 @@ pub(crate) async fn start(
     file: PathBuf,
     data_dir: Option<PathBuf>,
     trust: &TrustArgs,
+    loggers: Arc<Levels>,
 ) -> Result<ExitCode, Error> {
     let configuration = load(&file)?;
     let data_dir = data_dir.unwrap_or_else(|| ".dhow".into());
@@ -131,7 +133,7 @@ pub(crate) async fn start(
     // Ports first: one that is taken is known before minutes of compiling.
     let runtime = GrpcFace::new(api, Arc::clone(app.scope()), serve::token("DAPR_API_TOKEN"), MAX_MESSAGE);
     let runtime = Arc::new(runtime.with_hellos(configuration.runtime.hellos.clone()));
-    let faces = Faces { serving: &mut serving, host: &host, functions: &functions, runtime };
+    let faces = Faces { serving: &mut serving, host: &host, functions: &functions, runtime, loggers };
     let (addr, lines) = faces.listen(&configuration)?;
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
@@ -247,6 +249,7 @@ struct Faces<'a> {
     host: &'a Arc<Host>,
     functions: &'a Arc<Functions>,
     runtime: Arc<GrpcFace>,
+    loggers: Arc<Levels>,
 }
 
 impl Faces<'_> {
@@ -277,7 +280,13 @@ impl Faces<'_> {
             lines.push(format!("management: {}", shown(&self.face(address, Arc::new(face))?, "/wasm/list")));
         }
         for address in &configuration.actuator_listeners {
-            let at = self.face(address, Arc::new(Actuator { host: Arc::clone(self.host) }))?;
+            let actuator = Actuator {
+                host: Arc::clone(self.host),
+                loggers: Arc::clone(&self.loggers) as _,
+                token: token.clone(),
+                is_local: is_local(address),
+            };
+            let at = self.face(address, Arc::new(actuator))?;
             lines.push(format!("actuator: {}", shown(&at, "/actuator/info")));
         }
         for address in &configuration.runtime_listeners {

@@ -78,6 +78,7 @@ use clap::{Args, Parser, Subcommand};
 use error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// A request makes a few hundred small allocations, mostly inside the engine.
 #[global_allocator]
@@ -203,7 +204,7 @@ fn main() -> ExitCode {
     if let (None, Command::Run(run)) = (&global.log, &cli.command) {
         global.log = run::log_level(run).map(str::to_owned);
     }
-    match logging::init(&global).and_then(|()| cli.command.execute(&global)) {
+    match logging::init(&global).and_then(|loggers| cli.command.execute(loggers)) {
         Ok(code) => code,
         Err(error) => error.report(),
     }
@@ -228,11 +229,11 @@ pub(crate) fn say(message: impl std::fmt::Display) {
 // === impl Command ===
 
 impl Command {
-    fn execute(self, global: &Global) -> Result<ExitCode, Error> {
+    fn execute(self, loggers: Arc<logging::Levels>) -> Result<ExitCode, Error> {
         match self {
-            Command::Run(run) => run::execute(*run, global),
-            Command::Up(up) => up::execute(up, global),
-            Command::Layotto(layotto) => layotto::execute(layotto),
+            Command::Run(run) => run::execute(*run),
+            Command::Up(up) => up::execute(up, loggers),
+            Command::Layotto(layotto) => layotto::execute(layotto, loggers),
             Command::New(new) => new::execute(&new),
             Command::Build(build) => build_apps::execute(&build),
             Command::Inspect(inspect) => inspect::execute(&inspect),

@@ -14,7 +14,8 @@ use std::time::{Duration, UNIX_EPOCH};
 #[derive(Args)]
 #[command(after_help = "\
 STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next request; of a service
-it is `running`, `restarting` or `draining`, and --json tells where it listens and how it ended last.
+it is `running`, `restarting` or `draining`, and --json tells where it listens and how it ended last. An app is `refused`
+while its token, the trust store or a policy does not let it run; why is told below the table.
 RUNNING counts requests under way.")]
 pub(crate) struct Ps {
     /// Print JSON
@@ -50,6 +51,9 @@ pub(crate) fn execute(ps: &Ps) -> Result<ExitCode, Error> {
         let mut rows = vec![header.map(str::to_owned)];
         rows.extend(listed.iter().flat_map(as_rows));
         write!(out, "{}", text::table(&rows))?;
+        for line in listed.iter().flat_map(refusals) {
+            writeln!(out, "{line}")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -69,6 +73,7 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
         Ok(apps) => {
             let rows = apps.apps.iter().map(|app| {
                 let state = match &app.service {
+                    _ if app.refused.is_some() => "refused",
                     Some(service) => service.state.as_str(),
                     None if app.loaded => "loaded",
                     None => "idle",
@@ -81,6 +86,16 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
             rows.collect()
         }
     }
+}
+
+/// Why apps are refused.
+fn refusals((host, apps): &Listed) -> Vec<String> {
+    let apps = apps.as_ref().map_or(&[][..], |apps| &apps.apps[..]);
+    let refused = apps.iter().filter_map(|app| {
+        let reason = text::printable(app.refused.as_deref()?);
+        Some(format!("{}: app {:?} is refused: {reason}", host.name, app.app_id))
+    });
+    refused.collect()
 }
 
 /// One object an app, with the fields of `dapr list -o json`.

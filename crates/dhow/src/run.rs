@@ -8,7 +8,7 @@ use crate::serve::{self, Serving};
 use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
-use crate::{Error, Global, text};
+use crate::{Error, text};
 use dhow_artifacts::Source;
 use dhow_artifacts::reference::Reference;
 use dhow_blocks::grants::HostPattern;
@@ -111,7 +111,7 @@ fn time_above_zero(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).and_then(|time| if time.is_zero() { Err("expected more than 0") } else { Ok(time) })
 }
 
-pub(crate) fn execute(run: Run, _: &Global) -> Result<ExitCode, Error> {
+pub(crate) fn execute(run: Run) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(run.start())
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Search {
     /// Name to log in with; its password is in DHOW_REGISTRY_PASSWORD [default: as `dhow login` said]
     #[arg(long, value_name = "NAME", env = "DHOW_REGISTRY_USER", hide_env_values = true)]
     user: Option<String>,
-    /// Certificates (PEM) to trust instead of the system's
+    /// Certificates (PEM) to trust besides the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Print JSON

@@ -1,12 +1,13 @@
 //! `dhow up`: all apps of a manifest, or of a `dapr.yaml`.
 
 use crate::hosts::HostInfo;
+use crate::logging::Levels;
 use crate::registries::Fetching;
 use crate::serve::{self, Serving};
 use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
 use crate::watch::Changes;
-use crate::{Error, Global, elsewhere};
+use crate::{Error, elsewhere};
 use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_artifacts::access::Access;
 use dhow_host::{App, AppSpec, Components, Fleet};
@@ -78,7 +79,7 @@ pub(crate) fn optional_address(text: &str) -> Result<Optional, String> {
     }
 }
 
-pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
+pub(crate) fn execute(up: Up, loggers: Arc<Levels>) -> Result<ExitCode, Error> {
     serve::runtime()?.block_on(async {
         match &up.run_file {
             Some(file) if crate::wascc::is_manifest(file) => up.start().await,
@@ -97,7 +98,7 @@ pub(crate) fn execute(up: Up, _: &Global) -> Result<ExitCode, Error> {
                 crate::run::run_all(file, up.data_dir.as_deref()).await
             }
             None if crate::layotto::is_configuration(&up.manifest) => {
-                crate::layotto::start(up.manifest, up.data_dir, &up.trust).await
+                crate::layotto::start(up.manifest, up.data_dir, &up.trust, loggers).await
             }
             None => up.start().await,
         }

@@ -34,8 +34,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Addresses as the pages write them, each with what a server prints before its own: a registry; apps, Dapr API,
-/// metrics; functions, and their management; Argo's plugin.
-const USUAL: [(&str, &str); 7] = [
+/// metrics; functions, their management and actuator; Argo's plugin.
+const USUAL: [(&str, &str); 8] = [
     // First: what a registry prints is also what the next one looks for.
     ("127.0.0.1:5000", "registry on http://"),
     ("127.0.0.1:8080", "on http://"),
@@ -43,6 +43,7 @@ const USUAL: [(&str, &str); 7] = [
     ("127.0.0.1:9090", "metrics: http://"),
     ("127.0.0.1:2045", "up on http://"),
     ("127.0.0.1:34998", "management: http://"),
+    ("127.0.0.1:34999", "actuator: http://"),
     ("127.0.0.1:17777", "plugin on http://"),
 ];
 
@@ -264,13 +265,12 @@ impl Page {
                 let path = self.path(&file["file=".len()..]);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 // A configuration of Layotto has its addresses in it.
-                let text = ["127.0.0.1:2045", "127.0.0.1:34998", "127.0.0.1:34904"].iter().fold(
-                    self.with_backends(text),
-                    |text, address| match first.ends_with(".json") {
+                let text = ["127.0.0.1:2045", "127.0.0.1:34998", "127.0.0.1:34999", "127.0.0.1:34904"]
+                    .iter()
+                    .fold(self.with_backends(text), |text, address| match first.ends_with(".json") {
                         true => text.replace(address, "127.0.0.1:0"),
                         false => text,
-                    },
-                );
+                    });
                 fs::write(path, text).unwrap();
             }
             ("sh", "run") => {

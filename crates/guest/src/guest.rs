@@ -173,11 +173,11 @@ impl Guest {
         Some(room.run(args, stdio, ports, deadline).await)
     }
 
-    /// Lets go of instances that are kept for reuse and have been idle.
-    pub fn sweep(&self) {
+    /// Lets go of instances that are kept for reuse and have been idle; of a proxy-wasm module, `kept` stay.
+    pub fn sweep(&self, kept: usize) {
         match &self.room {
             Room::Http2(room) => room.sweep(),
-            Room::Proxy(room) => room.sweep(),
+            Room::Proxy(room) => room.sweep(kept),
             Room::Wapc(room) => room.sweep(),
             _ => {}
         }

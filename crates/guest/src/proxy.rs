@@ -151,10 +151,12 @@ impl Proxy {
         Ok(())
     }
 
-    pub(crate) fn sweep(&self) {
+    /// Lets go of instances without work, but for so many.
+    pub(crate) fn sweep(&self, kept: usize) {
         let gone: Vec<Box<Instance>> = {
             let mut idle = self.idle.lock();
-            idle.extract_if(.., |instance| instance.idle_since.elapsed() > IDLE).collect()
+            let gone = expired(&idle, |instance| instance.idle_since.elapsed() > IDLE, kept);
+            idle.drain(..gone).collect()
         };
         drop(gone);
     }
@@ -259,6 +261,11 @@ impl Proxy {
     }
 }
 
+/// How many of those at the front, where the oldest are, may go, so that `kept` are left.
+fn expired<T>(idle: &[T], is_old: impl Fn(&T) -> bool, kept: usize) -> usize {
+    idle.partition_point(is_old).min(idle.len().saturating_sub(kept))
+}
+
 fn has_answered(state: &ProxyState) -> bool {
     state.stream.as_ref().is_none_or(|stream| stream.is_over() || stream.is_written())
 }
@@ -299,4 +306,19 @@ fn plugin_configuration(config: &BTreeMap<String, String>) -> wasmtime::Result<B
         Some((&"plugin", text)) if rest.len() == 1 => Bytes::copy_from_slice(text.as_bytes()),
         Some(_) => serde_json::to_vec(&rest)?.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expired;
+
+    #[test]
+    fn instances_without_work_go_but_for_those_to_be_kept() {
+        // Seconds without work, and how many are old after ten.
+        let idle = [30, 20, 11, 9, 1];
+        for (kept, gone) in [(0, 3), (1, 3), (2, 3), (3, 2), (4, 1), (5, 0), (100, 0)] {
+            assert_eq!(expired(&idle, |seconds| *seconds > 10, kept), gone, "{kept} are kept");
+        }
+        assert_eq!(expired(&[] as &[u32], |_| true, 1), 0);
+    }
 }

@@ -124,6 +124,8 @@ pub struct Wasm {
     pub(crate) loading: Mutex<()>,
     /// The id that a function made for Layotto tells; known once the app is prepared.
     pub(crate) layotto_id: OnceLock<String>,
+    /// Instances that stay when they have no work, while the code is loaded.
+    kept: AtomicUsize,
     /// Calls a guest that wants to be called by itself; ends with the app.
     tended: parking_lot::Mutex<Option<Tended>>,
 }
@@ -275,6 +277,13 @@ impl App {
         self.admission.running.saturating_sub(self.turns.available_permits())
     }
 
+    /// So many instances of a proxy-wasm module stay when they have no work; the others go after seconds.
+    pub(crate) fn keep(&self, instances: u32) {
+        if let Some(module) = self.module() {
+            module.kept.store(instances as usize, Ordering::Relaxed);
+        }
+    }
+
     /// Lets go of idle instances, and of the code when the app was not used for `idle`.
     pub(crate) fn sweep(self: &Arc<Self>, idle: Duration) {
         let Some(module) = self.module() else { return };
@@ -284,7 +293,7 @@ impl App {
         // Its time may have been over, and been given back.
         self.tend();
         let Some(guest) = module.guest.load_full() else { return };
-        guest.sweep();
+        guest.sweep(module.kept.load(Ordering::Relaxed));
         let unused = self.born.elapsed().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
         if unused > idle.as_secs() && self.running() == 0 {
             module.guest.store(None);
@@ -419,6 +428,7 @@ impl Wasm {
             guest: ArcSwapOption::empty(),
             loading: Mutex::new(()),
             layotto_id: OnceLock::new(),
+            kept: AtomicUsize::new(0),
             tended: parking_lot::Mutex::default(),
         }
     }

@@ -43,7 +43,7 @@ pub struct FunctionSpec {
     pub source: Source,
     /// What the module's MD5 must be, in lower-case hexadecimal.
     pub md5: Option<String>,
-    /// Its share of the invocations of its id.
+    /// Its share of the invocations of its id, and how many instances stay when they have no work.
     pub weight: u32,
     /// Largest memory of an instance, in bytes.
     pub memory: Option<usize>,
@@ -392,6 +392,7 @@ impl Functions {
         let mut apps = self.beside.clone();
         for function in known.values() {
             if let Some(Running { app, id }) = &function.running {
+                app.keep(function.spec.weight);
                 groups.add(id, function.spec.weight, Arc::clone(app));
                 apps.push(Arc::clone(app));
             }

@@ -40,6 +40,9 @@ pub struct Manifest {
     pub apps: BTreeMap<String, AppConfig>,
 }
 
+/// Fields of `[host]`, which people also look for at the top.
+const HOST_FIELDS: [&str; 5] = ["addr", "api_addr", "management_addr", "data_dir", "resources"];
+
 /// `[host]`: addresses and folders of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
@@ -250,7 +253,7 @@ impl Manifest {
                     }
                 }
             }
-            top.finish(&mut findings);
+            top.finish_beside(&mut findings, "host", &HOST_FIELDS);
         }
         // An app with a mistake is not among them, and would be missed.
         if findings.count() == 0 {

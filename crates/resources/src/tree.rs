@@ -277,9 +277,16 @@ impl<'a> Table<'a> {
 
     /// Ends the reading: every field that was not asked for is unknown.
     pub(crate) fn finish(self, findings: &mut Findings) {
+        self.finish_beside(findings, "", &[]);
+    }
+
+    /// The same; a field that would be one of `section` is told where it belongs.
+    pub(crate) fn finish_beside(self, findings: &mut Findings, section: &str, fields: &[&str]) {
         for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
             let mut hint = format!("expected one of {}", self.known.join(", "));
-            if let Some(name) = nearest(&entry.key, &self.known) {
+            if fields.contains(&entry.key.as_str()) {
+                hint = format!("it is a field of `[{section}]`: write it below that line");
+            } else if let Some(name) = nearest(&entry.key, &self.known) {
                 hint.push_str(&format!("; did you mean `{name}`?"));
             }
             findings.add(entry.at, &self.path, format!("unknown field {}", quote(&entry.key)), hint);

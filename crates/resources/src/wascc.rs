@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Format: wascc-host 0.10 and later, and `config` for `bindings` in those before. `${NAME}` and `${NAME:default}` stand
-//! for variables of the environment anywhere in the file; one that is not there and has no default stays as it is.
+//! for variables of the environment anywhere in the file; one that is not there and has no default is an error, but for
+//! comments.
 //!
 //! Capabilities were native libraries; here dhow's own providers take their place, so the list is read and not used.
 //! `wascc/plan.rs` says what bindings become.
@@ -90,8 +91,14 @@ impl Wascc {
         file: &Path,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Wascc, ResourceErrors> {
-        let text = expand(text, variable);
+        let (text, unset) = expand(text, variable);
         check_size(text.len(), file)?;
+        let mut missing = Findings::new(file);
+        for (name, at) in unset {
+            let message = format!("the environment has no variable {}", quote(&name));
+            missing.add(at, "", message, "set it, or write a default: `${NAME:default}`");
+        }
+        ResourceErrors::check(missing.into_vec())?;
         let document = yaml_tree::parse_one(&text, file)?;
         let mut findings = Findings::new(file);
         let mut wascc = Wascc { actors: Vec::new(), bindings: Vec::new(), file: file.to_owned() };
@@ -167,8 +174,9 @@ fn binding(findings: &mut Findings, node: &Node, path: String) -> Option<ActorBi
     Some(ActorBinding { actor, capability, line: at.line, column: at.column })
 }
 
-/// Fills in variables.
-fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+/// Fills in variables; beside the text, those that there are not, and where.
+fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> (String, Vec<(String, Position)>) {
+    let mut unset = Vec::new();
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
@@ -186,12 +194,23 @@ fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
         };
         match variable(name).or_else(|| default.map(str::to_owned)) {
             Some(value) => expanded.push_str(&value),
-            None => expanded.push_str(&from[..=end]),
+            None => {
+                expanded.push_str(&from[..=end]);
+                unset.extend(place(&text[..text.len() - from.len()]).map(|at| (name.to_owned(), at)));
+            }
         }
         rest = &from[end + 1..];
     }
     expanded.push_str(rest);
-    expanded
+    (expanded, unset)
+}
+
+/// Where the text after `before` stands; none if that is in a comment.
+fn place(before: &str) -> Option<Position> {
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    let is_comment = line.trim_start().starts_with('#') || line.contains(" #");
+    let number = before.matches('\n').count() + 1;
+    (!is_comment).then(|| Position { line: number, column: line.chars().count() + 1 })
 }
 
 // === impl ActorBinding ===

@@ -1,11 +1,12 @@
 //! One request to a collector.
 
+use crate::https;
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -54,13 +55,7 @@ impl Post {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
-        let builder = HttpsConnectorBuilder::new();
-        // A machine without certificate authorities of its own gets Mozilla's.
-        let builder = match builder.with_provider_and_native_roots(rustls::crypto::ring::default_provider()) {
-            Ok(builder) => builder,
-            Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
-        };
-        let builder = builder.https_or_http();
+        let builder = https::builder().https_or_http();
         let connector = match http2 {
             true => builder.enable_http2().wrap_connector(tcp),
             false => builder.enable_all_versions().wrap_connector(tcp),

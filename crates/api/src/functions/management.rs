@@ -12,14 +12,12 @@
 //! install of a file that is bad or missing, which is an error here.
 
 use crate::dapr::path::Query;
-use crate::dapr::same;
-use crate::reply;
 use crate::server::Face;
+use crate::{bearer, reply};
 use dhow_blocks::invoke::{Body, CollectError, Reply};
 use dhow_host::functions::{FunctionError, FunctionSpec, FunctionState, Functions, MAX_STORED};
 use dhow_resources::layotto::Function;
-use http::header::{AUTHORIZATION, ORIGIN};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -52,29 +50,8 @@ impl FunctionManagement {
         FunctionManagement { functions, token, takes_modules, uploads: Semaphore::new(UPLOADS) }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), Refused> {
-        // Browsers send it, programs do not: a page from anywhere must not install anything on this machine.
-        if headers.contains_key(ORIGIN) {
-            return Err(Refused(
-                StatusCode::FORBIDDEN,
-                "requests from web pages are not answered".to_owned(),
-            ));
-        }
-        let Some(token) = &self.token else { return Ok(()) };
-        let sent = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        let sent = match sent.split_at_checked(7) {
-            Some((scheme, sent)) if scheme.eq_ignore_ascii_case(b"bearer ") => sent,
-            _ => b"",
-        };
-        if same(sent, token.as_bytes()) {
-            return Ok(());
-        }
-        let message = "send the token of this host in the header `authorization: Bearer …`";
-        Err(Refused(StatusCode::UNAUTHORIZED, message.to_owned()))
-    }
-
     async fn act(&self, request: Request<Body>) -> Result<Option<Value>, Refused> {
-        self.check(request.headers())?;
+        bearer::check(request.headers(), self.token.as_deref())?;
         let (head, body) = request.into_parts();
         let failed = |error: FunctionError| Refused::failed(error.to_string());
         match head.uri.path() {
@@ -190,5 +167,11 @@ fn function(text: &str) -> Result<Function, Refused> {
 impl Refused {
     fn failed(message: impl Into<String>) -> Refused {
         Refused(StatusCode::INTERNAL_SERVER_ERROR, message.into())
+    }
+}
+
+impl From<(StatusCode, &str)> for Refused {
+    fn from((status, message): (StatusCode, &str)) -> Refused {
+        Refused(status, message.to_owned())
     }
 }

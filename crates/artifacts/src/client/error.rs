@@ -192,6 +192,16 @@ pub enum RegistryError {
         /// What is missing.
         what: String,
     },
+    /// What was downloaded is damaged, and the network is not to be used.
+    #[error(
+        "{path}: what was downloaded before is damaged, and the network is not to be used (--offline); run it once \
+         without --offline, which downloads it again",
+        path = path.display()
+    )]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The folder of downloads cannot be used.
     #[error("{path}: what is downloaded cannot be kept: {reason}; set DHOW_ARTIFACTS_DIR to a folder of your own", path = path.display())]
     Store {

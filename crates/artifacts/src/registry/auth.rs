@@ -20,8 +20,10 @@ use htpasswd::Users;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use permissions::Permissions;
+use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use token::{Access, Key, Token};
 use watched::Watched;
@@ -38,6 +40,9 @@ pub(super) const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_sec
 
 /// Bytes of a request's `Authorization` that are looked at.
 const MAX_AUTHORIZATION: usize = 16 << 10;
+
+/// Names the file of users, in the registry's folder.
+const USERS_FILE: &str = "users-file";
 
 /// What a token is for that is for lists of what is in all repositories.
 pub(super) const CATALOG: &str = "registry:catalog:*";
@@ -111,7 +116,8 @@ fn open_users(path: &Path) -> Result<Watched<Users>, FileError> {
 }
 
 /// A token of the registry in this folder, for a user and scopes such as `repository:orders:pull,push`, good for so long.
-/// What the user may not do any more by then, the token may not either. The error says which scope is none.
+/// What the user may not do any more by then, the token may not either. The error says which scope is none, or that the
+/// registry has no such user.
 pub fn mint(
     folder: &Path,
     user: &str,
@@ -130,8 +136,41 @@ pub fn mint(
     if !path.is_file() {
         return Err(format!("{} is no folder of a registry; name it with --data-dir", folder.display()));
     }
+    if let Some(file) = users_of(folder) {
+        let users = Users::open(&file).map_err(|error| error.to_string())?;
+        if !users.names().any(|name| name == user) {
+            let file = file.display();
+            return Err(format!(
+                "{file} has no user {user:?}, and the registry knows no other users; \
+                 `dhow registry user list --users {file}` prints them"
+            ));
+        }
+    }
     let key = Key::open(&path).map_err(|error| error.to_string())?;
     Ok(key.issue(&Token::new(Some(user), access, SystemTime::now(), life)))
+}
+
+/// Remembers in the folder of a registry that is served where its users are, for whoever mints tokens.
+pub fn remember_users(folder: &Path, users: Option<&Path>) -> Result<(), FileError> {
+    let path = folder.join(USERS_FILE);
+    let failed =
+        |error: std::io::Error| FileError { path: path.clone(), line: None, reason: error.to_string() };
+    match users {
+        Some(users) => {
+            let users = std::path::absolute(users).map_err(failed)?;
+            std::fs::write(&path, users.as_os_str().as_bytes()).map_err(failed)
+        }
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Where the users of the registry in this folder are, if it has a file of them.
+fn users_of(folder: &Path) -> Option<PathBuf> {
+    let path = std::fs::read(folder.join(USERS_FILE)).ok()?;
+    Some(PathBuf::from(OsString::from_vec(path)))
 }
 
 // === impl Auth ===

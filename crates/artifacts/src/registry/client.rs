@@ -2,18 +2,16 @@
 
 use super::http::escape;
 use super::search::Found;
+use crate::proxy::Proxies;
+use crate::tls;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +28,7 @@ pub struct Server<'a> {
     pub url: &'a str,
     /// Name and password.
     pub credentials: Option<(&'a str, &'a str)>,
-    /// Certificates (PEM) to trust instead of the system's.
+    /// Certificates (PEM) to trust besides the system's.
     pub ca: Option<&'a Path>,
 }
 
@@ -88,6 +86,14 @@ pub async fn search(server: &Server<'_>, parameters: &[(&str, String)]) -> Resul
             if is_plain { "; it seems to speak plain HTTP: write http:// before its name" } else { "" };
         ClientError::Connect { url: shown.clone(), reason: format!("{reason}{advice}") }
     };
+    let ours = server.ca.map(|file| {
+        tls::certificates(file)
+            .map_err(|reason| ClientError::Invalid(format!("{} cannot be used: {reason}", file.display())))
+    });
+    let proxies = Arc::new(Proxies::of_user());
+    let connector =
+        tls::connector(ours.transpose()?.unwrap_or_default(), &proxies).map_err(ClientError::Invalid)?;
+    let through = proxies.authorization(&uri);
     let mut request = Request::get(uri)
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, concat!("dhow/", env!("CARGO_PKG_VERSION")));
@@ -95,10 +101,11 @@ pub async fn search(server: &Server<'_>, parameters: &[(&str, String)]) -> Resul
         let credentials = BASE64_STANDARD.encode(format!("{name}:{password}"));
         request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
     }
+    if let Some(who) = through {
+        request = request.header(PROXY_AUTHORIZATION, who);
+    }
     let request =
         request.body(Empty::<Bytes>::new()).map_err(|error| ClientError::Invalid(error.to_string()))?;
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls(server.ca)?).https_or_http().enable_http1().build();
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let asked = async {
         let answer = client.request(request).await.map_err(|error| failed(crate::url::chain(&error)))?;
@@ -121,29 +128,4 @@ fn message(body: &[u8]) -> String {
         .ok()
         .and_then(|said| said.pointer("/errors/0/message")?.as_str().map(str::to_owned));
     said.unwrap_or_else(|| String::from_utf8_lossy(body).chars().take(200).collect())
-}
-
-fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, ClientError> {
-    let builder =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ClientError::Invalid(error.to_string()))?;
-    let Some(path) = ca else {
-        return Ok(match builder.clone().with_native_roots() {
-            Ok(builder) => builder.with_no_client_auth(),
-            Err(_) => builder.with_webpki_roots().with_no_client_auth(),
-        });
-    };
-    let invalid = |reason: String| ClientError::Invalid(format!("{}: {reason}", path.display()));
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| invalid(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(invalid("no certificate in it".to_owned()));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -173,16 +173,10 @@ async fn pulled(
             _ => {}
         }
     }
-    let is_packed = |layer: &read::Descriptor| LayerKind::of(&layer.media_type) == LayerKind::TarZstd;
-    match (manifest.layers.iter().any(is_packed), says_wasm) {
-        (true, true) => Ok(Module::Opaque(ZSTD.to_owned())),
-        (true, false) => Ok(Module::Unknown(ZSTD.to_owned())),
-        (false, _) => Ok(Module::None),
-    }
+    Ok(Module::None)
 }
 
 const TEXT: &str = "its module is WebAssembly text, which has no token";
-const ZSTD: &str = "its layer is packed with Zstandard";
 
 /// Whether it is WebAssembly in binary form, of whatever version.
 fn is_binary(kind: FileKind) -> bool {
@@ -276,9 +270,7 @@ async fn says_wasm(blobs: &Blobs, manifest: &read::Manifest) -> Result<bool, Sto
     if annotations.is_some_and(|annotations| annotations.contains_key(COMPAT_ANNOTATION)) {
         return Ok(true);
     }
-    let is_tar = |layer: &read::Descriptor| {
-        matches!(LayerKind::of(&layer.media_type), LayerKind::Tar | LayerKind::TarZstd)
-    };
+    let is_tar = |layer: &read::Descriptor| LayerKind::of(&layer.media_type) == LayerKind::Tar;
     if !manifest.layers.iter().any(is_tar) {
         return Ok(false);
     }

@@ -2,6 +2,7 @@
 
 use super::http::{Body, Face};
 use super::uploads::BodyError;
+use crate::tls::certificates;
 use ::http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -9,8 +10,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -218,12 +219,7 @@ fn acceptor(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
     let invalid = |path: &Path, reason: String| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()))
     };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| invalid(certificate, format!("no certificates in PEM: {error}")))?;
-    if chain.is_empty() {
-        return Err(invalid(certificate, "no certificate in it".to_owned()));
-    }
+    let chain = certificates(certificate).map_err(|reason| invalid(certificate, reason))?;
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| invalid(key, format!("no private key in PEM: {error}")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -96,10 +96,7 @@ fn read(module: &Module, functions: &BTreeSet<String>, calls: &mut Calls) -> Res
     let mut rules: Vec<(u32, Option<String>)> =
         module.policy.iter().map(|rule| (rule.span().start, function(rule))).collect();
     rules.sort();
-    let within = |start: u32| {
-        let (_, name) = rules.iter().rev().find(|(begin, _)| *begin <= start)?;
-        Some(format!("{package}.{}", name.as_ref()?))
-    };
+    let within = |start: u32| rules.iter().rev().find(|(begin, _)| *begin <= start);
     let mut heads = BTreeSet::new();
     let (mut words, mut begin, mut replaces, mut ended): (Vec<String>, u32, bool, bool) =
         (Vec::new(), 0, false, true);
@@ -117,9 +114,11 @@ fn read(module: &Module, functions: &BTreeSet<String>, calls: &mut Calls) -> Res
             TokenKind::Symbol if text == "]" && !words.is_empty() => continue,
             _ => {
                 if let Some(named) = resolve(&words) {
-                    let from = within(begin);
+                    let rule = within(begin);
+                    let from = rule.and_then(|(_, name)| Some(format!("{package}.{}", name.as_ref()?)));
                     // The first time is its own head.
-                    let is_head = from.as_deref() == Some(&named) && heads.insert(begin_of(&rules, begin));
+                    let is_head =
+                        from.as_deref() == Some(&named) && heads.insert(rule.map(|(begin, _)| *begin));
                     if replaces {
                         return Err(format!("`with {named} as …`: functions cannot be replaced here"));
                     }
@@ -138,11 +137,6 @@ fn read(module: &Module, functions: &BTreeSet<String>, calls: &mut Calls) -> Res
         ended = true;
     }
     Ok(())
-}
-
-/// Where the rule begins in which a place is.
-fn begin_of(rules: &[(u32, Option<String>)], start: u32) -> u32 {
-    rules.iter().rev().map(|(begin, _)| *begin).find(|begin| *begin <= start).unwrap_or_default()
 }
 
 /// The name of a function, as it stands in its package; none for another rule.

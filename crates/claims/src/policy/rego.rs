@@ -4,7 +4,7 @@
 //! is both, as OPA's default decision; policies for Waxosuit are written so. A policy is evaluated within a time; its
 //! memory is bounded by that, by the size of its files and by what it is asked, and not otherwise.
 
-use super::{Decision, PolicyError, Question, depth, jwt};
+use super::{Decision, PolicyError, Question, depth, jwt, older};
 use dhow_resources::documents;
 use dhow_resources::error::ResourceError;
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -28,6 +28,9 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// Stack of the interpreter, in bytes: rules need each other, one in the other, as deep as there are rules.
 const STACK: usize = 256 << 20;
+
+/// Lines that a policy prints when it is asked; more are not shown.
+const MAX_PRINTS: usize = 20;
 
 /// Steps of the interpreter between two looks at the clock.
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
@@ -87,6 +90,7 @@ impl Rego {
         // In OPA a function that is given nonsense has no value, and a cause that needs it is no cause. Here it is an
         // error, and so a refusal.
         engine.set_strict_builtin_errors(true);
+        engine.set_gather_prints(true);
         jwt::add_to(&mut engine).map_err(PolicyError::Failed)?;
         engine.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for file in files(path)? {
@@ -119,11 +123,20 @@ impl Rego {
         // An interpreter remembers what it worked out; each question has one of its own.
         let mut engine = self.engine.clone();
         engine.set_input(input);
+        let decided = self.ask(&mut engine);
+        // What the policy prints is of use to who writes it.
+        for line in engine.take_prints().unwrap_or_default().into_iter().take(MAX_PRINTS) {
+            tracing::info!("policy: {}", one_line(&line));
+        }
+        decided
+    }
+
+    fn ask(&self, engine: &mut Engine) -> Result<Decision, PolicyError> {
         match self.rule {
-            Rule::System => Decision::of(&self.value(&mut engine, "data.system.main")?),
+            Rule::System => Decision::of(&self.value(engine, "data.system.main")?),
             Rule::Dhow => {
-                let allow = self.value(&mut engine, "data.dhow.allow")?;
-                let cause = self.value(&mut engine, "data.dhow.cause")?;
+                let allow = self.value(engine, "data.dhow.allow")?;
+                let cause = self.value(engine, "data.dhow.cause")?;
                 Decision::of(&match allow {
                     serde_json::Value::Null => allow,
                     allow => serde_json::json!({"allow": allow, "cause": cause}),
@@ -240,7 +253,9 @@ fn add(engine: &mut Engine, root: &Path, file: &Path) -> Result<(), PolicyError>
     depth::check_nesting(&text).map_err(error)?;
     let name = file.display().to_string();
     let Err(wrong) = engine.add_policy(name.clone(), text.clone()) else { return Ok(()) };
-    // Policies that are older than OPA 1.0 have rules without `if`.
+    if !older::may_be_older(&text) {
+        return Err(failed(file, &wrong));
+    }
     engine.set_rego_v0(true);
     let older = engine.add_policy(name, text);
     engine.set_rego_v0(false);

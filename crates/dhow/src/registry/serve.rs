@@ -182,6 +182,7 @@ impl Serve {
         };
         let folder = &self.folder.data_dir;
         let auth = Auth::open(folder, self.users.as_deref(), self.permissions.as_deref(), anonymous)?;
+        auth::remember_users(folder, self.users.as_deref())?;
         let examiner = Arc::new(Known::new(self.trust.as_deref())?);
         let storage = self.folder.storage.open().await?;
         let opened = storage.as_ref().map(|(name, storage)| (name.as_str(), Arc::clone(storage)));

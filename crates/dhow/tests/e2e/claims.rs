@@ -356,6 +356,14 @@ fn who_is_not_trusted_any_more_answers_nothing_any_more() {
     assert!(answer.status == 403 && answer.text().contains("not trusted any more"), "{answer:?}");
     host.line(|line| line.contains("it answers nothing from now on: app \"a\": trust: "));
     assert_eq!(host.get("/b").status, 200);
+    let listed = setting.run(&["ps"]).out;
+    let row = listed.lines().find(|line| line.split_whitespace().any(|word| word == "a")).unwrap();
+    assert!(row.contains(" refused "), "{listed}");
+    assert!(listed.contains("app \"a\" is refused: its module is not trusted any more: trust: "), "{listed}");
+    let listed: Value = serde_json::from_str(&setting.run(&["ps", "--json"]).out).unwrap();
+    let apps = &listed["hosts"][0]["apps"];
+    assert!(apps[0]["refused"].as_str().is_some_and(|why| why.contains("trust: ")), "{apps}");
+    assert!(apps[1]["refused"].is_null(), "{apps}");
     // A version that somebody trusted signed takes over.
     let other = account(&setting, "other");
     setting.file("trust.txt", other.as_bytes());

@@ -327,6 +327,103 @@ fn files_are_followed() {
 }
 
 #[test]
+fn functions_read_what_their_vm_is_configured_with() {
+    let setting = Setting::new();
+    let reads = r#"(module
+  (import "env" "proxy_get_buffer_bytes" (func $read (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_0"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 4096))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (drop (call $read (i32.const 6) (i32.const 0) (i32.const 10000) (i32.const 8) (i32.const 12)))
+    (drop (call $set (i32.const 1) (i32.const 0) (i32.const 0) (i32.load (i32.const 8)) (i32.load (i32.const 12))))
+    (i32.const 0)))"#;
+    setting.file("reads.wat", reads.as_bytes());
+    let functions = json!({
+        "reads": { "vm_config": { "path": "reads.wat", "mem": 1 } },
+        "named": { "from_wasm_plugin": "shared", "greeting": "hello" },
+    });
+    let text = configuration(&functions, "").replace("redis\"", "in-memory\"");
+    let mut text: Value = serde_json::from_str(&text).unwrap();
+    let plugin =
+        json!({ "plugin_name": "shared", "vm_config": { "engine": "wasmtime", "path": "reads.wat" } });
+    text["wasm_global_plugins"] = json!([plugin]);
+    setting.file("config.json", text.to_string().as_bytes());
+    let host = setting.layotto(&["start", "-c", "config.json"]);
+    for (id, expected) in [
+        ("reads", json!({ "path": "reads.wat", "mem": 1 })),
+        ("named", json!({ "engine": "wasmtime", "path": "reads.wat" })),
+    ] {
+        let (status, text) = call(&host, id, "/");
+        let found: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, found), (200, expected));
+    }
+    host.stop();
+}
+
+#[test]
+fn levels_of_loggers_change_while_the_host_runs() {
+    let setting = Setting::new().env("DHOW_FUNCTIONS_TOKEN", "open sesame");
+    let says = r#"(module
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 0) "a fine detail")
+  (func (export "proxy_abi_version_0_2_0"))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (drop (call $log (i32.const 1) (i32.const 0) (i32.const 13)))
+    (i32.const 0)))"#;
+    setting.file("says.wat", says.as_bytes());
+    let functions = json!({ "says": { "vm_config": { "path": "says.wat" } } });
+    setting.file("config.json", configuration(&functions, "").replace("redis\"", "in-memory\"").as_bytes());
+    let mut host = setting.layotto(&["start", "-c", "config.json"]);
+    let actuator = host.line(|line| line.contains("actuator: http://"));
+    let actuator = actuator.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let token = ("authorization", "Bearer open sesame");
+    let ask = |method: &str, headers: &[(&str, &str)], body: &str| {
+        http::send(actuator, method, "/actuator/logger", headers, body.as_bytes())
+    };
+    let set = |component: &str, level: &str| {
+        ask("POST", &[token], &json!({ "component": component, "level": level }).to_string())
+    };
+    let levels = || {
+        let found = ask("GET", &[token], "").json();
+        ["root", "guest", "dhow_host"]
+            .map(|name| found["loggers"][name].as_str().unwrap_or_default().to_owned())
+    };
+
+    call(&host, "says", "/");
+    assert_eq!(levels(), ["info", "info", "info"]);
+    let done = set("guest", "DEBUG");
+    assert_eq!((done.status, done.json()), (200, json!({})));
+    assert_eq!(levels(), ["info", "debug", "info"]);
+    call(&host, "says", "/");
+    host.line(|line| line.contains("a fine detail"));
+    // What has a level of its own keeps it.
+    assert_eq!(set("", "warn").status, 200);
+    assert_eq!(set("dhow_host::functions", "fatal").status, 200);
+    assert_eq!(levels(), ["warn", "debug", "warn"]);
+    assert_eq!(set("guest", "info").status, 200);
+    call(&host, "says", "/");
+
+    for (method, headers, body, status, text) in [
+        ("POST", &[token][..], r#"{"component": "gest", "level": "debug"}"#, 400, "did you mean \"guest\"?"),
+        ("POST", &[token], r#"{"component": "guest=trace", "level": "debug"}"#, 400, "there is no logger"),
+        ("POST", &[token], r#"{"component": "guest", "level": "loud"}"#, 400, "trace, debug, info"),
+        ("POST", &[token], r#"{"level": "debug"}"#, 400, "`component` is missing"),
+        ("POST", &[token], "{", 400, "no JSON"),
+        ("DELETE", &[token], "", 405, "for GET"),
+        ("POST", &[], r#"{"component": "guest", "level": "debug"}"#, 401, "Bearer"),
+        ("GET", &[("authorization", "Bearer open")], "", 401, "Bearer"),
+        ("POST", &[token, ("origin", "http://evil.test")], "{}", 403, "web pages"),
+    ] {
+        let (found, error) = failure(&ask(method, headers, body));
+        assert!(found == status && error.contains(text), "{method} {body}: {found} {error}");
+    }
+    let said = host.stop();
+    assert_eq!(said.matches("a fine detail").count(), 1, "{said}");
+}
+
+#[test]
 fn failures_are_told() {
     let setting = Setting::new();
     let module = |body: &str| {

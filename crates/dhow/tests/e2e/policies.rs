@@ -69,12 +69,25 @@ fn a_policy_that_is_none_allows_nothing() {
         let began = Instant::now();
         let ended = setting.up_fails(&["--policy", "policy.rego", "--policy-timeout", "300ms"]);
         assert!(ended.code == Some(1) && ended.err.contains(said), "{policy}: {ended:?}");
+        // The interpreter's own words, of a second reading as an older policy.
+        assert!(!ended.err.contains("will be treated as"), "{policy}: {ended:?}");
         assert!(began.elapsed() < Duration::from_secs(60), "{policy}");
     }
     let ended = setting.up_fails(&["--policy", "absent.rego"]);
     assert!(ended.code == Some(1) && ended.err.contains("absent.rego"), "{ended:?}");
     let ended = setting.up_fails(&["--policy-per-invocation"]);
     assert!(ended.code == Some(2) && ended.err.contains("--policy or --opa"), "{ended:?}");
+}
+
+#[test]
+fn what_a_policy_prints_is_in_the_log() {
+    let setting = setting();
+    let policy = "package dhow\nallow if { print(\"asked about\", input.app_id) }\n";
+    setting.file("policy.rego", policy.as_bytes());
+    let host = setting.up(&["--policy", "policy.rego"]);
+    let said = host.stop();
+    let line = said.lines().find(|line| line.contains("asked about a")).unwrap_or_default();
+    assert!(line.contains(" INFO policy: "), "{said}");
 }
 
 #[test]

@@ -110,6 +110,13 @@ fn a_download_that_breaks_off_goes_on_from_there() {
         _ => answer,
     });
     succeeds(&busy);
+    let limits = registry(|request, number, answer| match (request.is_blob(), number) {
+        (true, 1) => Answer::new(429, "").header("retry-after", "1"),
+        _ => answer,
+    });
+    let waited = succeeded(pull(&limits, &Setting::new()));
+    let said = format!("{} asks to wait; trying again in 1s", limits.addr);
+    assert!(waited.err.contains(&said), "{waited:?}");
     let nervous = registry(|request, number, answer| match (request.is_blob(), number) {
         (false, 1) => Answer::silence(),
         _ => answer,

@@ -116,6 +116,22 @@ fn images_of_buildah_run() {
         buildah.push(image, format, rest);
         runs(&shop, rest);
     }
+    // By a folder: to a registry, skopeo would copy the layer with gzip that it knows to be there.
+    for (format, tag) in [("zstd", "zstd"), ("zstd:chunked", "chunked")] {
+        let place = shop.registry.address();
+        let (from, to) = (format!("docker://{place}/one:oci"), format!("docker://{place}/packed:{tag}"));
+        let folder = format!("oci:packed-{tag}:1");
+        let skopeo = |args: &[&str]| {
+            let args = [&["--insecure-policy", "copy", "-q", "--format", "oci"], args].concat();
+            tool(shop.setting.path(), "skopeo", &args, &[]);
+        };
+        skopeo(&["--src-tls-verify=false", "--dest-compress-format", format, &from, &folder]);
+        skopeo(&["--dest-tls-verify=false", &folder, &to]);
+        let said = tool(shop.setting.path(), "skopeo", &["inspect", "--raw", "--tls-verify=false", &to], &[]);
+        let manifest: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+        runs(&shop, &format!("packed:{tag}"));
+    }
     // An index: the part for Wasm is taken.
     buildah.run(&["manifest", "create", "all", "localhost/layers", "localhost/one"]);
     let to = format!("docker://{}/all:1", shop.registry.address());

@@ -339,6 +339,14 @@ fn the_owner_mints_tokens_that_are_good_for_what_they_say() {
         assert!(refused.code == Some(2) && refused.err.contains(said), "{args:?}: {}", refused.err);
     }
     host.stop();
+    // The registry need not run for it to be known whom it knows.
+    let scope = ["--scope", "repository:apps/shop:pull"];
+    let unknown = ["registry", "token", "--data-dir", "registry", "--user", "alcie"];
+    let refused = setting.run(&[&unknown[..], &scope].concat());
+    let users = setting.path().join("users");
+    let said = format!("{} has no user \"alcie\"", users.display());
+    assert!(refused.code == Some(2) && refused.err.contains(&said), "{}", refused.err);
+    assert_eq!(mint(&scope).code, Some(0));
 }
 
 #[test]

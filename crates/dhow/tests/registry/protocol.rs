@@ -119,6 +119,29 @@ fn parts_of_a_blob_are_given_out(registry: Registry) {
     }
     let whole = client.send("GET", &at, &[("range", "bytes=0-1,4-5")], b"");
     assert_eq!((whole.status, whole.body.len()), (200, 9 << 20));
+
+    // Whoever has it already, or has begun with something else.
+    let etag = client.send("HEAD", &at, &[], b"").header("etag").unwrap().to_owned();
+    assert_eq!(etag, format!("\"{digest}\""));
+    let (weak, other) = (format!("W/{etag}"), format!("\"sha256:{}\"", "0".repeat(64)));
+    let several = format!("{other}, {weak}");
+    for (method, tags, status) in [
+        ("GET", etag.as_str(), 304),
+        ("HEAD", &etag, 304),
+        ("GET", &several, 304),
+        ("GET", "*", 304),
+        ("GET", &other, 200),
+    ] {
+        let answer = client.send(method, &at, &[("if-none-match", tags)], b"");
+        assert_eq!((answer.status, answer.header("etag")), (status, Some(etag.as_str())), "{method} {tags}");
+        assert_eq!(answer.body.is_empty(), status == 304);
+    }
+    let missing = format!("/v2/a/blobs/{}", crate::client::digest(b"missing"));
+    assert_eq!(client.send("GET", &missing, &[("if-none-match", "*")], b"").status, 404);
+    for (condition, status) in [(&etag, 206), (&other, 200), (&weak, 200)] {
+        let answer = client.send("GET", &at, &[("range", "bytes=4-7"), ("if-range", condition)], b"");
+        assert_eq!(answer.status, status, "{condition}");
+    }
 }
 
 fn manifests_are_named_by_tags_and_digests(registry: Registry) {

@@ -150,6 +150,11 @@ impl App {
         answer.map_err(|reason| self.refused("policy", format!("policy: {reason}")))
     }
 
+    /// Why it answers nothing, if it may not run.
+    pub fn why_refused(&self) -> Option<String> {
+        self.permit.is_over().then(|| self.permit.why_over())
+    }
+
     fn refused(&self, by: &'static str, reason: String) -> InvokeError {
         self.auditor.refused(&self.app_id, by, &reason);
         InvokeError::Refused { app_id: self.app_id.to_string(), reason }

@@ -141,6 +141,31 @@ async fn names_of_several_functions_are_told_apart_by_their_types() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_vm_is_configured_with_what_its_size_was_told_of() {
+    let text = r#"(module
+        (import "env" "proxy_get_buffer_bytes" (func $read (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 4096))
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+            (drop (call $read (i32.const 6) (i32.const 0) (i32.const 10000) (i32.const 8) (i32.const 12)))
+            (i32.eq (i32.load (i32.const 12)) (local.get 1)))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $answer (i32.const 200) (i32.const 0) (i32.const 0) (i32.load (i32.const 8))
+                (i32.load (i32.const 12)) (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 1)))"#;
+    let hosted = Hosted::new();
+    for (key, expected) in [("vm", "for the VM"), ("plugin", "")] {
+        let mut spec = hosted.spec("a", text);
+        spec.config = [(key.to_owned(), "for the VM".to_owned())].into();
+        hosted.run(vec![spec]).await.unwrap();
+        assert_eq!(hosted.ask("a", request("/", b"")).await, (200, expected.to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_linked_or_started_says_why() {
     let hosted = Hosted::hurried();
     let layotto = |rest: &str| guest(&format!(r#"(func (export "proxy_get_id") {rest})"#));

@@ -6,16 +6,19 @@
 //! | file | subject |
 //! |---|---|
 //! | `aside` | what is kept beside contents: tags, access, versions, archives, uploads |
+//! | `content` | contents on their way |
 //! | `xml` | what S3 says and is told in XML |
 
 mod aside;
+mod content;
 mod xml;
 
-use super::{check_key, next};
+use super::check_key;
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::s3::{Account, DEADLINE, LONGEST_SIGNATURE, MAX_ANSWER, SIGNATURE, element, refusal};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use content::{content, held, measured};
 use dhow_blocks::blob::{
     Access, BlobError, BlobStore, Entries, Info, List, MAX_PAGE, Method, Name, Object, Page, Part, Put,
     Range, Restore, Upload, Version, missing,
@@ -25,8 +28,6 @@ use dhow_blocks::events::Metadata;
 use dhow_blocks::invoke::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use rusty_s3::Bucket;
 use rusty_s3::actions::{
@@ -34,7 +35,6 @@ use rusty_s3::actions::{
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::oneshot;
 use url::Url;
 
 /// The line in the registry.
@@ -79,9 +79,6 @@ const MAX_HELD: usize = 64 << 20;
 
 /// A content that comes or goes slower than this is given up.
 const SLOWEST: u64 = 64 << 10;
-
-/// A reader waits for this long for the next bytes.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What an answer says of an object besides what has a place in [`Info`].
 const TOLD: [&str; 11] = [
@@ -361,71 +358,6 @@ impl S3 {
         }
         written
     }
-}
-
-/// The next `wanted` bytes of a content, fewer at its end. What comes too much is in `rest`.
-async fn held(body: &mut Body, rest: &mut Bytes, wanted: usize) -> Result<Bytes, BlobError> {
-    let mut piece = BytesMut::new();
-    loop {
-        let missing = wanted - piece.len();
-        if rest.len() >= missing {
-            piece.extend_from_slice(&rest.split_to(missing));
-            return Ok(piece.freeze());
-        }
-        piece.extend_from_slice(&std::mem::take(rest));
-        match next(body).await? {
-            Some(data) => *rest = data,
-            None => return Ok(piece.freeze()),
-        }
-    }
-}
-
-/// A content that has to have this length, and why it has not, as soon as that is known: a server would wait for the
-/// rest of it.
-fn measured(body: Body, length: u64) -> (Body, impl Future<Output = BlobError>) {
-    let (tell, told) = oneshot::channel();
-    let frames =
-        futures::stream::unfold((body, length, Some(tell)), |(mut body, left, mut tell)| async move {
-            // Told already.
-            tell.as_ref()?;
-            let error = match next(&mut body).await {
-                Ok(Some(data)) if data.len() as u64 <= left => {
-                    let left = left - data.len() as u64;
-                    return Some((Ok(Frame::data(data)), (body, left, tell)));
-                }
-                Ok(None) if left == 0 => return None,
-                Ok(Some(_)) => BlockError::invalid("more bytes came than were announced").into(),
-                Ok(None) => BlockError::invalid(format!("{left} bytes less came than were announced")).into(),
-                Err(error) => error,
-            };
-            let frame = Err(std::io::Error::other(error.to_string()));
-            if let Some(tell) = tell.take() {
-                let _ = tell.send(error);
-            }
-            Some((frame, (body, left, tell)))
-        });
-    let broken = async {
-        match told.await {
-            Ok(error) => error,
-            // It was whole.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    (Body::stream(StreamBody::new(Box::pin(frames))), broken)
-}
-
-/// A content as it comes, which may not stop for long.
-fn content(body: Incoming) -> Body {
-    let frames = futures::stream::unfold(Some(body), |body| async {
-        let mut body = body?;
-        match tokio::time::timeout(STALL, body.frame()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(std::io::Error::other(error)), None)),
-            Err(_) => Some((Err(std::io::Error::from(std::io::ErrorKind::TimedOut)), None)),
-        }
-    });
-    Body::stream(StreamBody::new(Box::pin(frames)))
 }
 
 #[async_trait]

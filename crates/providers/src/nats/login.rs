@@ -3,6 +3,7 @@
 
 use crate::tls::Tls;
 use async_nats::{ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
 use std::fmt;
 
 /// Who asks, and whom to trust. Of several ways to say who asks, the first one of this list counts; none: nobody says
@@ -80,23 +81,7 @@ impl Login {
 
 /// Without `%XX`.
 fn plain(text: impl AsRef<str>) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_ref().as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped =
-            after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text.as_ref()).decode_utf8_lossy().into_owned()
 }
 
 impl fmt::Debug for Login {

@@ -12,6 +12,9 @@ use dhow_blocks::grants::Grants;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The key of a configuration whose text is for the VM, and not for the plugin.
+const VM: &str = "vm";
+
 /// A function.
 #[derive(Clone, PartialEq)]
 pub struct Function {
@@ -23,11 +26,12 @@ pub struct Function {
     pub md5: Option<String>,
     /// `vm_config.mem`: the largest memory of an instance, in bytes.
     pub memory: Option<u64>,
-    /// `instance_num`: the share of the requests for its id, where several modules have one.
+    /// `instance_num`: instances that are kept, and the share of the requests for its id, where several modules have one.
     pub instances: Option<u32>,
     /// `grants`, which Layotto does not have: what the function may do instead of what it may by default.
     pub grants: Option<Grants>,
-    /// Every other text: the plugin configuration. Not shown by `Debug`.
+    /// Every other text: the plugin configuration; under the key `vm`, unless the item has one, all of `vm_config` as
+    /// JSON: the VM configuration. Not shown by `Debug`.
     pub config: BTreeMap<String, String>,
     /// Where the item stands.
     pub(crate) at: Position,
@@ -49,6 +53,8 @@ struct Vm {
     source: String,
     md5: Option<String>,
     memory: Option<u64>,
+    /// All of it, as JSON.
+    text: String,
 }
 
 // === impl Plugin ===
@@ -80,18 +86,19 @@ impl Vm {
         at: Position,
         unused: &mut Vec<UnusedField>,
     ) -> Option<Vm> {
-        let Some(vm) = table.entry("vm_config") else {
+        let Some(given) = table.entry("vm_config") else {
             findings.add(at, &table.path, "`vm_config` is missing", "expected vm_config with a path");
             return None;
         };
-        let mut vm = findings.table(&vm.node, table.path_of("vm_config"))?;
+        let mut vm = findings.table(&given.node, table.path_of("vm_config"))?;
         // There is one engine.
         vm.get("engine");
         let md5 = vm.optional(findings, "md5", md5);
         let memory = vm.optional(findings, "mem", memory);
         let source = source(findings, &mut vm);
         unused.extend(vm.rest().map(|(name, line)| UnusedField { name, line }));
-        Some(Vm { source: source?, md5: md5.flatten(), memory: memory.flatten() })
+        let text = json_tree::write(&given.node);
+        Some(Vm { source: source?, md5: md5.flatten(), memory: memory.flatten(), text })
     }
 }
 
@@ -163,7 +170,7 @@ impl Function {
             }
             None => (Vm::read(findings, &mut table, entry.at, unused)?, None),
         };
-        let mut config = BTreeMap::new();
+        let mut config = BTreeMap::from([(VM.to_owned(), vm.text)]);
         let known = ["grants", "instance_num", "name", "root_context_id", "from_wasm_plugin", "vm_config"];
         for entry in table.entries().iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             match &entry.node.value {

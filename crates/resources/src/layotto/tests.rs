@@ -99,7 +99,9 @@ fn a_whole_file_is_read() {
     let [one, two] = layotto.functions.as_slice() else { panic!("{:?}", layotto.functions) };
     assert_eq!((one.name.as_str(), one.source.as_str(), one.instances), ("function1", "./f1.wasm", Some(2)));
     assert_eq!((one.memory, one.md5.as_ref(), one.grants.as_ref()), (Some(64 << 20), None, None));
-    assert_eq!(one.config, BTreeMap::from([("greeting".to_owned(), "hello".to_owned())]));
+    let vm = r#"{"engine":"wasmtime","path":"./f1.wasm","mem":64,"cpu":2}"#;
+    let config = [("greeting", "hello"), ("vm", vm)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(one.config, BTreeMap::from(config));
     assert_eq!((two.source.as_str(), two.instances), ("https://example.com/f2.wasm", None));
     assert_eq!(two.md5.as_deref(), Some("d41d8cd98f00b204e9800998ecf8427e"));
     let grants = two.grants.as_ref().unwrap();

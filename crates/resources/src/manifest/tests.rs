@@ -256,6 +256,17 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn fields_of_the_host_at_the_top_are_told_where_they_belong() {
+    let errors = parse("addr = '127.0.0.1:1'\nadr = 1\n[apps.a]\nmodule = 'a'\n").unwrap_err().to_string();
+    let [first, second] = errors.lines().collect::<Vec<_>>()[..] else { panic!("{errors}") };
+    assert!(
+        first.ends_with("1:1: unknown field `addr`; it is a field of `[host]`: write it below that line"),
+        "{first}"
+    );
+    assert!(second.contains("expected one of host, trust, defaults, apps"), "{second}");
+}
+
+#[test]
 fn a_route_belongs_to_one_app() {
     let two = |first: &str, second: &str| {
         parse(&format!("[apps.a]\nmodule='a'\n{first}\n[apps.b]\nmodule='b'\n{second}")).map(|_| ())

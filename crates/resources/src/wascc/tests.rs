@@ -94,8 +94,15 @@ fn variables_have_defaults() {
         ("$SET ${ ${SET", "$SET ${ ${SET"),
         ("a ${\n} ${SET}", "a ${\n} value"),
     ] {
-        assert_eq!(expand(text, |name| (name == "SET").then(|| "value".to_owned())), expected, "{text}");
+        assert_eq!(expand(text, |name| (name == "SET").then(|| "value".to_owned())).0, expected, "{text}");
     }
+    assert!(parse("actors: [a.wasm] # ${UNSET}\n#${UNSET}\n").is_ok());
+    let error = parse("actors: [a.wasm]\nlabels:\n  a: ${UNSET}\n").unwrap_err().to_string();
+    assert!(
+        error.contains("site/host.yaml:3:6: the environment has no variable `UNSET`")
+            && error.contains("${NAME:default}"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#error-codes>).
 
 use super::{Body, Face};
+use crate::digest::Digest;
 use crate::registry::refusal::{Challenge, Refusal};
 use ::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -54,6 +55,19 @@ pub(super) fn set(answer: &mut Answer, name: &'static str, value: impl AsRef<str
     if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
         answer.headers_mut().insert(HeaderName::from_static(name), value);
     }
+}
+
+/// Says which content is meant: its digest is its entity tag.
+pub(super) fn identify(answer: &mut Answer, digest: &Digest) {
+    set(answer, "docker-content-digest", digest.to_string());
+    set(answer, "etag", format!("\"{digest}\""));
+}
+
+/// To whoever has this content.
+pub(super) fn not_modified(digest: &Digest) -> Answer {
+    let mut answer = empty(StatusCode::NOT_MODIFIED);
+    identify(&mut answer, digest);
+    answer
 }
 
 pub(super) fn full(bytes: Bytes) -> Body {

@@ -1,7 +1,7 @@
 //! Blobs and their uploads
 //! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs>).
 
-use super::answer::{self, Answer, empty, range, set};
+use super::answer::{self, Answer, empty, identify, range, set};
 use super::{Asked, Body};
 use crate::digest::Digest;
 use crate::registry::Registry;
@@ -9,7 +9,7 @@ use crate::registry::auth::Action;
 use crate::registry::name::Repository;
 use crate::registry::refusal::Refusal;
 use crate::registry::uploads::{BodyError, RequestBody, Session};
-use ::http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use ::http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use ::http::{Method, Response, StatusCode};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -30,9 +30,12 @@ impl Asked<'_> {
         }
         self.allow(repository, Action::Pull)?;
         let size = self.registry().find_blob(repository, digest).await?;
+        if self.knows(digest) {
+            return Ok(answer::not_modified(digest));
+        }
         let is_head = self.method == Method::HEAD;
         let part = match self.headers.get(RANGE).and_then(|value| value.to_str().ok()) {
-            Some(text) if !is_head => part(text, size)?,
+            Some(text) if !is_head && self.wants_part_of(digest) => part(text, size)?,
             _ => None,
         };
         let length = part.map_or(size, |(_, length)| length);
@@ -48,8 +51,7 @@ impl Asked<'_> {
         };
         answer.headers_mut().insert(CONTENT_LENGTH, length.into());
         set(&mut answer, "content-type", "application/octet-stream");
-        set(&mut answer, "docker-content-digest", digest.to_string());
-        set(&mut answer, "etag", format!("\"{digest}\""));
+        identify(&mut answer, digest);
         set(&mut answer, "accept-ranges", "bytes");
         if let Some((offset, length)) = part {
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -57,6 +59,13 @@ impl Asked<'_> {
             set(&mut answer, "content-range", format!("bytes {offset}-{last}/{size}"));
         }
         Ok(answer)
+    }
+
+    /// Whether a part is wanted of this content, if one is: who has begun with something else wants the whole.
+    fn wants_part_of(&self, digest: &Digest) -> bool {
+        let Some(condition) = self.headers.get(IF_RANGE) else { return true };
+        // A weak entity tag is none that parts could be put together by, and there are no dates here.
+        condition.as_bytes() == format!("\"{digest}\"").as_bytes()
     }
 
     /// What a change needs that may outlive its request.
@@ -202,7 +211,7 @@ fn digest(text: &str) -> Result<Digest, Refusal> {
 fn created(repository: &Repository, digest: &Digest) -> Answer {
     let mut answer = empty(StatusCode::CREATED);
     set(&mut answer, "location", format!("/v2/{repository}/blobs/{digest}"));
-    set(&mut answer, "docker-content-digest", digest.to_string());
+    identify(&mut answer, digest);
     answer
 }
 

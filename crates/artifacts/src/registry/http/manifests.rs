@@ -1,7 +1,8 @@
 //! Manifests by tag or digest.
 
-use super::answer::{self, Answer, empty, set};
+use super::answer::{self, Answer, empty, identify, set};
 use super::{Asked, read_small};
+use crate::digest::Digest;
 use crate::registry::auth::Action;
 use crate::registry::manifest::MAX_MANIFEST;
 use crate::registry::manifests::Expected;
@@ -55,8 +56,7 @@ impl Asked<'_> {
             self.registry().put_manifest(repository, selector, bytes, content_type, &expected).await?;
         let mut answer = empty(StatusCode::CREATED);
         set(&mut answer, "location", format!("/v2/{repository}/manifests/{}", pushed.digest));
-        set(&mut answer, "docker-content-digest", pushed.digest.to_string());
-        set(&mut answer, "etag", format!("\"{}\"", pushed.digest));
+        identify(&mut answer, &pushed.digest);
         if let Some(subject) = pushed.subject {
             set(&mut answer, "oci-subject", subject.to_string());
         }
@@ -70,16 +70,19 @@ impl Asked<'_> {
 
     async fn get(&self, repository: &Repository, selector: &Selector) -> Result<Answer, Refusal> {
         let found = self.registry().manifest(repository, selector).await?;
-        let digest = found.digest.to_string();
-        let is_known = self.entity_tags(&IF_NONE_MATCH).iter().any(|tag| *tag == digest || tag == "*");
-        let mut answer = match is_known {
-            true => empty(StatusCode::NOT_MODIFIED),
-            false => answer::respond(StatusCode::OK, found.bytes),
-        };
+        if self.knows(&found.digest) {
+            return Ok(answer::not_modified(&found.digest));
+        }
+        let mut answer = answer::respond(StatusCode::OK, found.bytes);
         set(&mut answer, "content-type", &found.media_type);
-        set(&mut answer, "docker-content-digest", &digest);
-        set(&mut answer, "etag", format!("\"{digest}\""));
+        identify(&mut answer, &found.digest);
         Ok(answer)
+    }
+
+    /// Whether the client says that it has this content.
+    pub(super) fn knows(&self, digest: &Digest) -> bool {
+        let digest = digest.to_string();
+        self.entity_tags(&IF_NONE_MATCH).iter().any(|tag| *tag == digest || tag == "*")
     }
 
     /// The entity tags of a header, without quotes; they are digests here.
