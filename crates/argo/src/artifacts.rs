@@ -8,13 +8,15 @@
 //! | [`config`] | where they are kept, out of Argo's own files |
 //! | `place` | locations, as a workflow or a configuration says them |
 //! | `store` | the seam to what keeps them, which is one of the following |
-//! | `folder`, `s3`, `http` | a folder of this machine, buckets, web servers |
+//! | `folder`, `s3`, `cloud`, `http` | a folder of this machine, buckets of S3, of Google and Azure, web servers |
 //! | `git` | repositories of Git, from which artifacts only come |
 //! | `stream` | bytes between threads that block and the network |
 //!
 //! Field names and rules: Argo's `Artifact` and its executor's save and load.
 
 pub(crate) mod archive;
+#[cfg(feature = "gcs-azure")]
+mod cloud;
 pub mod config;
 mod folder;
 mod git;

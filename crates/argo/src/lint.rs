@@ -3,12 +3,16 @@
 //! | file | subject |
 //! |---|---|
 //! | `schema` | which fields there are, and what may stand in them |
+//! | `object` | an object with templates, as the following see it |
 //! | `references` | whether everything that is named is there |
+//! | `repeats` | warnings: what Argo's plugin protocol cannot tell apart |
 //! | `tags` | whether every `{{tag}}` can have a value |
 //!
 //! All findings of a file are told at once; a field that cannot be read is left out of what comes behind.
 
+mod object;
 mod references;
+mod repeats;
 mod schema;
 mod tags;
 
@@ -51,7 +55,7 @@ pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<Reso
     for (file, root) in documents {
         let mut findings = Findings::new(file, root);
         if let Some(place) = schema::check(root, &mut findings) {
-            let object = references::Object::read(file, root, place, &findings.unreadable);
+            let object = object::Object::read(file, root, place, &findings.unreadable);
             // What is wrong in a field is told already; where nothing is, the object has to be readable.
             match object {
                 Ok(object) => read.push((object, findings.errors.clone())),
@@ -74,6 +78,22 @@ pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<Reso
         errors.append(&mut findings.errors);
     }
     errors
+}
+
+/// What works, and may surprise.
+pub(crate) fn warnings(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<ResourceError> {
+    let read = documents.iter().filter_map(|(file, root)| {
+        let place = schema::check(root, &mut Findings::new(file, root))?;
+        object::Object::read(file, root, place, &[]).ok()
+    });
+    let objects: Vec<_> = read.collect();
+    let mut warnings = Vec::new();
+    for object in &objects {
+        let mut findings = Findings::new(object.file, object.root);
+        repeats::check(object, &objects, purpose, &mut findings);
+        warnings.append(&mut findings.errors);
+    }
+    warnings
 }
 
 // === impl Findings ===

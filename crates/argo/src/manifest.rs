@@ -63,6 +63,11 @@ impl Manifest {
         ResourceErrors::check(self.findings(purpose))
     }
 
+    /// What works for that purpose, and may surprise; of what [`check`](Manifest::check) finds nothing wrong with.
+    pub fn warnings(&self, purpose: lint::Purpose) -> Vec<ResourceError> {
+        lint::warnings(&self.documents, purpose)
+    }
+
     fn findings(&self, purpose: lint::Purpose) -> Vec<ResourceError> {
         let nothing = |file: &PathBuf| ResourceError {
             file: file.clone(),

@@ -1,77 +1,80 @@
 //! Numbers of steps for Prometheus, whoever begins them and wherever they run.
-//!
-//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
 use crate::node::{Outcome, Phase};
-use std::sync::atomic::{AtomicU64, Ordering};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use std::time::Instant;
 
-/// How a step ends, by the names that Argo has for it; the last one is the end of a step that nobody wants any more.
-const ENDS: [&str; 4] = ["Succeeded", "Failed", "Error", "Cancelled"];
+/// The end of a step that nobody wants any more; the others are called as Argo calls them.
+const CANCELLED: &str = "Cancelled";
+
+/// Upper bounds of durations, in seconds: from what a module in the cache takes to an hour.
+const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Steps under way and steps that ended.
-#[derive(Default)]
 pub struct StepMetrics {
-    running: AtomicU64,
-    ended: [AtomicU64; 4],
-    /// Of all that ended.
-    microseconds: AtomicU64,
+    registry: Registry,
+    running: IntGauge,
+    ended: IntCounterVec,
+    duration: Histogram,
 }
 
 /// A step under way; one that is dropped was cancelled.
 struct UnderWay<'a> {
     metrics: &'a StepMetrics,
     began: Instant,
-    end: usize,
+    end: &'static str,
 }
 
 // === impl StepMetrics ===
 
 impl StepMetrics {
+    /// Nothing is counted yet.
+    pub fn new() -> Result<StepMetrics, prometheus::Error> {
+        let registry = Registry::new();
+        let running = IntGauge::new("dhow_steps_running", "Steps under way.")?;
+        let ended = IntCounterVec::new(Opts::new("dhow_steps_total", "Steps that ended."), &["phase"])?;
+        let options =
+            HistogramOpts::new("dhow_step_duration_seconds", "Time from a step's begin to its end.");
+        let duration = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))?;
+        registry.register(Box::new(running.clone()))?;
+        registry.register(Box::new(ended.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        // Before the first one ends, too.
+        for phase in [Phase::Succeeded, Phase::Failed, Phase::Error] {
+            ended.with_label_values(&[name(phase)]);
+        }
+        ended.with_label_values(&[CANCELLED]);
+        Ok(StepMetrics { registry, running, ended, duration })
+    }
+
     /// Counts a step.
     pub async fn observe(&self, step: impl Future<Output = Outcome>) -> Outcome {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        let mut under_way = UnderWay { metrics: self, began: Instant::now(), end: 3 };
+        self.running.inc();
+        let mut under_way = UnderWay { metrics: self, began: Instant::now(), end: CANCELLED };
         let outcome = step.await;
-        under_way.end = match outcome.phase {
-            Phase::Succeeded => 0,
-            Phase::Failed => 1,
-            _ => 2,
-        };
+        under_way.end = name(outcome.phase);
         outcome
     }
 
     /// All numbers, as text.
     pub fn render(&self) -> String {
-        let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let ended: u64 = self.ended.iter().map(of).sum();
-        let seconds = std::time::Duration::from_micros(of(&self.microseconds)).as_secs_f64();
-        let mut text = format!(
-            "# HELP dhow_steps_running Steps under way.\n# TYPE dhow_steps_running gauge\n\
-             dhow_steps_running {}\n\
-             # HELP dhow_steps_total Steps that ended.\n# TYPE dhow_steps_total counter\n",
-            of(&self.running)
-        );
-        for (name, number) in ENDS.iter().zip(&self.ended) {
-            text += &format!("dhow_steps_total{{phase=\"{name}\"}} {}\n", of(number));
-        }
-        text += &format!(
-            "# HELP dhow_step_duration_seconds Time from a step's begin to its end.\n\
-             # TYPE dhow_step_duration_seconds summary\n\
-             dhow_step_duration_seconds_sum {seconds}\ndhow_step_duration_seconds_count {ended}\n"
-        );
-        text
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Succeeded => "Succeeded",
+        Phase::Failed => "Failed",
+        _ => "Error",
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.metrics.microseconds.fetch_add(took, Ordering::Relaxed);
-        if let Some(number) = self.metrics.ended.get(self.end) {
-            number.fetch_add(1, Ordering::Relaxed);
-        }
-        self.metrics.running.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.duration.observe(self.began.elapsed().as_secs_f64());
+        self.metrics.ended.with_label_values(&[self.end]).inc();
+        self.metrics.running.dec();
     }
 }
 
@@ -82,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_step_is_counted_once() {
-        let metrics = StepMetrics::default();
+        let metrics = StepMetrics::new().unwrap();
         metrics.observe(async { Outcome::error("x") }).await;
         metrics.observe(async { Outcome::failed("x") }).await;
         assert!(metrics.observe(std::future::pending()).now_or_never().is_none());

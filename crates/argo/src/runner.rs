@@ -62,8 +62,9 @@ impl Watched for Executor {
 
 impl Counted {
     /// Nothing is counted yet.
-    pub fn new(runner: Arc<dyn StepRunner>) -> Counted {
-        Counted { runner, steps: StepMetrics::default() }
+    pub fn new(runner: Arc<dyn StepRunner>) -> Result<Counted, String> {
+        let steps = StepMetrics::new().map_err(|error| format!("metrics: {error}"))?;
+        Ok(Counted { runner, steps })
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`message`] | what is sent: a step, and its end |
 //! | `results` | ends of steps: the first one counts |
 //! | `contents` | files and folders in the stream, by their digests |
+//! | `idle` | whether anybody takes the steps |
 //! | `exchange` | artifacts of a step, in and out |
 //! | [`submit`] | hands steps over and waits for their ends |
 //! | [`awaited`](Awaited) | the same for a server that is not there yet |
@@ -30,6 +31,7 @@ mod awaited;
 mod connection;
 mod contents;
 mod exchange;
+mod idle;
 pub mod message;
 mod results;
 pub mod submit;

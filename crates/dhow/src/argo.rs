@@ -35,7 +35,7 @@ EXAMPLES
   dhow argo lint --for cluster workflow.yaml  also what Argo does not take
 
 EXIT CODES
-  0 nothing is wrong, 1 something is")]
+  0 nothing is wrong, warnings aside, 1 something is")]
 struct Lint {
     /// Files of Argo's YAML; what one refers to may be in another
     #[arg(value_name = "FILE", required = true)]
@@ -43,6 +43,9 @@ struct Lint {
     /// What they are for
     #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value_t = For::Any)]
     purpose: For,
+    /// Warnings count as findings
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -101,14 +104,23 @@ impl Lint {
             For::Run => Purpose::Run,
             For::Cluster => Purpose::Cluster,
         };
-        let checked = Manifest::read(&self.files).and_then(|manifest| manifest.check(purpose));
+        let checked = Manifest::read(&self.files).and_then(|manifest| {
+            manifest.check(purpose)?;
+            Ok(manifest.warnings(purpose))
+        });
         let mut out = std::io::stdout().lock();
         match checked {
-            Ok(()) => {
-                for file in &self.files {
-                    writeln!(out, "{}: no findings", file.display())?;
+            Ok(warnings) => {
+                for warning in &warnings {
+                    writeln!(out, "warning: {warning}")?;
                 }
-                Ok(ExitCode::SUCCESS)
+                for file in &self.files {
+                    if warnings.iter().all(|warning| warning.file != *file) {
+                        writeln!(out, "{}: no findings", file.display())?;
+                    }
+                }
+                let is_well = warnings.is_empty() || !self.strict;
+                Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Err(errors) => {
                 writeln!(out, "{errors}")?;

@@ -1,7 +1,7 @@
 //! Flags that say where the artifacts of workflows are kept, for all commands that run steps.
 
 use crate::Error;
-use dhow_argo::artifacts::config::{Bucket, Choice, RepositoryRef};
+use dhow_argo::artifacts::config::{AzureContainer, Bucket, Choice, GcsBucket, RepositoryRef};
 use dhow_argo::artifacts::repository::{Bounds, Repository};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,21 @@ pub(crate) struct RepositoryArgs {
     /// Make the bucket if it is not there
     #[arg(long, requires = "s3_bucket")]
     s3_create_bucket: bool,
+    /// Bucket of Google Cloud, with the machine's credentials or those of GOOGLE_APPLICATION_CREDENTIALS
+    #[arg(long, value_name = "BUCKET", conflicts_with_all = ["artifact_repository", "artifact_repository_ref", "s3_bucket"])]
+    gcs_bucket: Option<String>,
+    /// Pattern of keys [default: {{workflow.name}}/{{pod.name}}]
+    #[arg(long, value_name = "PATTERN", requires = "gcs_bucket")]
+    gcs_key_format: Option<String>,
+    /// Container of Azure; its key is in AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, else the machine's credentials
+    #[arg(long, value_name = "CONTAINER", requires = "azure_endpoint", conflicts_with_all = ["artifact_repository", "artifact_repository_ref", "gcs_bucket", "s3_bucket"])]
+    azure_container: Option<String>,
+    /// Account of the container: https://ACCOUNT.blob.core.windows.net
+    #[arg(long, value_name = "URL", requires = "azure_container")]
+    azure_endpoint: Option<String>,
+    /// Pattern of blobs' names [default: {{workflow.name}}/{{pod.name}}]
+    #[arg(long, value_name = "PATTERN", requires = "azure_container")]
+    azure_blob_name_format: Option<String>,
     /// Keep the logs of steps as artifacts (`main-logs`) [default: what the repository says]
     #[arg(long)]
     archive_logs: bool,
@@ -56,11 +71,22 @@ impl RepositoryArgs {
             key_format: self.s3_key_format.clone().unwrap_or_default(),
             create: self.s3_create_bucket,
         });
+        let gcs = self.gcs_bucket.as_ref().map(|name| GcsBucket {
+            name: name.clone(),
+            key_format: self.gcs_key_format.clone().unwrap_or_default(),
+        });
+        let azure = self.azure_container.as_ref().map(|name| AzureContainer {
+            name: name.clone(),
+            endpoint: self.azure_endpoint.clone().unwrap_or_default(),
+            blob_name_format: self.azure_blob_name_format.clone().unwrap_or_default(),
+        });
         Ok(Choice {
             files: absolute(&self.artifact_repository)?,
             secrets: absolute(&self.artifact_secrets)?,
             reference: self.artifact_repository_ref.clone().unwrap_or_default(),
             bucket,
+            gcs,
+            azure,
             archive_logs: self.archive_logs.then_some(true),
         })
     }

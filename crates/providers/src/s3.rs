@@ -2,7 +2,9 @@
 //!
 //! Requests are signed in their URL (AWS Signature Version 4) by rusty-s3, which knows nothing of sockets; they are sent
 //! by the client that all providers share. Credentials are the component's, or those in `AWS_ACCESS_KEY_ID`,
-//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; [`role`] gets those of a role for them.
+
+pub mod role;
 
 use crate::http_client::HttpClient;
 use crate::registry::{ComponentSpec, OpenError};
@@ -154,13 +156,16 @@ pub(crate) fn refusal(status: http::StatusCode, body: &[u8]) -> BlockError {
     }
 }
 
-/// The text of the first XML element of that name.
+/// The text of the first XML element of that name, cut off where it is for people.
 pub(crate) fn element(body: &[u8], name: &str) -> Option<String> {
     const LONGEST: usize = 300;
-    let text = String::from_utf8_lossy(body);
+    Some(content(&String::from_utf8_lossy(body), name)?.chars().take(LONGEST).collect())
+}
+
+/// The whole text of the first XML element of that name.
+fn content<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    let (content, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(content.chars().take(LONGEST).collect())
+    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `process` | starting, waiting until a port answers, stopping, losing and returning |
 //! | `certificates` | certificates for those that speak TLS |
+//! | `clouds` | Azurite and fake-gcs-server, which speak as Azure and Google do, and the vendors' clients |
 //! | `docker_registry` | Docker's registry |
 //! | `containerd` | containerd, to fetch and push images |
 //! | `etcd` | etcd |
@@ -22,6 +23,7 @@
 //! | `smtp` | aiosmtpd, a mail server that keeps what it gets |
 
 mod certificates;
+mod clouds;
 mod containerd;
 mod docker_registry;
 mod etcd;
@@ -36,6 +38,7 @@ mod redis;
 mod smtp;
 
 pub use certificates::{Certificates, TlsServer};
+pub use clouds::{AZURITE_ACCOUNT, azurite, fake_gcs, python_with_clouds};
 pub use containerd::containerd;
 pub use docker_registry::{REGISTRY_USER, docker_registry, docker_registry_with_users};
 pub use etcd::etcd;

@@ -1,6 +1,6 @@
 //! moto, which speaks as S3 does and keeps objects in memory. It is Python's, and so is boto3, the client beside it.
 
-use crate::process::io_failed;
+use crate::process::installed;
 use crate::{Process, StartError};
 use std::path::PathBuf;
 
@@ -30,8 +30,5 @@ pub fn python_with_boto3() -> Result<PathBuf, StartError> {
 
 /// The programs of the environment that `cargo xtask setup` makes.
 fn python_environment() -> Result<PathBuf, StartError> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let none = || io_failed("moto", &std::io::Error::other("there is no HOME"));
-    Ok(cache.or_else(home).ok_or_else(none)?.join("dhow/guests/dapr-py/bin"))
+    installed("moto", "dapr-py/bin")
 }

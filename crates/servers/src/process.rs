@@ -243,6 +243,14 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// A folder below the one into which `cargo xtask setup` installs what is not Debian's.
+pub(crate) fn installed(name: &'static str, folder: &str) -> Result<PathBuf, StartError> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let none = || io_failed(name, &io::Error::other("there is no HOME"));
+    Ok(cache.or_else(home).ok_or_else(none)?.join("dhow/guests").join(folder))
+}
+
 /// An error of the file system or the network.
 pub(crate) fn io_failed(name: &str, error: &io::Error) -> StartError {
     StartError(format!("{name}: {error}"))

@@ -5,7 +5,7 @@
 //! `artifact-repositories` names, else the controller's.
 //! <https://argo-workflows.readthedocs.io/en/latest/configure-artifact-repository/>
 
-use super::place::{self, Oss, S3, SecretRef};
+use super::place::{self, Azure, Gcs, Oss, Place, S3, SecretRef};
 use super::repository::ArtifactError;
 use crate::manifest::Manifest;
 use base64::Engine;
@@ -19,6 +19,9 @@ const REPOSITORIES: &str = "artifact-repositories";
 
 /// Says which entry of such a ConfigMap is meant without a name.
 const DEFAULT: &str = "workflows.argoproj.io/default-artifact-repository";
+
+/// Argo's pattern of keys.
+pub(super) const KEY_FORMAT: &str = "{{workflow.name}}/{{pod.name}}";
 
 /// Largest entry of a Secret, in bytes; Kubernetes allows one MiB for all.
 const MAX_SECRET: u64 = 1 << 20;
@@ -35,6 +38,10 @@ pub struct Choice {
     pub reference: String,
     /// A bucket, in place of all files.
     pub bucket: Option<Bucket>,
+    /// A bucket of Google's, in place of all files.
+    pub gcs: Option<GcsBucket>,
+    /// A container of Azure's, in place of all files.
+    pub azure: Option<AzureContainer>,
     /// Whether logs of steps are artifacts, whatever the files say.
     pub archive_logs: Option<bool>,
 }
@@ -42,7 +49,14 @@ pub struct Choice {
 impl Choice {
     /// Whether no repository is named: then it is a folder.
     pub fn is_none(&self) -> bool {
-        self.files.is_empty() && self.bucket.is_none()
+        self.files.is_empty() && self.described().is_none()
+    }
+
+    /// What the command line says itself.
+    pub(super) fn described(&self) -> Option<Described> {
+        let Choice { bucket, gcs, azure, .. } = self;
+        let s3 = bucket.as_ref().map(Described::from);
+        s3.or_else(|| gcs.as_ref().map(Described::from)).or_else(|| azure.as_ref().map(Described::from))
     }
 }
 
@@ -64,6 +78,29 @@ pub struct Bucket {
     pub create: bool,
 }
 
+/// A bucket of Google's, used with the credentials of the machine (Application Default Credentials).
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct GcsBucket {
+    /// Its name.
+    pub name: String,
+    /// Empty: `{{workflow.name}}/{{pod.name}}`.
+    pub key_format: String,
+}
+
+/// A container of Azure's, used with `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`, else with the credentials of the
+/// machine.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct AzureContainer {
+    /// `https://ACCOUNT.blob.core.windows.net`.
+    pub endpoint: String,
+    /// Its name.
+    pub name: String,
+    /// Empty: `{{workflow.name}}/{{pod.name}}`.
+    pub blob_name_format: String,
+}
+
 /// Secrets, and the repositories that files describe.
 #[derive(Default)]
 pub struct Config {
@@ -81,10 +118,10 @@ pub struct Config {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Described {
     pub(super) archive_logs: bool,
-    pub(super) s3: Option<S3>,
-    pub(super) oss: Option<Oss>,
-    gcs: Option<Value>,
-    azure: Option<Value>,
+    s3: Option<S3>,
+    oss: Option<Oss>,
+    gcs: Option<Gcs>,
+    azure: Option<Azure>,
     hdfs: Option<Value>,
     artifactory: Option<Value>,
     plugin: Option<Value>,
@@ -238,13 +275,8 @@ fn described(text: &str, file: &Path) -> Result<Described, ConfigError> {
 fn read(value: &Value) -> Result<Described, String> {
     let described: Described = serde_json::from_value(value.clone())
         .map_err(|error| format!("the artifact repository cannot be read: {error}"))?;
-    let others = [
-        ("gcs", &described.gcs),
-        ("azure", &described.azure),
-        ("hdfs", &described.hdfs),
-        ("artifactory", &described.artifactory),
-        ("plugin", &described.plugin),
-    ];
+    let others =
+        [("hdfs", &described.hdfs), ("artifactory", &described.artifactory), ("plugin", &described.plugin)];
     match others.iter().find(|(_, value)| value.is_some()) {
         Some((kind, _)) => Err(place::unsupported(kind).to_string()),
         None => Ok(described),
@@ -252,6 +284,36 @@ fn read(value: &Value) -> Result<Described, String> {
 }
 
 // === impl Described ===
+
+impl Described {
+    /// Where artifacts are, and the pattern of their keys, which may be empty; none: in a folder.
+    pub(super) fn place(self) -> Result<Option<(Place, String)>, ArtifactError> {
+        let s3 = match (self.s3, self.oss) {
+            (Some(s3), _) => Some(s3),
+            (None, Some(oss)) => Some(oss.try_into()?),
+            (None, None) => None,
+        };
+        Ok(match (s3, self.gcs, self.azure) {
+            (Some(s3), ..) => {
+                let format = match (s3.key_format.as_str(), s3.key_prefix.as_str()) {
+                    ("", "") => String::new(),
+                    ("", prefix) => format!("{prefix}/{KEY_FORMAT}"),
+                    (format, _) => format.to_owned(),
+                };
+                Some((Place::S3(Box::new(s3)), format))
+            }
+            (None, Some(gcs), _) => {
+                let format = gcs.key_format.clone();
+                Some((Place::Gcs(Box::new(gcs)), format))
+            }
+            (None, None, Some(azure)) => {
+                let format = azure.blob_name_format.clone();
+                Some((Place::Azure(Box::new(azure)), format))
+            }
+            (None, None, None) => None,
+        })
+    }
+}
 
 impl From<&Bucket> for Described {
     fn from(bucket: &Bucket) -> Described {
@@ -265,6 +327,28 @@ impl From<&Bucket> for Described {
             ..S3::default()
         };
         Described { s3: Some(s3), ..Described::default() }
+    }
+}
+
+impl From<&GcsBucket> for Described {
+    fn from(bucket: &GcsBucket) -> Described {
+        let GcsBucket { name, key_format } = bucket.clone();
+        let gcs = Gcs { bucket: name, key_format, ..Gcs::default() };
+        Described { gcs: Some(gcs), ..Described::default() }
+    }
+}
+
+impl From<&AzureContainer> for Described {
+    fn from(container: &AzureContainer) -> Described {
+        let AzureContainer { endpoint, name, blob_name_format } = container.clone();
+        let azure = Azure {
+            endpoint,
+            container: name,
+            blob_name_format,
+            is_from_command_line: true,
+            ..Azure::default()
+        };
+        Described { azure: Some(azure), ..Described::default() }
     }
 }
 
@@ -299,6 +383,17 @@ impl Secrets {
 
     /// The text of an entry; none where it is optional and not there. The error shows no secret.
     pub(super) fn text(&self, wanted: &SecretRef) -> Result<Option<String>, ArtifactError> {
+        let Some(bytes) = self.bytes(wanted)? else { return Ok(None) };
+        let SecretRef { name, key, .. } = wanted;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            ArtifactError::Refused(format!("Secret {name:?}, entry {key:?}: it is no UTF-8 text"))
+        })?;
+        // Files end with a line's end more often than keys do.
+        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    /// An entry as it is; none where it is optional and not there. The error shows no secret.
+    pub(super) fn bytes(&self, wanted: &SecretRef) -> Result<Option<Vec<u8>>, ArtifactError> {
         let SecretRef { name, key, optional } = wanted;
         let refused = |what: &str| ArtifactError::Refused(format!("Secret {name:?}, entry {key:?}: {what}"));
         let found = match self.entries.get(&(name.clone(), key.clone())) {
@@ -310,11 +405,7 @@ impl Secrets {
             None => Err(refused(
                 "it is not there; name its file with --artifact-repository, or its folder with --artifact-secrets",
             )),
-            Some(bytes) => {
-                let text = String::from_utf8(bytes).map_err(|_| refused("it is no UTF-8 text"))?;
-                // Files end with a line's end more often than keys do.
-                Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
-            }
+            Some(bytes) => Ok(Some(bytes)),
         }
     }
 

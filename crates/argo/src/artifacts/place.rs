@@ -76,6 +76,36 @@ pub(crate) struct Oss {
     pub(super) key_format: String,
 }
 
+/// Objects in a bucket of Google's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Gcs {
+    pub(super) bucket: String,
+    /// The JSON of a service account's key; none: the machine's credentials.
+    pub(super) service_account_key_secret: Option<SecretRef>,
+    pub(super) key: String,
+    pub(super) key_format: String,
+}
+
+/// Blobs in a container of Azure's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Azure {
+    /// `https://ACCOUNT.blob.core.windows.net`.
+    pub(super) endpoint: String,
+    pub(super) container: String,
+    /// The account's key, or a shared access signature.
+    pub(super) account_key_secret: Option<SecretRef>,
+    /// The machine's credentials.
+    #[serde(rename = "useSDKCreds")]
+    pub(super) use_sdk_creds: bool,
+    pub(super) blob: String,
+    pub(super) blob_name_format: String,
+    /// Its key is in the environment, if it has one.
+    #[serde(skip)]
+    pub(super) is_from_command_line: bool,
+}
+
 /// A file on a web server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -172,6 +202,8 @@ pub(super) struct Git {
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     S3(Box<S3>),
+    Gcs(Box<Gcs>),
+    Azure(Box<Azure>),
     Http(Box<Http>),
     Git(Box<Git>),
 }
@@ -234,6 +266,8 @@ impl Place {
         match kind {
             "s3" => Ok(Place::S3(fields(kind, &value)?)),
             "oss" => Ok(Place::S3(Box::new(fields::<Oss>(kind, &value)?.try_into()?))),
+            "gcs" => Ok(Place::Gcs(fields(kind, &value)?)),
+            "azure" => Ok(Place::Azure(fields(kind, &value)?)),
             "http" => Ok(Place::Http(fields(kind, &value)?)),
             "artifactory" => {
                 // The same as HTTP with a name and a password.
@@ -248,18 +282,9 @@ impl Place {
     }
 }
 
-/// What is not there, and what may be taken for it.
+/// What is not there.
 pub(super) fn unsupported(kind: &str) -> ArtifactError {
-    let instead = match kind {
-        "gcs" => {
-            "; its buckets can be reached as `s3` with `endpoint: storage.googleapis.com` and an HMAC key"
-        }
-        "azure" => "; a server before it that speaks S3 can be reached as `s3`",
-        _ => "",
-    };
-    ArtifactError::Unsupported(format!(
-        "locations of kind `{kind}` are not part of this version of dhow{instead}"
-    ))
+    ArtifactError::Unsupported(format!("locations of kind `{kind}` are not part of this version of dhow"))
 }
 
 impl TryFrom<Oss> for S3 {

@@ -3,7 +3,7 @@
 //! Attempts that fail for the network's sake are repeated as Argo's executor repeats them: five, with a second between
 //! the first two and 1.6 times as long each time after that.
 
-use super::config::{Choice, Config, ConfigError, Described, RepositoryRef, Secrets};
+use super::config::{Choice, Config, ConfigError, KEY_FORMAT, RepositoryRef, Secrets};
 use super::folder::Folder;
 use super::http::Site;
 use super::interest;
@@ -20,9 +20,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use super::folder::sweep;
-
-/// Argo's pattern of keys.
-const KEY_FORMAT: &str = "{{workflow.name}}/{{pod.name}}";
 
 /// Attempts at most.
 const ATTEMPTS: u32 = 5;
@@ -142,8 +139,8 @@ impl Repository {
         let config = Config::read(choice)?;
         let chosen = RepositoryRef::parse(&choice.reference);
         let wanted = if choice.reference.is_empty() { wanted } else { Some(&chosen) };
-        let described = match &choice.bucket {
-            Some(bucket) => Some(Described::from(bucket)),
+        let described = match choice.described() {
+            Some(described) => Some(described),
             // The folder takes the place of whatever a cluster has.
             None if choice.files.is_empty() && choice.reference.is_empty() => None,
             None => config.choose(wanted)?,
@@ -151,19 +148,12 @@ impl Repository {
         repository.secrets = config.secrets;
         let described = described.unwrap_or_default();
         repository.archive_logs = choice.archive_logs.unwrap_or(described.archive_logs);
-        let bucket = match (described.s3, described.oss) {
-            (Some(s3), _) => Some(s3),
-            (None, Some(oss)) => Some(oss.try_into().map_err(|error: ArtifactError| failed(&error))?),
-            (None, None) => None,
-        };
-        if let Some(bucket) = bucket {
-            repository.key_format = match (bucket.key_format.as_str(), bucket.key_prefix.as_str()) {
-                ("", "") => KEY_FORMAT.to_owned(),
-                ("", prefix) => format!("{prefix}/{KEY_FORMAT}"),
-                (format, _) => format.to_owned(),
-            };
-            let opened = Bucket::open(&bucket, &repository.secrets).map_err(|error| failed(&error))?;
-            repository.store = Box::new(opened);
+        if let Some((place, format)) = described.place().map_err(|error| failed(&error))? {
+            if !format.is_empty() {
+                repository.key_format = format;
+            }
+            let (store, _) = open(&place, &repository.secrets).map_err(|error| failed(&error))?;
+            repository.store = store;
         }
         Ok(repository)
     }
@@ -297,18 +287,11 @@ impl Repository {
 
     /// What keeps an artifact that is not in the repository, and its key there.
     fn elsewhere(&self, kind: &str, artifact: &Artifact) -> Result<(Box<dyn Store>, String), ArtifactError> {
-        match Place::read(kind, &artifact.location)? {
-            Place::S3(place) => Ok((Box::new(Bucket::open(&place, &self.secrets)?), place.key.clone())),
-            Place::Http(place) => {
-                no_part(kind, artifact)?;
-                let site = Site::open(&place, &self.secrets)?;
-                let name = site.name();
-                Ok((Box::new(site), name))
-            }
-            Place::Git(_) => {
-                Err(ArtifactError::Unsupported("nothing can be saved as `git`, as in Argo".to_owned()))
-            }
+        let place = Place::read(kind, &artifact.location)?;
+        if let Place::Http(_) = place {
+            no_part(kind, artifact)?;
         }
+        open(&place, &self.secrets)
     }
 
     /// Stores a file or folder of this machine, as it is. Blocks.
@@ -346,6 +329,30 @@ impl Repository {
     pub fn sweep(&self) {
         sweep(&self.scratch);
     }
+}
+
+/// What keeps a place, and the key of the place in it.
+fn open(place: &Place, secrets: &Secrets) -> Result<(Box<dyn Store>, String), ArtifactError> {
+    Ok(match place {
+        Place::S3(place) => (Box::new(Bucket::open(place, secrets)?), place.key.clone()),
+        #[cfg(feature = "gcs-azure")]
+        Place::Gcs(place) => (Box::new(super::cloud::gcs(place, secrets)?), place.key.clone()),
+        #[cfg(feature = "gcs-azure")]
+        Place::Azure(place) => (Box::new(super::cloud::azure(place, secrets)?), place.blob.clone()),
+        #[cfg(not(feature = "gcs-azure"))]
+        Place::Gcs(_) | Place::Azure(_) => {
+            let what = "this dhow was built without the Cargo feature `gcs-azure`".to_owned();
+            return Err(ArtifactError::Unsupported(what));
+        }
+        Place::Http(place) => {
+            let site = Site::open(place, secrets)?;
+            let name = site.name();
+            (Box::new(site), name)
+        }
+        Place::Git(_) => {
+            return Err(ArtifactError::Unsupported("nothing can be saved as `git`, as in Argo".to_owned()));
+        }
+    })
 }
 
 fn no_part(kind: &str, artifact: &Artifact) -> Result<(), ArtifactError> {

@@ -1,6 +1,6 @@
 //! Whether every `{{tag}}` can have a value where it stands.
 
-use super::references::Object;
+use super::object::Object;
 use super::{Findings, Purpose};
 use crate::depends;
 use crate::expression::{Expression, Language};

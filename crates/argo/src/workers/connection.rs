@@ -1,5 +1,6 @@
 //! The NATS server: the connection, the streams in it, and patience while it is away.
 
+use super::idle::Standing;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -271,6 +272,16 @@ impl Connection {
         tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
         self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
         self.consumer(workers.config.ack_wait).await.map(|_| ())
+    }
+
+    /// How many steps wait, and whether they are taken.
+    pub(super) async fn standing(&self) -> Result<Standing, String> {
+        let workers = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
+        Ok(Standing {
+            waiting: workers.num_pending,
+            under_way: workers.num_ack_pending,
+            taken: workers.delivered.consumer_sequence,
+        })
     }
 
     /// Whether the server is there.

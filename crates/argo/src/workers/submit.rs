@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, First, Tries};
 use super::exchange;
+use super::idle::Idle;
 use super::message::{Artifacts, Content, Ending, Job, Module, VERSION, done_subject, step_id, step_subject};
 use super::results::Kept;
 use crate::artifacts::Artifact;
@@ -45,6 +46,8 @@ pub struct Remote {
     options: RemoteOptions,
     /// Modules of this machine that are in the stream, by their files.
     modules: tokio::sync::Mutex<HashMap<PathBuf, (Instant, Content)>>,
+    /// Held by the one of all steps that looks whether workers take them.
+    idle: tokio::sync::Mutex<Idle>,
 }
 
 /// How steps are handed over.
@@ -69,7 +72,8 @@ impl Remote {
         if let Some(folder) = &options.artifacts {
             std::fs::create_dir_all(folder.join(exchange::SCRATCH))?;
         }
-        Ok(Remote { connection, options, modules: tokio::sync::Mutex::default() })
+        let (modules, idle) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Remote { connection, options, modules, idle })
     }
 
     /// Puts an artifact of a step into the submitter's folder, if it is in the stream.
@@ -265,7 +269,12 @@ impl StepRunner for Remote {
         let limit = start
             .deadline
             .map(|deadline| Duration::from_millis(u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)));
-        let run = self.try_run(workflow, start, limit);
+        let run = async {
+            tokio::select! {
+                ended = self.try_run(workflow, start, limit) => ended,
+                never = async { self.idle.lock().await.watch(&self.connection).await } => match never {},
+            }
+        };
         let ended = match limit {
             Some(limit) if limit.is_zero() => return late(),
             Some(limit) => match tokio::time::timeout(limit + GRACE, run).await {

@@ -106,7 +106,7 @@ impl Worker {
             folder: std::path::absolute(options.folder)?,
             exchange,
             lease: options.lease.max(Duration::from_millis(100)),
-            steps: StepMetrics::default(),
+            steps: StepMetrics::new().map_err(std::io::Error::other)?,
         };
         let concurrency = options.concurrency.clamp(1, 10_000);
         Ok(Worker { desk: Arc::new(desk), concurrency, grace: options.grace })

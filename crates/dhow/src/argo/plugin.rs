@@ -129,7 +129,7 @@ impl Steps {
             Some(url) => self.remote(data_dir, url, name).await?,
             None => self.local(data_dir).await?,
         };
-        Ok(Arc::new(Counted::new(runner)))
+        Ok(Arc::new(Counted::new(runner).map_err(Error::new)?))
     }
 
     async fn local(&self, data_dir: &Path) -> Result<Arc<dyn StepRunner>, Error> {

@@ -1,6 +1,7 @@
 //! Artifacts in buckets: written by dhow and read with boto3, written with Python's own archives and read by steps.
 
 use crate::agent::Plugin;
+use crate::gate::Gate;
 use crate::{Desk, node};
 use dhow_servers::{MOTO_KEYS, Process, moto, moto_to_be, python_with_boto3};
 use serde_json::{Value, json};
@@ -56,6 +57,16 @@ fn python(script: &str, args: &[&str]) -> String {
 
 fn url(server: &Process) -> String {
     format!("http://{}", server.address())
+}
+
+/// Makes a bucket.
+pub(crate) fn make_bucket(server: &Process, name: &str) {
+    const MAKE: &str = r#"
+import boto3, sys
+boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", aws_access_key_id="a",
+             aws_secret_access_key="b").create_bucket(Bucket=sys.argv[2])
+"#;
+    python(MAKE, &[&url(server), name]);
 }
 
 pub(crate) fn look(server: &Process, bucket: &str) -> Value {
@@ -317,12 +328,107 @@ fn steps_beside_argos_agent_use_the_controllers_repository() {
     assert_eq!(reply["node"]["outputs"]["result"], "hello", "{reply}");
 }
 
+/// Every request for an object's content shows the customer's key.
+const CUSTOMER_KEY: &str = r#"
+import base64, hashlib, sys
+def check(request):
+    path, _, query = request.path.partition("?")
+    is_content = path.count("/") > 1 and not (request.command == "POST" and "uploadId" in query)
+    if is_content and request.command in ("GET", "HEAD", "PUT", "POST"):
+        said = lambda what: request.headers["x-amz-server-side-encryption-customer-" + what]
+        key = base64.b64decode(said("key"))
+        assert said("algorithm") == "AES256" and key == sys.argv[2].encode(), key
+        assert base64.b64decode(said("key-md5")) == hashlib.md5(key).digest()
+        assert "x-amz-server-side-encryption-customer-key-md5" in query, "it is not signed"
+"#;
+
+/// Every request is signed with a role's keys for a while, except the one that asks for them.
+const ROLE: &str = r#"
+def check(request):
+    assert "X-Amz-Security-Token=" in request.path and "X-Amz-Credential=ASIA" in request.path, request.path
+"#;
+
+const KMS: &str = r#"
+import boto3, json, sys
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", aws_access_key_id="a",
+                  aws_secret_access_key="b")
+told = [s3.head_object(Bucket=sys.argv[2], Key=item["Key"])
+        for item in s3.list_objects_v2(Bucket=sys.argv[2])["Contents"]]
+print(json.dumps([[head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")] for head in told]))
+"#;
+
+#[test]
+fn servers_are_told_how_to_encrypt() {
+    let (desk, server) = (Desk::new(), moto().unwrap());
+    let key = "a key of thirty-two bytes, no less".get(..32).unwrap();
+    std::fs::create_dir_all(desk.path("secrets/customer")).unwrap();
+    let gate = Gate::before(&server, CUSTOMER_KEY, &[key]);
+    desk.workflow("flow", FLOW);
+    let run = |name: &str, address: &str, options: &str| {
+        let more = format!("      encryptionOptions: {{enableEncryption: true, {options}}}\n");
+        let text = repository(address, &more).replace("bucket: artifacts", &format!("bucket: {name}"));
+        std::fs::write(desk.path("repository.yaml"), text).unwrap();
+        let flags = ["--artifact-repository", "repository.yaml", "--artifact-secrets", "secrets"];
+        desk.dhow(&[&["workflow", "run", "flow.yaml", "--name", name], &flags[..]].concat())
+    };
+    let heads = |bucket: &str| -> Vec<(Option<String>, Option<String>)> {
+        serde_json::from_str(&python(KMS, &[&url(&server), bucket])).unwrap()
+    };
+    let ended = run("own", &server.address(), "");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(heads("own").iter().all(|(kind, _)| kind.as_deref() == Some("AES256")), "{:?}", heads("own"));
+    let ended =
+        run("kms", &server.address(), "kmsKeyId: a-key, kmsEncryptionContext: '{\"for\": \"tests\"}'");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let wanted = (Some("aws:kms".to_owned()), Some("a-key".to_owned()));
+    assert!(heads("kms").iter().all(|found| *found == wanted), "{:?}", heads("kms"));
+
+    let customer = "serverSideCustomerKeySecret: {name: customer, key: key}";
+    std::fs::write(desk.path("secrets/customer/key"), format!("{key}\n")).unwrap();
+    let ended = run("customer", &gate.address(), customer);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(look(&server, "customer")["own/customer/file.txt"], "hello");
+    let ended = run("none", &gate.address(), "");
+    assert!(ended.code == Some(1) && ended.err.contains("AuthenticationRequired"), "{ended:?}");
+    std::fs::write(desk.path("secrets/customer/key"), "short").unwrap();
+    let ended = run("short", &gate.address(), customer);
+    assert!(ended.code == Some(2) && ended.err.contains("32 bytes, found 5"), "{ended:?}");
+}
+
+#[test]
+fn a_role_is_assumed_with_the_environments_keys() {
+    let (desk, server) = (Desk::new(), moto().unwrap());
+    let gate = Gate::before(&server, ROLE, &[]);
+    let role = "arn:aws:iam::123456789012:role/artifacts";
+    let text = repository(&gate.address(), &format!("      roleARN: {role}\n"));
+    let own = "      accessKeySecret: {name: bucket-keys, key: access}\n      secretKeySecret: {name: bucket-keys, key: secret}\n";
+    assert!(text.contains(own));
+    std::fs::write(desk.path("repository.yaml"), text.replace(own, "")).unwrap();
+    desk.workflow("flow", FLOW);
+    let run = |name: &str, sts: &str| -> crate::Ended {
+        let mut command = desk.command(&["workflow", "run", "flow.yaml", "--name", name]);
+        command.args(["--artifact-repository", "repository.yaml"]).env("AWS_ENDPOINT_URL_STS", sts);
+        command.env("AWS_ACCESS_KEY_ID", MOTO_KEYS.0).env("AWS_SECRET_ACCESS_KEY", MOTO_KEYS.1);
+        command.output().unwrap().into()
+    };
+    let ended = run("assumed", &url(&server));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(look(&server, "artifacts")["own/assumed/file.txt"], "hello");
+    // Who refuses is named, and no key is.
+    let ended = run("refused", &gate.url());
+    assert!(ended.code == Some(1) && ended.err.contains(role), "{ended:?}");
+    assert!(!ended.err.contains(MOTO_KEYS.1), "{ended:?}");
+    // With keys of its own nobody is asked for others, as in Argo.
+    std::fs::write(desk.path("repository.yaml"), text.replace(&gate.address(), &server.address())).unwrap();
+    let ended = run("own", &gate.url());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
 /// Bytes of the artifact that passes, and of memory that it may take on its way.
 const LARGE: u64 = 512 << 20;
 const MEMORY: u64 = 64 << 20;
 
 /// The most memory that a run took, in bytes.
-#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and says what it took")]
 fn peak(desk: &Desk, name: &str, server: &Process) -> u64 {
     let endpoint = url(server);
     let file = format!("{name}.yaml");
@@ -330,6 +436,12 @@ fn peak(desk: &Desk, name: &str, server: &Process) -> u64 {
     let run = ["workflow", "run", &file, "--artifact", &input, "--s3-bucket", "large", "--s3-create-bucket"];
     let mut command = desk.command(&[&run[..], &["--s3-endpoint", &endpoint]].concat());
     command.env("AWS_ACCESS_KEY_ID", MOTO_KEYS.0).env("AWS_SECRET_ACCESS_KEY", MOTO_KEYS.1);
+    peak_of(command, name)
+}
+
+/// The most memory that a command took, in bytes.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and says what it took")]
+pub(crate) fn peak_of(mut command: Command, name: &str) -> u64 {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = libc::pid_t::try_from(child.id()).unwrap();
     let mut status = 0;

@@ -4,10 +4,12 @@
 
 mod agent;
 mod buckets;
+mod clouds;
 mod cluster;
 mod elsewhere;
 mod faults;
 mod foreign;
+mod gate;
 mod interrupted;
 mod logins;
 mod manifests;

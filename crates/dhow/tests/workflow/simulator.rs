@@ -29,20 +29,28 @@ fn run(server: &ApiServer, pod: &Pod<'_>, name: &str, yaml: &str) -> BTreeMap<St
 /// Requests and replies are what others take them for: hera's models are made of Argo's published schema.
 pub(crate) fn check_with_hera(desk: &Desk, calls: &[(Value, Value)]) {
     let script = r#"
-import json, sys
+import json, re, sys
 from hera.workflows import models as m
+# What Argo's published definitions say of ExecuteTemplateReply, NodeResult and ArtifactLocation besides hera's models.
+LOCATIONS = {"s3", "git", "http", "artifactory", "hdfs", "raw", "oss", "gcs", "azure", "plugin"}
 count = 0
 for request, reply in json.load(open("calls.json")):
     assert set(request) == {"workflow", "template"}, request
     m.Template.model_validate({k: v for k, v in request["template"].items() if k != "plugin"})
     assert set(reply) <= {"node", "requeue"}, reply
+    assert re.fullmatch(r"([0-9.]+(h|ms|m|s))+", reply.get("requeue", "1s")), reply
     node = reply.get("node")
     if node is None:
         continue
-    # NodeResult is not among hera's models; its four fields are.
     assert set(node) <= {"phase", "message", "outputs", "progress"}, node
     assert node["phase"] in {"Pending", "Running", "Succeeded", "Failed", "Error"}, node
-    assert isinstance(node.get("message", ""), str) and isinstance(node.get("progress", ""), str)
+    assert isinstance(node.get("message", ""), str)
+    assert re.fullmatch("[0-9]+/[0-9]+", node.get("progress", "0/1")), node
+    for artifact in node.get("outputs", {}).get("artifacts", []):
+        assert re.fullmatch("[-a-zA-Z0-9_{}.]+", artifact["name"]), artifact
+        assert len(LOCATIONS & set(artifact)) <= 1 and 0 <= artifact.get("mode", 0) <= 0o777, artifact
+    for parameter in node.get("outputs", {}).get("parameters", []):
+        assert isinstance(parameter.get("value", ""), str), parameter
     known = m.Outputs.model_validate(node.get("outputs", {})).model_dump(by_alias=True, exclude_none=True)
     assert known == node.get("outputs", {}), (known, node)
     count += 1

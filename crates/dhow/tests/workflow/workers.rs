@@ -160,6 +160,22 @@ fn a_workflow_is_the_same_on_other_machines() {
 }
 
 #[test]
+fn who_waits_for_workers_that_are_not_there_is_told() {
+    let (desk, nats) = (Desk::new(), dhow_servers::nats().unwrap());
+    desk.workflow(
+        "flow",
+        "  entrypoint: main\n  templates: [{name: main, wasm: {image: tool.wasm, args: [args]}}]",
+    );
+    let mut waiting = desk.start(&["workflow", "run", "flow.yaml", "--workers", &url(&nats)]);
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("no worker has taken a step for")).unwrap();
+    assert!(told.contains("1 step waits in the queue DHOW_STEPS"), "{told}");
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    assert!(lines.all(|line| !line.contains("no worker")));
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_step_outlives_its_worker_and_its_submitter() {
     let desk = Desk::new();
     let nats = dhow_servers::nats().unwrap();

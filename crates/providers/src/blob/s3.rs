@@ -17,6 +17,8 @@ use super::check_key;
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::s3::{Account, DEADLINE, LONGEST_SIGNATURE, MAX_ANSWER, SIGNATURE, element, refusal};
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use content::{content, held, measured};
 use dhow_blocks::blob::{
@@ -29,6 +31,7 @@ use dhow_blocks::invoke::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use md5::{Digest as _, Md5};
 use rusty_s3::Bucket;
 use rusty_s3::actions::{
     CompleteMultipartUploadResponse, CreateBucket, CreateMultipartUpload, ListObjectsV2, S3Action,
@@ -107,6 +110,8 @@ pub struct S3 {
     /// The bucket of names that have none.
     bucket: Option<String>,
     storage_class: Option<String>,
+    /// What goes with every request for an object: a key of the customer's, with which the server encrypts.
+    customer_key: Vec<(&'static str, String)>,
 }
 
 fn open(component: &ComponentSpec) -> Result<Arc<dyn BlobStore>, OpenError> {
@@ -117,7 +122,7 @@ fn open(component: &ComponentSpec) -> Result<Arc<dyn BlobStore>, OpenError> {
         account.bucket(bucket).map_err(|reason| component.backend(reason))?;
     }
     let storage_class = component.field(&["storageClass"]).map(str::to_owned);
-    Ok(Arc::new(S3 { account, bucket, storage_class }))
+    Ok(Arc::new(S3 { account, bucket, storage_class, customer_key: Vec::new() }))
 }
 
 fn unreadable(what: &str) -> BlobError {
@@ -186,7 +191,29 @@ impl S3 {
     /// Objects of one bucket of an account; the error says why it has no URL.
     pub fn new(account: Account, bucket: &str) -> Result<S3, String> {
         account.bucket(bucket)?;
-        Ok(S3 { account, bucket: Some(bucket.to_owned()), storage_class: None })
+        let bucket = Some(bucket.to_owned());
+        Ok(S3 { account, bucket, storage_class: None, customer_key: Vec::new() })
+    }
+
+    /// The same, whose objects the server encrypts with this key, which it does not keep (SSE-C).
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/specifying-s3-c-encryption.html>
+    pub fn with_customer_key(self, key: &[u8; 32]) -> S3 {
+        let customer_key = vec![
+            ("x-amz-server-side-encryption-customer-algorithm", "AES256".to_owned()),
+            ("x-amz-server-side-encryption-customer-key", BASE64_STANDARD.encode(key)),
+            ("x-amz-server-side-encryption-customer-key-md5", BASE64_STANDARD.encode(Md5::digest(key))),
+        ];
+        S3 { customer_key, ..self }
+    }
+
+    /// Adds the customer's key to a request for an object.
+    fn with_key<'a>(&self, action: &mut impl S3Action<'a>) -> Result<HeaderMap, BlobError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.customer_key {
+            header(action, &mut headers, name, value)?;
+        }
+        headers.values_mut().for_each(|value| value.set_sensitive(true));
+        Ok(headers)
     }
 
     /// Makes the bucket, unless it is there.
@@ -308,7 +335,7 @@ impl S3 {
 
     /// The headers of a new object, signed.
     fn described<'a>(&self, action: &mut impl S3Action<'a>, put: &Put) -> Result<HeaderMap, BlobError> {
-        let mut headers = HeaderMap::new();
+        let mut headers = self.with_key(action)?;
         if let Some(content_type) = &put.content_type {
             header(action, &mut headers, CONTENT_TYPE.as_str(), content_type)?;
         }
@@ -366,8 +393,8 @@ impl BlobStore for S3 {
         let (bucket, key) = self.place(name)?;
         let mut action = bucket.get_object(Some(&self.account.credentials), key);
         versioned(&mut action, name);
+        let mut headers = self.with_key(&mut action)?;
         let url = action.sign(SIGNATURE);
-        let mut headers = HeaderMap::new();
         if range != Range::default() {
             let Range { start, end } = range;
             let end = end.map(|end| end.to_string()).unwrap_or_default();
@@ -390,8 +417,9 @@ impl BlobStore for S3 {
         let (bucket, key) = self.place(name)?;
         let mut action = bucket.head_object(Some(&self.account.credentials), key);
         versioned(&mut action, name);
+        let headers = self.with_key(&mut action)?;
         let url = action.sign(SIGNATURE);
-        let response = self.ask(http::Method::HEAD, &url, HeaderMap::new(), Body::Empty, key).await?;
+        let response = self.ask(http::Method::HEAD, &url, headers, Body::Empty, key).await?;
         Ok(info(&name.key, response.headers()))
     }
 
@@ -524,8 +552,9 @@ impl BlobStore for S3 {
                 (held.into(), length)
             }
         };
-        let url = bucket.upload_part(Some(&self.account.credentials), key, number, upload).sign(SIGNATURE);
-        self.write(&url, HeaderMap::new(), body, length, key).await
+        let mut action = bucket.upload_part(Some(&self.account.credentials), key, number, upload);
+        let headers = self.with_key(&mut action)?;
+        self.write(&action.sign(SIGNATURE), headers, body, length, key).await
     }
 
     async fn complete_upload(&self, name: &Name, upload: &str, parts: &[Part]) -> Result<String, BlobError> {
