@@ -136,7 +136,7 @@ struct Page {
     folder: TempDir,
     server: Option<Server>,
     /// What the addresses in [`USUAL`] stand for.
-    addresses: [String; 7],
+    addresses: [String; USUAL.len()],
     /// The backends, with the usual port that the page writes.
     backends: Vec<(u16, dhow_servers::Process)>,
     /// Where the last executed block stands, and what it printed.
