@@ -73,7 +73,7 @@ pub(super) struct Objects {
 /// Opens a bucket of Google's; asks nobody yet.
 pub(super) fn gcs(place: &Gcs, secrets: &Secrets) -> Result<Objects, ArtifactError> {
     let name = format!("gcs bucket {:?}", place.bucket);
-    // Google's own clients ask the server that this variable names, without credentials of their own.
+    // Google's own clients ask the server that this variable names; credentials it may do without.
     let emulator = variable("STORAGE_EMULATOR_HOST")
         .map(|host| if host.contains("://") { host } else { format!("http://{host}") });
     let is_plain = emulator.as_ref().is_some_and(|url| url.starts_with("http://"));
@@ -83,19 +83,17 @@ pub(super) fn gcs(place: &Gcs, secrets: &Secrets) -> Result<Objects, ArtifactErr
         .with_client_options(ClientOptions::new().with_allow_http(is_plain))
         .with_crypto_provider(Arc::new(Ring))
         .with_http_connector(Connector);
-    match (text(&place.service_account_key_secret, secrets)?, &emulator) {
+    let file = variable("GOOGLE_APPLICATION_CREDENTIALS");
+    match (text(&place.service_account_key_secret, secrets)?, file) {
         (Some(key), _) => {
             let refused =
                 |what| ArtifactError::Unsupported(format!("{name}: serviceAccountKeySecret {what}"));
             check_key(&key).map_err(refused)?;
             builder = builder.with_service_account_key(key);
         }
-        (None, Some(_)) => builder = builder.with_bearer_token("emulator"),
-        (None, None) => {
-            if let Some(file) = variable("GOOGLE_APPLICATION_CREDENTIALS") {
-                builder = builder.with_application_credentials(file);
-            }
-        }
+        (None, Some(file)) => builder = builder.with_application_credentials(file),
+        (None, None) if emulator.is_some() => builder = builder.with_bearer_token("emulator"),
+        (None, None) => {}
     }
     if let Some(url) = &emulator {
         builder = builder.with_base_url(url.trim_end_matches('/'));

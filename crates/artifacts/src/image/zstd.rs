@@ -1,14 +1,14 @@
 //! What is packed with Zstandard (RFC 8878): frames one behind the other, of which some hold no content.
 //!
-//! A frame says how much of what was unpacked its decoder has to hold. More than [`MAX_WINDOW`] is refused, the least that
-//! every decoder should take (section 3.1.1.1.2); tools need more only where somebody asks for it (`--ultra`, `--long`).
+//! A frame says how much of what was unpacked its decoder has to hold. More than [`MAX_WINDOW`] is refused; skopeo and
+//! buildah want 32 MiB.
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::io::{self, Read};
 
 /// Bytes that a decoder holds.
-const MAX_WINDOW: u64 = 8 << 20;
+const MAX_WINDOW: u64 = 64 << 20;
 
 /// Unpacks while it is read.
 pub(super) struct Unpacked<'a> {

@@ -148,7 +148,8 @@ fn a_registry_without_tls_is_asked_for_by_the_proxy() {
     // And searches: this registry has none, and says so by the proxy.
     let searched = refused(setting.run(&["search", "--registry", &format!("http://{place}")]));
     assert!(searched.contains("answers 404"), "{searched}");
-    let asked_last = asked(&heads).pop().unwrap();
+    let asked_before = asked(&heads);
+    let asked_last = asked_before.last().unwrap();
     assert!(asked_last.starts_with(&format!("GET http://{place}/api/v1/search?")), "{asked_last}");
 
     // This machine needs no proxy, and nobody else is told who asks one.

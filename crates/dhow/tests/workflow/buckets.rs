@@ -333,7 +333,7 @@ const CUSTOMER_KEY: &str = r#"
 import base64, hashlib, sys
 def check(request):
     path, _, query = request.path.partition("?")
-    is_content = path.count("/") > 1 and not (request.command == "POST" and "uploadId" in query)
+    is_content = "/" in path.strip("/") and not (request.command == "POST" and "uploadId" in query)
     if is_content and request.command in ("GET", "HEAD", "PUT", "POST"):
         said = lambda what: request.headers["x-amz-server-side-encryption-customer-" + what]
         key = base64.b64decode(said("key"))

@@ -187,9 +187,10 @@ async fn accept(guest: &mut Guest<'_>, fd: u32, flags: u32, out: u32) -> Result<
 async fn connection(sockets: &Sockets, fd: u32) -> Result<socket2::Socket, Errno> {
     let listener = sockets.get(fd)?;
     loop {
-        // A listener that was handed over to another version is open, and its connections are not ours.
+        // A listener that was handed over to another version is open, and its connections are not ours. One that was
+        // closed is ready for ever, so that waiting for it would never end.
         let accept = |raw: &socket2::Socket| match sockets.ports.is_closed() {
-            true => Err(std::io::ErrorKind::WouldBlock.into()),
+            true => Err(std::io::ErrorKind::NotConnected.into()),
             false => raw.accept(),
         };
         let accepted = listener.attempt(Interest::READABLE, accept).await;

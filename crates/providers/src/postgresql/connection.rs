@@ -5,11 +5,12 @@ use super::error::explain;
 use super::tls::Tls;
 use crate::pool::Connect;
 use futures::stream::{StreamExt, poll_fn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Notification};
 
 /// A connection that was not used for this long is asked whether it is still there.
@@ -17,6 +18,9 @@ const TRUSTED: Duration = Duration::from_secs(60);
 
 /// A statement that nobody waits for any more is told to end; telling may take this long.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A server that recovers from a crash listens already, and refuses; it is asked again for this long.
+const RECOVERY: Duration = Duration::from_secs(3);
 
 /// Notifications that wait for their reader; more wait in the server.
 const NOTIFICATIONS: usize = 1024;
@@ -51,7 +55,16 @@ impl Connector {
     /// A connection of its own that hands over what is notified on a channel, until it breaks. It ends when
     /// both are dropped.
     pub(super) async fn listen(&self) -> Result<(Client, mpsc::Receiver<Notification>), String> {
-        let opened = self.settings.config.connect(self.tls.clone()).await;
+        let begun = Instant::now();
+        let opened = loop {
+            let opened = self.settings.config.connect(self.tls.clone()).await;
+            let is_recovering =
+                opened.as_ref().is_err_and(|error| error.code() == Some(&SqlState::CANNOT_CONNECT_NOW));
+            if !is_recovering || begun.elapsed() > RECOVERY {
+                break opened;
+            }
+            tokio::time::sleep(RECOVERY / 30).await;
+        };
         let (client, mut connection) = opened.map_err(|error| self.refused(&error))?;
         let (sender, receiver) = mpsc::channel(NOTIFICATIONS);
         tokio::spawn(async move {
