@@ -316,8 +316,11 @@ impl Page {
         });
         let mut server = Server { child, lines, seen: String::new() };
         // `up` and `layotto` tell their last address last; `run` has only one.
+        let configuration = fs::read_to_string(self.path("config.json")).unwrap_or_default();
+        let has_actuator = configuration.contains("actuator_filter");
         let last = match script {
             script if script.contains("dhow up") => "metrics: http://",
+            script if script.contains("dhow layotto") && has_actuator => "actuator: http://",
             script if script.contains("dhow layotto") => "management: http://",
             script if script.contains("workflow worker") => "takes steps",
             _ => "on http://",
