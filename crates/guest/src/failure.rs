@@ -92,7 +92,7 @@ impl Failure {
 
 impl From<wasmtime_wasi_http::Error> for Failure {
     fn from(error: wasmtime_wasi_http::Error) -> Failure {
-        Failure::Trap { message: error.to_string(), backtrace: String::new() }
+        BodyError::from(error).into()
     }
 }
 

@@ -5,6 +5,7 @@
 //! it starts in turn, as the compiler does, are like it.
 
 use std::io;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// `nice` of the threads: they get a tenth of a processor that is asked for by threads that serve.
@@ -16,11 +17,13 @@ const NICE: i32 = 10;
 /// There is no thread to be had, or it panicked.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
-    let span = tracing::Span::current();
+    let (span, runtime) = (tracing::Span::current(), Handle::current());
     std::thread::Builder::new().name("dhow-background".into()).spawn(move || {
         // SAFETY: a system call without memory of ours. On Linux it is about the calling thread alone; where it
         // is refused, the work is done all the same.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+        // What the work spawns belongs to the runtime.
+        let _entered = runtime.enter();
         let _ = sender.send(span.in_scope(work));
     })?;
     receiver.await.map_err(|_| io::Error::other("the thread that did it panicked"))
