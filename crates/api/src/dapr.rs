@@ -202,7 +202,7 @@ impl Dapr {
             }
             ("GET", ["v1.0", "state", store, key]) => state::get(scope, store, key).await,
             ("DELETE", ["v1.0", "state", store, key]) => {
-                state::delete(scope, store, key, invocation.request.headers()).await
+                state::delete(scope, store, key, &query, invocation.request.headers()).await
             }
             (_, ["v1.0-alpha1", "state", store, "query"]) if write => {
                 state::query(scope, store, body(invocation, limit).await?).await

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use dhow_blocks::invoke::{Body, Invocation, Reply};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
@@ -55,7 +56,7 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
         ("SERVER_NAME".to_owned(), host(head).unwrap_or(&setup.scope.app_id).to_owned()),
         ("REQUEST_METHOD".to_owned(), head.method.to_string()),
         ("SCRIPT_NAME".to_owned(), String::new()),
-        ("PATH_INFO".to_owned(), head.uri.path().to_owned()),
+        ("PATH_INFO".to_owned(), decoded(head.uri.path())),
         ("QUERY_STRING".to_owned(), head.uri.query().unwrap_or_default().to_owned()),
         ("CONTENT_LENGTH".to_owned(), length.to_string()),
     ];
@@ -79,6 +80,14 @@ fn environment(head: &http::request::Parts, length: usize, setup: &Setup) -> Vec
         env.push((variable, values.join(if name == "cookie" { "; " } else { ", " })));
     }
     env
+}
+
+/// A path without percent signs (RFC 3875 section 4.1.5); as it came if it would be no text, or end in the middle.
+fn decoded(path: &str) -> String {
+    match percent_decode_str(path).decode_utf8() {
+        Ok(text) if !text.contains('\0') => text.into_owned(),
+        _ => path.to_owned(),
+    }
 }
 
 /// What the client thinks it speaks with.
@@ -154,6 +163,19 @@ fn header_block(output: &[u8]) -> Option<(&str, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_decoded() {
+        for (path, expected) in [
+            ("/a%20b/%C3%A9", "/a b/é"),
+            ("/a+b", "/a+b"),
+            ("/%ff", "/%ff"),
+            ("/a%00b", "/a%00b"),
+            ("/%zz", "/%zz"),
+        ] {
+            assert_eq!(decoded(path), expected);
+        }
+    }
 
     #[tokio::test]
     async fn output_becomes_a_response() {

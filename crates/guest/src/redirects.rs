@@ -3,13 +3,17 @@
 //! Which hosts may be asked is decided where it is for all guests ([`Outbound`]), and again for each redirect.
 
 use crate::outbound::Outbound;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, LOCATION, PROXY_AUTHORIZATION,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHORIZATION,
 };
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use percent_encoding::percent_decode_str;
 use url::Url;
 use wasmtime_wasi_http::{Error, WasiHttpHooks};
 
@@ -48,6 +52,7 @@ pub(crate) async fn send(
     room: usize,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Unanswered> {
     for _ in 0..=MAX_REDIRECTS {
+        asked.authorize();
         let body = Full::new(asked.body.clone()).map_err(|never| match never {}).boxed_unsync();
         let mut request = Request::new(body);
         *request.method_mut() = asked.method.clone();
@@ -78,6 +83,24 @@ impl Asked {
     fn failed(&self, reason: &dyn std::fmt::Display) -> Unanswered {
         let host = self.url.host_str().unwrap_or_default().to_owned();
         Unanswered::Failed { host, reason: reason.to_string() }
+    }
+
+    /// Sends name and password of the URL, if it has them, as other clients do: in a header, unless there is one.
+    fn authorize(&mut self) {
+        let url = &self.url;
+        if url.username().is_empty() && url.password().is_none() {
+            return;
+        }
+        let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+        let pair =
+            [&decoded(url.username())[..], b":", &decoded(url.password().unwrap_or_default())].concat();
+        if let Ok(mut value) = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))) {
+            value.set_sensitive(true);
+            self.headers.entry(AUTHORIZATION).or_insert(value);
+        }
+        // Fails for URLs without a host, which are no URLs of HTTP.
+        let _ = self.url.set_username("");
+        let _ = self.url.set_password(None);
     }
 
     /// Where a response leads to, if it is a redirect.
@@ -137,6 +160,28 @@ mod tests {
             found.sort_unstable();
             assert_eq!((asked.method, asked.url.as_str(), asked.body.len()), (method, url, body), "{status}");
             assert_eq!(found.join(" "), names, "{status} {location}");
+        }
+    }
+
+    #[test]
+    fn name_and_password_of_a_url_are_sent_as_a_header() {
+        // The URL, the program's own header, what is sent, and the URL that is asked.
+        for (url, own, sent, asks) in [
+            ("http://anna:s%40fe@a.test/x", None, "Basic YW5uYTpzQGZl", "http://a.test/x"),
+            ("http://anna@a.test/", None, "Basic YW5uYTo=", "http://a.test/"),
+            ("http://anna:x@a.test/", Some("Bearer y"), "Bearer y", "http://a.test/"),
+            ("http://a.test/", None, "", "http://a.test/"),
+        ] {
+            let headers = own.map(|own| (AUTHORIZATION, own.parse().unwrap()));
+            let mut asked = Asked {
+                url: Url::parse(url).unwrap(),
+                method: Method::GET,
+                headers: headers.into_iter().collect(),
+                body: Bytes::new(),
+            };
+            asked.authorize();
+            let header = asked.headers.get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
+            assert_eq!((header, asked.url.as_str()), (sent, asks), "{url}");
         }
     }
 

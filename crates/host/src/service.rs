@@ -24,6 +24,9 @@ use tokio::time::Instant;
 /// Connections under way have this long when a service goes.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
+/// A new version that listens has this long to take the other ports of the one before.
+const TAKING: Duration = Duration::from_secs(1);
+
 /// A service that ran for so long was well: it is started again soon.
 const WELL: Duration = Duration::from_secs(60);
 
@@ -111,7 +114,7 @@ impl Service {
         };
         tokio::select! {
             biased;
-            _ = self.listening() => Ok(()),
+            () = self.open() => Ok(()),
             reason = ended => Err(reason),
         }
     }
@@ -164,6 +167,18 @@ impl Service {
                 reason: format!("on {address}: {failure}"),
             },
         })
+    }
+
+    /// Waits until something can come to the program: a connection, or a datagram.
+    async fn open(&self) {
+        let mut current = self.ports.subscribe();
+        loop {
+            let ports = Arc::clone(&current.borrow_and_update());
+            tokio::select! {
+                () = ports.open() => return,
+                Ok(()) = current.changed() => {}
+            }
+        }
     }
 
     async fn listening(&self) -> (Arc<Ports>, SocketAddr) {
@@ -326,12 +341,17 @@ pub(crate) fn settle<'a>(old: impl Iterator<Item = &'a Arc<App>>, new: impl Iter
 async fn pass_on(old: Arc<App>, next: Arc<App>) {
     let (Some(service), Some(following)) = (&old.service, &next.service) else { return };
     let mut closing = following.closing.subscribe();
-    tokio::select! {
+    let begun = tokio::select! {
         biased;
-        _ = following.listening() => service.hand_over(&next),
-        _ = closing.wait_for(|is_closing| *is_closing) => {
-            service.close();
-        }
+        () = following.open() => true,
+        _ = closing.wait_for(|is_closing| *is_closing) => false,
+    };
+    if begun {
+        let ports = Arc::clone(&*following.ports.borrow());
+        let _ = tokio::time::timeout(TAKING, ports.taken()).await;
+        service.hand_over(&next);
+    } else {
+        service.close();
     }
 }
 

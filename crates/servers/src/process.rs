@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// A server has this long until its port answers.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// A server has this long to end by itself.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
 
@@ -152,20 +155,20 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM), and waits until it has written what it keeps. The folder stays, for
-    /// [`Process::start`].
+    /// Asks it to end (SIGTERM), and waits until it has written what it keeps; one that has not ended after ten seconds is
+    /// killed, as a service manager would do it. The folder stays, for [`Process::start`].
     pub fn terminate(&mut self) -> Result<(), StartError> {
         let Some(child) = &mut self.child else { return Ok(()) };
         // SAFETY: the child was not waited for, so its id is its own.
         unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
-        let deadline = Instant::now() + START_DEADLINE;
+        let deadline = Instant::now() + END_DEADLINE;
         while child.try_wait().map_err(|error| io_failed(self.name, &error))?.is_none() {
             if Instant::now() > deadline {
-                return Err(self.failed("did not end"));
+                break;
             }
             std::thread::sleep(POLL);
         }
-        self.child = None;
+        self.kill();
         Ok(())
     }
 

@@ -36,9 +36,10 @@ struct Entry {
     options: Option<Options>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Options {
     concurrency: Option<String>,
+    consistency: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -106,16 +107,19 @@ pub(super) async fn delete(
     scope: &Scope,
     store: &str,
     key: &str,
+    query: &Parameters,
     headers: &HeaderMap,
 ) -> Result<Reply, ApiError> {
     let state = open(scope, store)?;
     legal(key)?;
+    let what = format!("failed deleting state with key {key}");
+    let option = |name| query.get(name).map(str::to_owned);
+    let options = Options { concurrency: option("concurrency"), consistency: option("consistency") };
+    options.concurrency((&what, "ERR_STATE_DELETE"))?;
     let etag = headers.get(IF_MATCH).and_then(|etag| etag.to_str().ok()).filter(|etag| !etag.is_empty());
     let delete = Delete { key: key.to_owned(), etag: etag.map(str::to_owned) };
     let deleted = state.delete(delete).await;
-    deleted.map_err(|error| {
-        ApiError::state("ERR_STATE_DELETE", &format!("failed deleting state with key {key}"), &error)
-    })?;
+    deleted.map_err(|error| ApiError::state("ERR_STATE_DELETE", &what, &error))?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -154,7 +158,10 @@ pub(super) async fn transaction(
                 query,
                 (what, "ERR_STATE_TRANSACTION"),
             )?),
-            "delete" => state::Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) }),
+            "delete" => {
+                request.options.unwrap_or_default().concurrency((what, "ERR_STATE_TRANSACTION"))?;
+                state::Operation::Delete(Delete { key: key(request.key)?, etag: etag(request.etag) })
+            }
             other => {
                 return Err(ApiError::new(
                     StatusCode::BAD_REQUEST,
@@ -234,14 +241,7 @@ fn set(
     query: &Parameters,
     (what, code): (&str, &'static str),
 ) -> Result<Set, ApiError> {
-    let concurrency = match entry.options.as_ref().and_then(|options| options.concurrency.as_deref()) {
-        Some("first-write") => Concurrency::FirstWrite,
-        None | Some("" | "last-write") => Concurrency::LastWrite,
-        Some(other) => {
-            let message = format!("{what}: unrecognized concurrency value '{other}'");
-            return Err(ApiError::internal(code, message));
-        }
-    };
+    let concurrency = entry.options.unwrap_or_default().concurrency((what, code))?;
     let own = entry.metadata.as_ref();
     let ttl = query
         .metadata()
@@ -262,6 +262,24 @@ fn set(
             Some(text) => time_to_live(text, what, code)?,
         },
     })
+}
+
+impl Options {
+    /// Who wins where two write at once. Consistency makes no difference here, but has to be one that there is.
+    fn concurrency(&self, (what, code): (&str, &'static str)) -> Result<Concurrency, ApiError> {
+        let unknown = |name: &str, value: &str| {
+            Err(ApiError::internal(code, format!("{what}: unrecognized {name} value '{value}'")))
+        };
+        match self.consistency.as_deref() {
+            None | Some("" | "strong" | "eventual") => {}
+            Some(other) => return unknown("consistency", other),
+        }
+        match self.concurrency.as_deref() {
+            Some("first-write") => Ok(Concurrency::FirstWrite),
+            None | Some("" | "last-write") => Ok(Concurrency::LastWrite),
+            Some(other) => unknown("concurrency", other),
+        }
+    }
 }
 
 /// JSON as Dapr writes it: numbers that were read as floating-point ones and are whole have no fraction.

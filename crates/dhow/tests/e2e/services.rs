@@ -3,7 +3,7 @@
 use crate::support::{Host, Setting, eventually, http, http::Client};
 use dhow_servers::mariadb;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -180,6 +180,44 @@ fn a_new_version_takes_over_and_the_old_one_finishes() {
     drop(client);
     setting.manifest("[apps.other]\nmodule = `http-hello`\nroutes = [\"/\"]\n");
     eventually("the port to close", || TcpStream::connect(new).is_err().then_some(()));
+    host.stop();
+}
+
+#[test]
+fn a_new_version_takes_datagrams_over() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let manifest = |name: &str| {
+        format!(
+            "[apps.udp]\nmodule = `sock-udp`\nenv = {{ LISTEN = \"{port}\", NAME = \"{name} \" }}\n\
+             grants = {{ listen = [\"{port}\"] }}\n"
+        )
+    };
+    let setting = Setting::with_manifest(&manifest("old"));
+    let host = setting.up(&["--watch"]);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(port).unwrap();
+    let ask = |limit: Duration| {
+        let mut buffer = [0; 64];
+        client.set_read_timeout(Some(limit)).unwrap();
+        client.send(b"x").and_then(|_| client.recv(&mut buffer)).ok().map(|length| buffer[..length].to_vec())
+    };
+    let said = eventually("the service to answer", || ask(Duration::from_millis(200)));
+    assert_eq!(said, b"old x");
+    for (before, now) in [("old", "new"), ("new", "newer")] {
+        setting.manifest(&manifest(now));
+        // Nobody waits for an answer in vain while one takes the place of the other.
+        eventually("the new version", || match ask(Duration::from_secs(5)) {
+            Some(said) if said == format!("{now} x").as_bytes() => Some(()),
+            Some(said) if said == format!("{before} x").as_bytes() => None,
+            other => panic!("{other:?} was said"),
+        });
+        // From then on it is the only one.
+        thread::sleep(Duration::from_millis(1500));
+        for _ in 0..20 {
+            assert_eq!(ask(Duration::from_secs(5)).unwrap(), format!("{now} x").as_bytes());
+        }
+    }
+    assert_eq!(host.metric("dhow_service_restarts_total", "udp"), 0.0);
     host.stop();
 }
 

@@ -426,6 +426,50 @@ fn connections_are_made_without_waiting_and_end_by_halves() {
     passes(&checking(&functions, data, &body), &["connect=127.0.0.1"]);
 }
 
+/// Connections that wait: a socket that was refused tries again, and one that is connected stays it.
+#[test]
+fn a_socket_may_connect_until_it_is_connected() {
+    let functions = [("open", "sock_open", 3), ("connect", "sock_connect", 3)];
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let data = r#"(data (i32.const 64) "\64\00\00\00\04\00\00\00") (data (i32.const 100) "\7f\00\00\01")"#;
+    let mut body =
+        "(call $is (i32.const 1) (call $open (i32.const 1) (i32.const 2) (i32.const 0)) (i32.const 0))\n"
+            .to_owned();
+    for (line, port, errno) in
+        [(2, closed, 14), (3, closed, 14), (4, closed, 14), (5, port, 0), (6, port, 30)]
+    {
+        body += &format!(
+            "(call $is (i32.const {line}) (call $connect (i32.load (i32.const 0)) (i32.const 64) (i32.const {port})) \
+             (i32.const {errno}))\n"
+        );
+    }
+    passes(&checking(&functions, data, &body), &["connect=127.0.0.1"]);
+}
+
+#[test]
+fn a_clock_that_there_is_not_is_an_error() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "clock_res_get" (func $resolution (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "sock_shutdown" (func (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func $is (param $line i32) (param $found i32) (param $expected i32)
+          (if (i32.ne (local.get $found) (local.get $expected)) (then (call $exit (local.get $line)))))
+        (func (export "_start")
+          (call $is (i32.const 1) (call $time (i32.const 0) (i64.const 0) (i32.const 8)) (i32.const 0))
+          (call $is (i32.const 2) (i64.gt_u (i64.load (i32.const 8)) (i64.const 0)) (i32.const 1))
+          (call $is (i32.const 3) (call $time (i32.const 4) (i64.const 0) (i32.const 8)) (i32.const 28))
+          (call $is (i32.const 4) (call $time (i32.const -1) (i64.const 0) (i32.const 8)) (i32.const 28))
+          (call $is (i32.const 5) (call $time (i32.const 1) (i64.const 0) (i32.const 65536)) (i32.const 21))
+          (call $is (i32.const 6) (call $resolution (i32.const 1) (i32.const 8)) (i32.const 0))
+          (call $is (i32.const 7) (call $resolution (i32.const 99) (i32.const 8)) (i32.const 28))))"#;
+    let ended = run_text(text, &[]);
+    assert_eq!(ended.code, Some(0), "the number of the check that failed: {ended:?}");
+}
+
 #[test]
 fn both_forms_of_a_function_fit_into_one_module_and_others_do_not() {
     let both = calls(&[("sock_accept", 2, vec![5, 0], 8), ("sock_accept", 3, vec![5, 0, 0], 8)], "");

@@ -7,25 +7,30 @@ use dhow_servers::{MOTO_KEYS, Process, moto, moto_to_be, python_with_boto3};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
-/// What is in a bucket, as boto3 and Python's archives see it: for each key what it holds.
+/// What an object holds, as Python's own archives see it.
+pub(crate) const HELD: &str = r#"
+import io, json, sys, tarfile, zipfile
+def held(name, body):
+    if name.endswith(".tgz"):
+        with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as archive:
+            return {m.name: archive.extractfile(m).read().decode() for m in archive if m.isfile()}
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            assert archive.testzip() is None
+            return {n: archive.read(n).decode() for n in archive.namelist() if not n.endswith("/")}
+    return body.decode()
+"#;
+
+/// What is in a bucket, as boto3 sees it: for each key what it holds. Behind [`HELD`].
 const LOOK: &str = r#"
-import boto3, io, json, sys, tarfile, zipfile
+import boto3
 s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", aws_access_key_id="a",
                   aws_secret_access_key="b")
 found = {}
 for page in s3.get_paginator("list_objects_v2").paginate(Bucket=sys.argv[2]):
     for item in page.get("Contents", []):
         body = s3.get_object(Bucket=sys.argv[2], Key=item["Key"])["Body"].read()
-        if item["Key"].endswith(".tgz"):
-            with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as archive:
-                files = {m.name: archive.extractfile(m).read().decode() for m in archive if m.isfile()}
-        elif item["Key"].endswith(".zip"):
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                assert archive.testzip() is None
-                files = {n: archive.read(n).decode() for n in archive.namelist() if not n.endswith("/")}
-        else:
-            files = body.decode()
-        found[item["Key"]] = files
+        found[item["Key"]] = held(item["Key"], body)
 print(json.dumps(found))
 "#;
 
@@ -70,7 +75,7 @@ boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", aws_access
 }
 
 pub(crate) fn look(server: &Process, bucket: &str) -> Value {
-    serde_json::from_str(&python(LOOK, &[&url(server), bucket])).unwrap()
+    serde_json::from_str(&python(&[HELD, LOOK].concat(), &[&url(server), bucket])).unwrap()
 }
 
 /// The controller's ConfigMap and its Secret, as they are applied to a cluster.
@@ -103,7 +108,10 @@ stringData: {{secret: "{}"}}
     )
 }
 
-const FLOW: &str = r#"
+/// A workflow that writes a file in all forms and reads each back; one goes to a place of its own, which its `kind` of
+/// location names by the field `key`.
+pub(crate) fn flow(kind: &str, key: &str) -> String {
+    const FLOW: &str = r#"
   entrypoint: main
   templates:
   - name: main
@@ -123,7 +131,7 @@ const FLOW: &str = r#"
       - {name: packed, path: /out/file.txt}
       - {name: plain, path: /out/file.txt, archive: {none: {}}}
       - {name: zipped, path: /out, archive: {zip: {}}}
-      - {name: folder, path: /out, archive: {none: {}}, s3: {key: "own/{{workflow.name}}/"}}
+      - {name: folder, path: /out, archive: {none: {}}, KIND: {KEY: "own/{{workflow.name}}/"}}
   - name: cat
     inputs: {artifacts: [{name: file, path: /in/file.txt}]}
     wasm: {image: tool.wasm, args: [cat, /in/file.txt]}
@@ -131,12 +139,14 @@ const FLOW: &str = r#"
     inputs: {artifacts: [{name: folder, path: /in/folder}]}
     wasm: {image: tool.wasm, args: [ls, /in/folder]}
 "#;
+    FLOW.replace("KIND", kind).replace("KEY", key)
+}
 
 #[test]
 fn a_bucket_has_what_argo_would_put_there() {
     let (desk, server) = (Desk::new(), moto().unwrap());
     std::fs::write(desk.path("repository.yaml"), repository(&server.address(), "")).unwrap();
-    desk.workflow("flow", FLOW);
+    desk.workflow("flow", &flow("s3", "key"));
     let run = ["workflow", "run", "flow.yaml", "--artifact-repository", "repository.yaml", "--output", "out"];
     let ended = desk.dhow(&run);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -228,7 +238,7 @@ fn what_others_put_into_a_bucket_comes_to_a_step() {
 fn a_server_that_comes_late_is_waited_for_and_one_that_refuses_is_not() {
     let desk = Desk::new();
     let mut server = moto_to_be().unwrap();
-    desk.workflow("late", FLOW);
+    desk.workflow("late", &flow("s3", "key"));
     let endpoint = url(&server);
     let flags = ["--s3-bucket", "late", "--s3-create-bucket", "--s3-endpoint", &endpoint];
     let mut command = desk.command(&[&["workflow", "run", "late.yaml"], &flags[..]].concat());
@@ -243,7 +253,7 @@ fn a_server_that_comes_late_is_waited_for_and_one_that_refuses_is_not() {
     assert_eq!(look(&server, "late").as_object().unwrap().len(), 4);
 
     // There is no such bucket, and nobody is to make it.
-    desk.workflow("none", FLOW);
+    desk.workflow("none", &flow("s3", "key"));
     let flags = ["--s3-bucket", "missing", "--s3-endpoint", &endpoint];
     let mut command = desk.command(&[&["workflow", "run", "none.yaml"], &flags[..]].concat());
     command.env("AWS_ACCESS_KEY_ID", MOTO_KEYS.0).env("AWS_SECRET_ACCESS_KEY", MOTO_KEYS.1);
@@ -284,9 +294,9 @@ fn a_workflow_chooses_its_repository() {
         described("special")
     );
     std::fs::write(desk.path("all.yaml"), text).unwrap();
-    desk.workflow("usual", FLOW);
-    desk.workflow("special", &format!("{FLOW}  artifactRepositoryRef: {{key: special}}\n"));
-    desk.workflow("wrong", &format!("{FLOW}  artifactRepositoryRef: {{key: spezial}}\n"));
+    desk.workflow("usual", &flow("s3", "key"));
+    desk.workflow("special", &(flow("s3", "key") + "  artifactRepositoryRef: {key: special}\n"));
+    desk.workflow("wrong", &(flow("s3", "key") + "  artifactRepositoryRef: {key: spezial}\n"));
     for name in ["usual", "special"] {
         let run = ["workflow", "run", &format!("{name}.yaml"), "--artifact-repository", "all.yaml"];
         let ended = desk.dhow(&run);
@@ -363,7 +373,7 @@ fn servers_are_told_how_to_encrypt() {
     let key = "a key of thirty-two bytes, no less".get(..32).unwrap();
     std::fs::create_dir_all(desk.path("secrets/customer")).unwrap();
     let gate = Gate::before(&server, CUSTOMER_KEY, &[key]);
-    desk.workflow("flow", FLOW);
+    desk.workflow("flow", &flow("s3", "key"));
     let run = |name: &str, address: &str, options: &str| {
         let more = format!("      encryptionOptions: {{enableEncryption: true, {options}}}\n");
         let text = repository(address, &more).replace("bucket: artifacts", &format!("bucket: {name}"));
@@ -404,7 +414,7 @@ fn a_role_is_assumed_with_the_environments_keys() {
     let own = "      accessKeySecret: {name: bucket-keys, key: access}\n      secretKeySecret: {name: bucket-keys, key: secret}\n";
     assert!(text.contains(own));
     std::fs::write(desk.path("repository.yaml"), text.replace(own, "")).unwrap();
-    desk.workflow("flow", FLOW);
+    desk.workflow("flow", &flow("s3", "key"));
     let run = |name: &str, sts: &str| -> crate::Ended {
         let mut command = desk.command(&["workflow", "run", "flow.yaml", "--name", name]);
         command.args(["--artifact-repository", "repository.yaml"]).env("AWS_ENDPOINT_URL_STS", sts);

@@ -6,16 +6,15 @@
 //! behind a gate that checks Google's tokens with Google's own library; what Google's client wrote is read from
 //! fake-gcs-server.
 
-use crate::buckets::{look, make_bucket};
+use crate::buckets::{HELD, flow, look, make_bucket};
 use crate::gate::Gate;
 use crate::{Desk, Ended, node};
 use dhow_servers::{AZURITE_ACCOUNT, Process, azurite, fake_gcs, moto, python_with_clouds};
 use serde_json::{Value, json};
 use std::process::Command;
 
-/// Makes a container, fills it, or says what is in it: for each blob what it holds.
+/// Makes a container, fills it, or says what is in it: for each blob what it holds. Behind [`HELD`].
 const AZURE: &str = r#"
-import io, json, sys, tarfile, zipfile
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 from datetime import datetime, timedelta, timezone
 url, key, what, container = sys.argv[1:5]
@@ -33,17 +32,7 @@ elif what == "sas":
 elif what == "sizes":
     print(json.dumps({blob.name: blob.size for blob in client.list_blobs()}))
 else:
-    found = {}
-    for blob in client.list_blobs():
-        body = client.download_blob(blob.name).readall()
-        if blob.name.endswith(".tgz"):
-            with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as archive:
-                found[blob.name] = {m.name: archive.extractfile(m).read().decode() for m in archive if m.isfile()}
-        elif blob.name.endswith(".zip"):
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                found[blob.name] = {n: archive.read(n).decode() for n in archive.namelist() if n[-1] != "/"}
-        else:
-            found[blob.name] = body.decode()
+    found = {b.name: held(b.name, client.download_blob(b.name).readall()) for b in client.list_blobs()}
     print(json.dumps(found))
 "#;
 
@@ -102,7 +91,7 @@ fn endpoint(server: &Process) -> String {
 }
 
 fn azure(server: &Process, what: &str, container: &str) -> String {
-    python(AZURE, &[&endpoint(server), AZURITE_ACCOUNT.1, what, container])
+    python(&[HELD, AZURE].concat(), &[&endpoint(server), AZURITE_ACCOUNT.1, what, container])
 }
 
 fn ran(mut command: Command) -> Ended {
@@ -116,33 +105,6 @@ fn config_map(repository: &str) -> String {
          artifactRepository: |\n    archiveLogs: true\n{repository}"
     )
 }
-
-const FLOW: &str = r#"
-  entrypoint: main
-  templates:
-  - name: main
-    steps:
-    - - {name: write, template: write}
-    - - {name: packed, template: cat, arguments: {artifacts: [{name: file, from: "{{steps.write.outputs.artifacts.packed}}"}]}}
-      - {name: plain, template: cat, arguments: {artifacts: [{name: file, from: "{{steps.write.outputs.artifacts.plain}}"}]}}
-      - {name: zipped, template: list, arguments: {artifacts: [{name: folder, archive: {zip: {}}, from: "{{steps.write.outputs.artifacts.zipped}}"}]}}
-      - {name: folder, template: list, arguments: {artifacts: [{name: folder, from: "{{steps.write.outputs.artifacts.folder}}"}]}}
-      - {name: part, template: cat, arguments: {artifacts: [{name: file, subPath: file.txt, from: "{{steps.write.outputs.artifacts.folder}}"}]}}
-  - name: write
-    wasm: {image: tool.wasm, args: [write, /out/file.txt, hello]}
-    outputs:
-      artifacts:
-      - {name: packed, path: /out/file.txt}
-      - {name: plain, path: /out/file.txt, archive: {none: {}}}
-      - {name: zipped, path: /out, archive: {zip: {}}}
-      - {name: folder, path: /out, archive: {none: {}}, KIND: {KEY: "own/{{workflow.name}}/"}}
-  - name: cat
-    inputs: {artifacts: [{name: file, path: /in/file.txt}]}
-    wasm: {image: tool.wasm, args: [cat, /in/file.txt]}
-  - name: list
-    inputs: {artifacts: [{name: folder, path: /in/folder}]}
-    wasm: {image: tool.wasm, args: [ls, /in/folder]}
-"#;
 
 /// Whether every step got what it should, and the bucket has what Argo would have put there.
 fn assert_flow(desk: &Desk, name: &str, found: &Value) {
@@ -187,7 +149,7 @@ fn a_container_has_what_argo_would_put_there() {
     std::fs::write(desk.path("repository.yaml"), text).unwrap();
     std::fs::create_dir_all(desk.path("secrets/azure")).unwrap();
     std::fs::write(desk.path("secrets/azure/key"), format!("{}\n", AZURITE_ACCOUNT.1)).unwrap();
-    desk.workflow("flow", &FLOW.replace("KIND", "azure").replace("KEY", "blob"));
+    desk.workflow("flow", &flow("azure", "blob"));
     let flags = ["--artifact-repository", "repository.yaml", "--artifact-secrets", "secrets"];
     let run =
         |name: &str| desk.dhow(&[&["workflow", "run", "flow.yaml", "--name", name], &flags[..]].concat());
@@ -222,7 +184,7 @@ fn a_server_that_comes_late_is_waited_for() {
     let (desk, mut server) = (Desk::new(), azurite().unwrap());
     azure(&server, "make", "late");
     server.terminate().unwrap();
-    desk.workflow("late", &FLOW.replace("KIND", "azure").replace("KEY", "blob"));
+    desk.workflow("late", &flow("azure", "blob"));
     let endpoint = endpoint(&server);
     let flags = ["--azure-container", "late", "--azure-endpoint", &endpoint];
     let mut command = desk.command(&[&["workflow", "run", "late.yaml"], &flags[..]].concat());
@@ -316,7 +278,7 @@ fn a_bucket_of_googles_kind_has_what_argo_would_put_there() {
          serviceAccountKeySecret: {name: google, key: key}\n",
     );
     std::fs::write(desk.path("repository.yaml"), text).unwrap();
-    desk.workflow("flow", &FLOW.replace("KIND", "gcs").replace("KEY", "key"));
+    desk.workflow("flow", &flow("gcs", "key"));
     let flags = ["--artifact-repository", "repository.yaml", "--artifact-secrets", "secrets"];
     let run = |name: &str| {
         let mut command =

@@ -7,7 +7,6 @@ use super::{NAME, OTHER, Sockets, parts};
 use crate::command::ModuleState;
 use socket2::Domain;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use tokio::io::Interest;
 use wasmtime::{Caller, Linker};
 
 type Guest<'a> = Caller<'a, ModuleState>;
@@ -114,22 +113,24 @@ fn bind(guest: &mut Guest<'_>, fd: u32, address: u32, port: u32) -> Result<(), E
     let address = address::read(&memory, address, port)?;
     sockets.get(fd)?;
     let may_listen = sockets.may_bind(address)?;
-    let inherited = match sockets.get(fd)? {
-        socket if socket.is_stream && socket.asked.is_none() => sockets.ports.inherit(address),
-        _ => None,
-    };
+    let ports = std::sync::Arc::clone(&sockets.ports);
     let socket = sockets.get_mut(fd)?;
-    if let Some(raw) = inherited {
-        socket.inherit(raw);
-        (socket.may_listen, socket.asked) = (Some(may_listen), Some(address));
-        return Ok(());
+    let inherited = if socket.asked.is_none() { ports.inherit(address, socket.is_stream) } else { None };
+    match inherited {
+        Some(raw) => socket.inherit(raw)?,
+        None => {
+            if socket.is_stream {
+                // A program that starts again finds its port free, though old connections are not forgotten yet.
+                socket.raw().set_reuse_address(true)?;
+            }
+            socket.raw().bind(&address.into())?;
+        }
     }
-    if socket.is_stream {
-        // A program that starts again finds its port free, though old connections are not forgotten yet.
-        socket.raw().set_reuse_address(true)?;
-    }
-    socket.raw().bind(&address.into())?;
     (socket.may_listen, socket.asked) = (Some(may_listen), Some(address));
+    // Datagrams come from here on, to a port that others can know.
+    if may_listen && !socket.is_stream && address.port() != 0 {
+        socket.listening = Some(ports.listens(socket, address));
+    }
     Ok(())
 }
 
@@ -165,7 +166,12 @@ async fn connect(guest: &mut Guest<'_>, fd: u32, address: u32, port: u32) -> Res
     }
     sockets.setup.may_connect(address)?;
     sockets.let_go();
-    sockets.get_mut(fd)?.connect(address).await
+    let socket = sockets.get_mut(fd)?;
+    if !socket.is_stream {
+        // It has one peer now, and is nobody else's port.
+        socket.listening = None;
+    }
+    socket.connect(address).await
 }
 
 async fn accept(guest: &mut Guest<'_>, fd: u32, flags: u32, out: u32) -> Result<(), Errno> {
@@ -187,18 +193,8 @@ async fn accept(guest: &mut Guest<'_>, fd: u32, flags: u32, out: u32) -> Result<
 async fn connection(sockets: &Sockets, fd: u32) -> Result<socket2::Socket, Errno> {
     let listener = sockets.get(fd)?;
     loop {
-        // A listener that was handed over to another version is open, and its connections are not ours. One that was
-        // closed is ready for ever, so that waiting for it would never end.
-        let accept = |raw: &socket2::Socket| match sockets.ports.is_closed() {
-            true => Err(std::io::ErrorKind::NotConnected.into()),
-            false => raw.accept(),
-        };
-        let accepted = listener.attempt(Interest::READABLE, accept).await;
-        let is_closed = sockets.is_closed(fd);
-        match accepted {
+        match listener.take(socket2::Socket::accept).await {
             Ok((raw, _)) => return Ok(raw),
-            Err(_) if is_closed && listener.nonblocking => return Err(Errno::AGAIN),
-            Err(_) if is_closed => std::future::pending().await,
             // The client went away while it waited.
             Err(Errno::CONNABORTED) => {}
             Err(errno) => return Err(errno),

@@ -1,4 +1,5 @@
-//! Calls of preview 1 that take any descriptor: sockets are answered here, the rest by preview 1 itself.
+//! Calls of preview 1 that take any descriptor or clock: sockets, and clocks that there are not, are answered here, the
+//! rest by preview 1 itself.
 
 use super::address::aligned;
 use super::errno::{Errno, code};
@@ -77,6 +78,19 @@ pub(super) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Resul
             let (mut memory, wasi) = others(&mut guest)?;
             answered(preview1::fd_filestat_get(wasi, &mut memory, fd.cast_signed(), stat.cast_signed()).await)
         })
+    })?;
+    linker.func_wrap(
+        NAME,
+        "clock_time_get",
+        |mut guest: Guest<'_>, id: u32, precision: u64, time: u32| {
+            let (mut memory, wasi) = others(&mut guest)?;
+            let [id, time] = [id, time].map(u32::cast_signed);
+            answered(preview1::clock_time_get(wasi, &mut memory, id, precision.cast_signed(), time))
+        },
+    )?;
+    linker.func_wrap(NAME, "clock_res_get", |mut guest: Guest<'_>, id: u32, resolution: u32| {
+        let (mut memory, wasi) = others(&mut guest)?;
+        answered(preview1::clock_res_get(wasi, &mut memory, id.cast_signed(), resolution.cast_signed()))
     })?;
     linker.func_wrap(NAME, "fd_fdstat_set_flags", |mut guest: Guest<'_>, fd: u32, flags: u32| {
         if Sockets::owns(fd) {

@@ -167,7 +167,7 @@ impl Socket {
                 let error = self.raw().take_error()?;
                 Value::Number(error.map_or(0, |error| i32::from(Errno::from(error).0)))
             }
-            ACCEPTCONN => Value::Number(i32::from(self.listening.is_some())),
+            ACCEPTCONN => Value::Number(i32::from(self.is_stream && self.listening.is_some())),
             LINGER => match self.raw().linger()? {
                 Some(time) => Value::Pair(1, i32::try_from(time.as_secs()).unwrap_or(i32::MAX)),
                 None => Value::Pair(0, 0),

@@ -10,6 +10,7 @@
 //! nothing any more: a hang-up there makes tokio accept again and again.
 
 use super::errno::{Errno, code};
+use super::socket::Socket;
 use super::table::Sockets;
 use super::{NAME, files, os};
 use crate::command::ModuleState;
@@ -146,6 +147,11 @@ fn clock(wasi: &mut WasiP1Ctx, id: u32, timeout: u64, flags: u16) -> What {
     What::Clock(Duration::from_nanos(timeout.saturating_sub(now)).min(LONGEST))
 }
 
+/// Whether nothing more comes there, for the host has closed it. What datagrams came to can still send.
+fn is_over(socket: &Socket, tag: u8) -> bool {
+    socket.is_closed() && (socket.is_stream || tag == READ)
+}
+
 /// Appends one event.
 pub(super) fn event(events: &mut Vec<u8>, userdata: u64, error: u16, tag: u8, bytes: u64, flags: u16) {
     events.extend(userdata.to_le_bytes());
@@ -267,12 +273,10 @@ impl Scratch {
             let mut guards = Vec::new();
             for subscription in &self.subscriptions {
                 let What::Socket { fd, .. } = subscription.what else { continue };
-                let Some(watched) = sockets.get(fd).ok().and_then(|socket| socket.watched()) else {
+                let Ok(socket) = sockets.get(fd) else { continue };
+                let Some(watched) = socket.watched().filter(|_| !is_over(socket, subscription.tag)) else {
                     continue;
                 };
-                if sockets.is_closed(fd) {
-                    continue;
-                }
                 let ready = match subscription.tag {
                     READ => watched.poll_read_ready(cx),
                     _ => watched.poll_write_ready(cx),
@@ -302,12 +306,13 @@ impl Scratch {
     fn ready(&self, subscription: &Subscription, sockets: &Sockets, trigger: Trigger) -> Option<u16> {
         let What::Socket { fd, place } = subscription.what else { return None };
         let found = self.fds[place].revents;
-        if found == 0 || sockets.is_closed(fd) {
+        let socket = sockets.get(fd).ok();
+        if found == 0 || socket.is_some_and(|socket| is_over(socket, subscription.tag)) {
             return None;
         }
         let told = match trigger {
             Trigger::Level => None,
-            Trigger::Edge => sockets.get(fd).ok().map(|socket| socket.told),
+            Trigger::Edge => socket.map(|socket| socket.told),
         };
         let is_news = match (told, subscription.tag) {
             (None, _) => true,

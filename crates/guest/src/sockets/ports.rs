@@ -16,22 +16,35 @@ pub struct Ports {
     /// The program accepted connections through sockets that are not ours, which nobody counts.
     uncounted: AtomicBool,
     listeners: Mutex<Vec<Listener>>,
-    /// Listening sockets of the version before, which this one takes by binding to the same address.
-    inherited: Mutex<Vec<(SocketAddr, SocketAddr, socket2::Socket)>>,
+    /// Sockets of the version before, which this one takes by binding to the same address.
+    inherited: Mutex<Vec<Inherited>>,
     /// The version before still takes connections from what was inherited: that is not ours to shut down.
     shares: AtomicBool,
     pub(super) forward: Forward,
 }
 
-/// An open listener.
+/// An open listener, or a socket that datagrams come to.
 struct Listener {
+    bound: Bound,
+    /// It was that of the version before.
+    inherited: bool,
+    socket: Weak<socket2::Socket>,
+}
+
+/// What a socket is bound to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Bound {
     /// What the program wanted to be bound to; its port may be 0.
     asked: SocketAddr,
     /// What it is bound to.
     address: SocketAddr,
-    /// It was that of the version before.
-    inherited: bool,
-    socket: Weak<socket2::Socket>,
+    is_stream: bool,
+}
+
+/// A socket of the version before.
+struct Inherited {
+    bound: Bound,
+    socket: socket2::Socket,
 }
 
 /// What others wait for.
@@ -39,6 +52,10 @@ struct Listener {
 struct Seen {
     /// The first of the listeners, as one connects to it.
     address: Option<SocketAddr>,
+    /// Something can come to it: connections, or datagrams.
+    is_open: bool,
+    /// Sockets of the version before that it has not taken yet.
+    untaken: usize,
     /// Connections that came in and are open.
     connections: usize,
     /// The listener is one of a component.
@@ -48,7 +65,7 @@ struct Seen {
 /// A listener, as long as it is open.
 pub(super) struct Listening {
     ports: Arc<Ports>,
-    address: SocketAddr,
+    bound: Bound,
 }
 
 /// A connection that came in, as long as it is open.
@@ -71,17 +88,18 @@ impl Ports {
     }
 
     /// Of a program that begins while another version of it runs: binding to an address of that one gives it the very
-    /// socket, so that both take connections from one queue until [`Ports::hand_over`].
+    /// socket, so that both take what comes from one queue until [`Ports::hand_over`].
     pub fn beside(before: &Ports) -> Arc<Ports> {
         let ports = Ports::new();
         let listeners = before.listeners.lock();
         let sockets = listeners.iter().filter_map(|listener| {
             let socket = listener.socket.upgrade()?.try_clone().ok()?;
-            Some((listener.asked, listener.address, socket))
+            Some(Inherited { bound: listener.bound, socket })
         });
         *ports.inherited.lock() = sockets.collect();
         ports.shares.store(true, Ordering::SeqCst);
         drop(listeners);
+        ports.look();
         ports
     }
 
@@ -101,6 +119,17 @@ impl Ports {
         }
     }
 
+    /// Waits until connections or datagrams can come to the program.
+    pub async fn open(&self) {
+        // Fails only without a sender, which `self` is.
+        let _ = self.seen.subscribe().wait_for(|seen| seen.is_open).await;
+    }
+
+    /// Waits until it has taken all that the version before has open.
+    pub async fn taken(&self) {
+        let _ = self.seen.subscribe().wait_for(|seen| seen.untaken == 0).await;
+    }
+
     /// Connections that came in and are open.
     pub fn connections(&self) -> usize {
         self.seen.borrow().connections
@@ -116,21 +145,23 @@ impl Ports {
     /// Closes all listeners but those that `next` has as well: they go on, and only `next` takes connections from them.
     /// No connection is refused or lost on the way.
     pub fn hand_over(&self, next: &Ports) -> bool {
-        let passed_on: Vec<SocketAddr> =
-            next.listeners.lock().iter().map(|listener| listener.address).collect();
-        // What it did not want is not kept open by it.
-        next.inherited.lock().clear();
+        let passed_on: Vec<Bound> = next.listeners.lock().iter().map(|listener| listener.bound).collect();
+        // What it did not want is not kept open by it; but a port of datagrams is free only when its last socket is
+        // closed, which that of this program is when it ends.
+        next.inherited.lock().retain(|inherited| !inherited.bound.is_stream);
         next.shares.store(false, Ordering::SeqCst);
+        next.look();
         self.close_but(&passed_on)
     }
 
-    fn close_but(&self, passed_on: &[SocketAddr]) -> bool {
+    fn close_but(&self, passed_on: &[Bound]) -> bool {
         self.closed.store(true, Ordering::SeqCst);
         self.forward.close();
         self.inherited.lock().clear();
         for listener in std::mem::take(&mut *self.listeners.lock()) {
             let is_shared = listener.inherited && self.shares.load(Ordering::SeqCst);
-            let stays = is_shared || passed_on.contains(&listener.address);
+            // To datagrams, a socket that is shut down is one that is ready for ever; nobody reads them any more.
+            let stays = is_shared || !listener.bound.is_stream || listener.bound.is_among(passed_on);
             if let (false, Some(socket)) = (stays, listener.socket.upgrade()) {
                 // A listener that is shut down listens no more, whoever holds it.
                 let _ = socket.shutdown(Shutdown::Both);
@@ -155,11 +186,12 @@ impl Ports {
         let _ = self.seen.subscribe().wait_for(|seen| seen.connections == 0).await;
     }
 
-    /// A socket of the program listens.
+    /// A socket of the program listens, or datagrams come to it.
     pub(super) fn listens(self: &Arc<Self>, socket: &Socket, address: SocketAddr) -> Listening {
+        let asked = socket.asked.unwrap_or(address);
+        let bound = Bound { asked, address, is_stream: socket.is_stream };
         self.listeners.lock().push(Listener {
-            asked: socket.asked.unwrap_or(address),
-            address,
+            bound,
             inherited: socket.inherited,
             socket: Arc::downgrade(socket.raw()),
         });
@@ -167,20 +199,24 @@ impl Ports {
         if self.is_closed() {
             self.close();
         }
-        Listening { ports: Arc::clone(self), address }
+        Listening { ports: Arc::clone(self), bound }
     }
 
-    /// The listening socket of the version before, if it has one of this address.
-    pub(super) fn inherit(&self, asked: SocketAddr) -> Option<socket2::Socket> {
+    /// The socket of the version before, if it has one of this address.
+    pub(super) fn inherit(&self, asked: SocketAddr, is_stream: bool) -> Option<socket2::Socket> {
         let mut inherited = self.inherited.lock();
-        let place = inherited.iter().position(|(_, address, _)| *address == asked);
-        let place = place.or_else(|| inherited.iter().position(|(wanted, ..)| *wanted == asked))?;
-        Some(inherited.remove(place).2)
+        let find = |of: fn(&Bound) -> SocketAddr| {
+            inherited.iter().position(|known| known.bound.is_stream == is_stream && of(&known.bound) == asked)
+        };
+        let found = find(|bound| bound.address).or_else(|| find(|bound| bound.asked))?;
+        Some(inherited.remove(found).socket)
     }
 
     /// A program whose sockets are not ours listens.
     pub(crate) fn listens_elsewhere(&self, address: SocketAddr) {
-        self.seen.send_modify(|seen| (seen.address, seen.elsewhere) = (Some(reachable(address)), true));
+        self.seen.send_modify(|seen| {
+            (seen.address, seen.is_open, seen.elsewhere) = (Some(reachable(address)), true, true);
+        });
     }
 
     /// Whether a program whose sockets are not ours may accept one more connection.
@@ -204,8 +240,31 @@ impl Ports {
     }
 
     fn look(&self) {
-        let first = self.listeners.lock().first().map(|listener| reachable(listener.address));
-        self.seen.send_modify(|seen| seen.address = first);
+        let listeners = self.listeners.lock();
+        let first = listeners.iter().find(|listener| listener.bound.is_stream);
+        let first = first.map(|listener| reachable(listener.bound.address));
+        let is_open = !listeners.is_empty();
+        drop(listeners);
+        let untaken = self.inherited.lock().len();
+        self.seen.send_modify(|seen| (seen.address, seen.is_open, seen.untaken) = (first, is_open, untaken));
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Whether another program has it as well, whatever it asked for to get it.
+    fn is_among(&self, others: &[Bound]) -> bool {
+        others.iter().any(|other| (other.address, other.is_stream) == (self.address, self.is_stream))
+    }
+}
+
+// === impl Listening ===
+
+impl Listening {
+    /// Whether the host has closed it, or handed it over.
+    pub(super) fn is_closed(&self) -> bool {
+        self.ports.is_closed()
     }
 }
 
@@ -223,7 +282,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 impl Drop for Listening {
     fn drop(&mut self) {
         let mut listeners = self.ports.listeners.lock();
-        if let Some(place) = listeners.iter().position(|listener| listener.address == self.address) {
+        if let Some(place) = listeners.iter().position(|listener| listener.bound == self.bound) {
             listeners.remove(place);
         }
         drop(listeners);

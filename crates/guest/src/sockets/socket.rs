@@ -24,7 +24,7 @@ pub(super) struct Socket {
     pub(super) may_listen: Option<bool>,
     /// What it was to be bound to; the system may have chosen the port.
     pub(super) asked: Option<SocketAddr>,
-    /// It is the listening socket of the version before.
+    /// It is the socket of the version before, too.
     pub(super) inherited: bool,
     /// The address that it says it is connected to, where the system knows another.
     pub(super) peer: Option<SocketAddr>,
@@ -143,14 +143,16 @@ impl Socket {
         self.watch()
     }
 
-    /// Makes it the listening socket of the version before.
-    pub(super) fn inherit(&mut self, raw: socket2::Socket) {
+    /// Makes it the socket that the version before had for the same address.
+    pub(super) fn inherit(&mut self, raw: socket2::Socket) -> Result<(), Errno> {
         (self.io, self.inherited) = (Io::Idle(Arc::new(raw)), true);
+        // A stream waits for nothing before it listens.
+        if self.is_stream { Ok(()) } else { self.watch() }
     }
 
     pub(super) async fn connect(&mut self, address: SocketAddr) -> Result<(), Errno> {
-        let started = self.raw().connect(&SockAddr::from(address));
-        match started {
+        let address = SockAddr::from(address);
+        match self.raw().connect(&address) {
             Ok(()) => return self.watch(),
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => self.watch()?,
             Err(error) => return Err(error.into()),
@@ -162,12 +164,14 @@ impl Socket {
         let connected = async {
             loop {
                 let mut ready = io.writable().await?;
-                if let Some(error) = io.get_ref().take_error()? {
-                    return Err(error);
-                }
-                match io.get_ref().peer_addr() {
-                    Err(error) if error.kind() == io::ErrorKind::NotConnected => ready.clear_ready(),
-                    other => return other.map(|_| ()),
+                // Asked once more, the system tells what came of it; the socket can then try again if it failed.
+                match io.get_ref().connect(&address) {
+                    Err(error)
+                        if matches!(error.raw_os_error(), Some(libc::EALREADY | libc::EINPROGRESS)) =>
+                    {
+                        ready.clear_ready();
+                    }
+                    other => return other,
                 }
             }
         };
@@ -178,6 +182,29 @@ impl Socket {
     pub(super) fn listen(&mut self, backlog: i32) -> Result<(), Errno> {
         self.raw().listen(backlog)?;
         self.watch()
+    }
+
+    /// Whether the host has closed what connections, or datagrams, come to.
+    pub(super) fn is_closed(&self) -> bool {
+        self.listening.as_ref().is_some_and(Listening::is_closed)
+    }
+
+    /// [`Socket::attempt`] to take what came to the program's own port; nothing comes to one that the host has closed.
+    pub(super) async fn take<T>(
+        &self,
+        mut operation: impl FnMut(&socket2::Socket) -> io::Result<T>,
+    ) -> Result<T, Errno> {
+        // One that was handed over to another version is open, and what comes is not ours. One that was closed may be
+        // ready for ever, so that waiting for it would never end.
+        let taken = self.attempt(Interest::READABLE, |raw| match self.is_closed() {
+            true => Err(io::ErrorKind::NotConnected.into()),
+            false => operation(raw),
+        });
+        match taken.await {
+            Err(_) if self.is_closed() && self.nonblocking => Err(Errno::AGAIN),
+            Err(_) if self.is_closed() => std::future::pending().await,
+            taken => taken,
+        }
     }
 
     /// Tries, and goes on trying as long as the guest waits. `Err(AGAIN)` when it does not, or not so long.

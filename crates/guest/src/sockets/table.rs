@@ -77,11 +77,6 @@ impl Sockets {
         }
     }
 
-    /// Whether it is a listener that the host has closed.
-    pub(super) fn is_closed(&self, fd: u32) -> bool {
-        self.ports.is_closed() && self.get(fd).is_ok_and(|socket| socket.listening.is_some())
-    }
-
     /// Whether one more socket may be opened; asked before one is made.
     pub(super) fn has_room(&self) -> Result<(), Errno> {
         let open = self.open.len() - self.free.len();

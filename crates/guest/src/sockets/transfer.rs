@@ -253,9 +253,7 @@ impl Socket {
         let peek: c_int = if how & PEEK != 0 { libc::MSG_PEEK } else { 0 };
         if !self.is_stream {
             let room = bytes.len();
-            let (whole, sender) = self
-                .attempt(Interest::READABLE, |raw| os::recv_from(raw, bytes, peek | libc::MSG_TRUNC))
-                .await?;
+            let (whole, sender) = self.take(|raw| os::recv_from(raw, bytes, peek | libc::MSG_TRUNC)).await?;
             let length = whole.min(room);
             return Ok(Came { length, is_truncated: whole > room, sender: sender.as_socket() });
         }

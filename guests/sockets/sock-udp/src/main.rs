@@ -10,7 +10,9 @@ fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["udp-echo", address] => udp_echo(address),
+        ["udp-echo", address] => udp_echo(address, ""),
+        // As a service, which has no arguments.
+        [] => udp_echo(&variable("LISTEN"), &variable("NAME")),
         ["udp-ask", address, text] => udp_ask(address, text),
         ["options"] => options(),
         ["lookup", name, service] => lookup(name, service),
@@ -22,8 +24,12 @@ fn main() -> Result<(), Error> {
     }
 }
 
-/// Sends every datagram back where it came from; `end` ends it.
-fn udp_echo(address: &str) -> Result<(), Error> {
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+/// Sends every datagram back where it came from, behind a name; `end` ends it.
+fn udp_echo(address: &str, name: &str) -> Result<(), Error> {
     let socket = UdpSocket::bind(address)?;
     println!("listening on port {}", socket.as_ref().get_local()?.port());
     let mut buffer = [0; 65536];
@@ -32,7 +38,7 @@ fn udp_echo(address: &str) -> Result<(), Error> {
         if &buffer[..length] == b"end" {
             return Ok(());
         }
-        socket.send_to(&buffer[..length], peer)?;
+        socket.send_to(&[name.as_bytes(), &buffer[..length]].concat(), peer)?;
     }
 }
 

@@ -1,0 +1,146 @@
+//! Texts: cutting, joining, case, patterns, encodings.
+
+use crate::expression::evaluate::MAX_SIZE;
+use crate::expression::functions::{from_base64, join, own, regex, repeat, replace, split, text};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256, Sha512};
+
+/// The value of a function; none if it is not of these, or does not take such arguments.
+pub(super) fn call(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
+    use Value::{Array, Number as Num, String as Text};
+    Some(match (name, arguments) {
+        ("trim" | "upper" | "lower" | "len", [_]) => return own(name, arguments),
+        ("title", [Text(text)]) => Ok(capitals(text, true).into()),
+        ("untitle", [Text(text)]) => Ok(capitals(text, false).into()),
+        ("swapcase", [Text(text)]) => Ok(text.chars().flat_map(swapped).collect::<String>().into()),
+        ("nospace", [Text(text)]) => Ok(text.split_whitespace().collect::<String>().into()),
+        ("initials", [Text(text)]) => {
+            Ok(text.split_whitespace().filter_map(|word| word.chars().next()).collect::<String>().into())
+        }
+        ("abbrev", [Num(width), Text(text)]) => {
+            let width = usize::try_from(width.as_i64().unwrap_or(0)).unwrap_or(0);
+            let is_short = width < 4 || text.chars().count() <= width;
+            Ok(if is_short { text.clone() } else { text.chars().take(width - 3).collect::<String>() + "..." }
+                .into())
+        }
+        ("cat", values) => {
+            let values = values.iter().filter(|value| !value.is_null()).map(text);
+            Ok(values.collect::<Vec<_>>().join(" ").into())
+        }
+        ("indent" | "nindent", [count @ Num(_), Text(text)]) => indent(count, text, name == "nindent"),
+        ("plural", [one, many, count @ Num(_)]) => {
+            Ok(if count.as_i64() == Some(1) { one.clone() } else { many.clone() })
+        }
+        ("trimAll", [Text(of), Text(text)]) => Ok(text.trim_matches(|c| of.contains(c)).into()),
+        ("trimPrefix", [Text(of), Text(text)]) => Ok(text.strip_prefix(of.as_str()).unwrap_or(text).into()),
+        ("trimSuffix", [Text(of), Text(text)]) => Ok(text.strip_suffix(of.as_str()).unwrap_or(text).into()),
+        ("replace", [Text(old), Text(new), Text(text)]) => replace(text, old, new),
+        ("repeat", [count @ Num(_), Text(text)]) => repeat(text, count),
+        ("trunc", [Num(count), Text(text)]) => {
+            let (count, length) = (count.as_i64().unwrap_or(0), text.chars().count());
+            let keep = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX).min(length);
+            let skip = if count < 0 { length - keep } else { 0 };
+            Ok(text.chars().skip(skip).take(keep).collect::<String>().into())
+        }
+        ("substr", [Num(from), Num(to), Text(text)]) => {
+            // Below zero: from the begin, to the end.
+            let bound = |number: &Number, else_: usize| {
+                usize::try_from(number.as_i64().unwrap_or(0)).unwrap_or(else_)
+            };
+            Ok(text.chars().take(bound(to, usize::MAX)).skip(bound(from, 0)).collect::<String>().into())
+        }
+        ("contains", [Text(part), Text(text)]) => Ok(text.contains(part.as_str()).into()),
+        ("hasPrefix", [Text(part), Text(text)]) => Ok(text.starts_with(part.as_str()).into()),
+        ("hasSuffix", [Text(part), Text(text)]) => Ok(text.ends_with(part.as_str()).into()),
+        ("quote", values) => Ok(quoted(values, |value| format!("{:?}", text(value)))),
+        ("squote", values) => Ok(quoted(values, |value| format!("'{}'", text(value)))),
+        ("splitList", [Text(by), Text(text)]) => Ok(split(text, by)),
+        ("split", [Text(by), Text(text)]) => Ok(numbered(split(text, by))),
+        ("splitn", [Text(by), Num(most), Text(text)]) => {
+            let most = usize::try_from(most.as_i64().unwrap_or(0)).unwrap_or(usize::MAX);
+            Ok(numbered(text.splitn(most, by.as_str()).map(str::to_owned).collect()))
+        }
+        ("join", [Array(list)]) => join(list, ""),
+        ("join", [Text(by), Array(list)]) => join(list, by),
+        ("toString", [value]) => Ok(text(value).into()),
+        ("b64enc", [Text(text)]) => Ok(STANDARD.encode(text).into()),
+        ("b64dec", [Text(text)]) => from_base64(text),
+        ("sha256sum", [Text(text)]) => Ok(hex(&Sha256::digest(text)).into()),
+        ("sha512sum", [Text(text)]) => Ok(hex(&Sha512::digest(text)).into()),
+        ("regexMatch", [Text(pattern), Text(text)]) => {
+            regex(pattern).map(|regex| regex.is_match(text).into())
+        }
+        ("regexFind", [Text(pattern), Text(text)]) => {
+            regex(pattern).map(|regex| regex.find(text).map_or("", |found| found.as_str()).into())
+        }
+        ("regexFindAll", [Text(pattern), Text(text), Num(most)]) => regex(pattern)
+            .map(|regex| regex.find_iter(text).take(most_of(most)).map(|found| found.as_str()).collect()),
+        ("regexSplit", [Text(pattern), Text(text), Num(most)]) => {
+            regex(pattern).map(|regex| regex.splitn(text, most_of(most)).collect())
+        }
+        ("regexReplaceAll", [Text(pattern), Text(text), Text(new)]) => {
+            regex(pattern).map(|regex| regex.replace_all(text, new.as_str()).into_owned().into())
+        }
+        ("regexReplaceAllLiteral", [Text(pattern), Text(text), Text(new)]) => {
+            regex(pattern).map(|found| found.replace_all(text, regex::NoExpand(new)).into_owned().into())
+        }
+        ("regexQuoteMeta", [Text(text)]) => Ok(regex::escape(text).into()),
+        _ => return None,
+    })
+}
+
+/// How many: below zero all.
+fn most_of(number: &Number) -> usize {
+    usize::try_from(number.as_i64().unwrap_or(-1)).unwrap_or(usize::MAX)
+}
+
+fn quoted(values: &[Value], quote: impl Fn(&Value) -> String) -> Value {
+    let values = values.iter().filter(|value| !value.is_null()).map(quote);
+    values.collect::<Vec<_>>().join(" ").into()
+}
+
+/// A list as a map of `_0`, `_1`, ….
+fn numbered(list: Value) -> Value {
+    let Value::Array(list) = list else { return list };
+    list.into_iter()
+        .enumerate()
+        .map(|(index, value)| (format!("_{index}"), value))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn indent(count: &Value, text: &str, is_below: bool) -> Result<Value, String> {
+    let lines = text.split('\n').count();
+    let blanks = repeat(" ", count)?;
+    let blanks = blanks.as_str().unwrap_or_default();
+    if text.len().saturating_add(lines.saturating_mul(blanks.len())) > MAX_SIZE {
+        return Err("the text becomes too long".to_owned());
+    }
+    let begin = if is_below { "\n" } else { "" };
+    Ok(format!("{begin}{blanks}{}", text.replace('\n', &format!("\n{blanks}"))).into())
+}
+
+fn swapped(c: char) -> Vec<char> {
+    if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+}
+
+/// The first letter of each word large, or small.
+fn capitals(text: &str, is_large: bool) -> String {
+    let mut at_begin = true;
+    let capital = |c: char| {
+        let first = match (at_begin, is_large) {
+            (true, true) => c.to_uppercase().next(),
+            (true, false) => c.to_lowercase().next(),
+            (false, _) => None,
+        };
+        at_begin = c.is_whitespace();
+        first.unwrap_or(c)
+    };
+    text.chars().map(capital).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
