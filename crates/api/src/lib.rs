@@ -31,6 +31,7 @@ pub mod dapr;
 pub mod export;
 pub mod functions;
 pub mod grpc;
+mod head;
 mod https;
 pub mod ingress;
 mod layotto;

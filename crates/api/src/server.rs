@@ -1,5 +1,6 @@
 //! Sockets and connections: limits, deadlines, draining; the same for all faces.
 
+use crate::head;
 use dhow_blocks::invoke::{Body, Reply};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, StatusCode, Version};
@@ -118,7 +119,8 @@ impl Listener {
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(Some(HEAD_DEADLINE))
-            .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
+            // What is beyond is refused without an answer that clients understand; less than it is answered.
+            .max_header_list_size(u32::try_from(max_head.saturating_mul(4)).unwrap_or(u32::MAX))
             .max_concurrent_streams(HTTP2_STREAMS);
         let builder = Arc::new(builder);
         let graceful = GracefulShutdown::new();
@@ -152,7 +154,10 @@ impl Listener {
                     let is_http2 = request.version() == Version::HTTP_2;
                     let is_head = request.method() == Method::HEAD;
                     async move {
-                        let reply = face.answer(request.map(Body::stream)).await;
+                        let reply = match head::refusal(&request, max_head) {
+                            Some(refusal) => refusal,
+                            None => face.answer(request.map(Body::stream)).await,
+                        };
                         Ok::<_, Infallible>(if is_http2 { with_body_if_any(reply, is_head) } else { reply })
                     }
                 });

@@ -30,9 +30,7 @@ where
     W: Invoked,
 {
     let answer = answer.and_then(|response| match response.status() {
-        status if status.is_informational() => {
-            Err(Failure::ErrorAnswer(format!("the status {status}, which ends no request")))
-        }
+        status if status.is_informational() => Err(Failure::informational(status)),
         _ => Ok(response),
     });
     match answer {

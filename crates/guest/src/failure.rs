@@ -1,6 +1,7 @@
 //! How an invocation can fail, and how an app can fail to load.
 
 use dhow_blocks::invoke::BodyError;
+use http::StatusCode;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -40,6 +41,9 @@ pub enum Failure {
     /// All instances that the engine reserved are in use.
     #[error("all instances of the host are in use: {0}")]
     NoRoom(String),
+    /// The app behind a filter broke off its response.
+    #[error("the response body ended early: {0}")]
+    Behind(Box<Failure>),
     /// The host could not do its part.
     #[error("the host failed: {0}")]
     Host(String),
@@ -67,6 +71,11 @@ pub enum LoadError {
 // === impl Failure ===
 
 impl Failure {
+    /// An answer with a status of 1xx, after which another answer would have to come.
+    pub(crate) fn informational(status: StatusCode) -> Failure {
+        Failure::ErrorAnswer(format!("the status {status}, which ends no request"))
+    }
+
     /// Reads an error that came out of running a guest. `refused` is the limit it ran into, if any.
     pub(crate) fn of(error: &wasmtime::Error, refused: Option<&'static str>) -> Failure {
         if let Some(exit) = error.downcast_ref::<I32Exit>() {
@@ -98,7 +107,10 @@ impl From<wasmtime_wasi_http::Error> for Failure {
 
 impl From<BodyError> for Failure {
     fn from(error: BodyError) -> Failure {
-        Failure::Trap { message: error.to_string(), backtrace: String::new() }
+        match error.downcast() {
+            Ok(failure) => *failure,
+            Err(error) => Failure::Trap { message: error.to_string(), backtrace: String::new() },
+        }
     }
 }
 

@@ -156,9 +156,14 @@ pub(crate) fn request(
             .map_err(|_| Failure::Host("the app-id cannot be a host name".to_owned()))?;
         request.headers_mut().insert(HOST, name);
     }
+    let app_id = Arc::clone(&setup.scope.app_id);
     Ok(request.map(|body| {
-        Counted::new(body, limit).map_err(|early| match early {
-            Early::TooLarge(limit) => HttpError::HttpRequestBodySize(Some(limit)),
+        Counted::new(body, limit).map_err(move |early| match early {
+            Early::TooLarge(limit) => {
+                // What becomes of it is the guest's to say, which may not say a word of it.
+                tracing::warn!(app_id = &*app_id, "a request body has more than the {limit} bytes allowed");
+                HttpError::HttpRequestBodySize(Some(limit))
+            }
             Early::Broken(error) => HttpError::InternalError(Some(error.to_string())),
         })
     }))

@@ -272,7 +272,7 @@ fn has_answered(state: &ProxyState) -> bool {
 
 /// What a guest answers as an app: what it sent itself, or what it wrote, or that there is nothing.
 fn answer(stream: &mut HttpStream, app_id: &str) -> Result<Reply, Failure> {
-    if let Some(local) = stream.local.take() {
+    if let Some(local) = stream.take_answer() {
         return Ok(local);
     }
     if stream.closed {

@@ -208,8 +208,11 @@ impl App {
         self.metrics.invocations.inc();
         let answer = tokio::time::timeout(self.deadline, answer).await;
         let answer = answer.unwrap_or_else(|_| {
-            let seconds = self.deadline.as_secs_f64();
-            Err(InvokeError::DeadlineExceeded { app_id: self.app_id.to_string(), seconds })
+            let (app_id, seconds) = (self.app_id.to_string(), self.deadline.as_secs_f64());
+            Err(match self.service.as_ref().and_then(Service::silence) {
+                Some(reason) => InvokeError::Unreachable { app_id, reason },
+                None => InvokeError::DeadlineExceeded { app_id, seconds },
+            })
         });
         match answer {
             // The turn is given back with the last byte, as for a module.

@@ -72,7 +72,11 @@ impl App {
         };
         for (filter, passing) in passed.into_iter().rev() {
             let answer = passing.response(reply).await;
-            reply = answer.map_err(|failure| filter.failed(failure))?;
+            reply = answer.map_err(|failure| match failure {
+                // Counted and told where it happened.
+                Failure::Behind(own) => self.error(*own),
+                failure => filter.failed(failure),
+            })?;
         }
         Ok(reply)
     }

@@ -87,6 +87,18 @@ impl Service {
         self.ports.borrow().connections()
     }
 
+    /// Why nobody can connect to it, while that is so.
+    pub(crate) fn silence(&self) -> Option<String> {
+        if self.address().is_some() {
+            return None;
+        }
+        Some(match self.state() {
+            State::Restarting { last_exit } => format!("it ended ({last_exit}), and is started again"),
+            State::Running => "it runs, and listens for no connections".to_owned(),
+            state => format!("it is {state}"),
+        })
+    }
+
     /// Closes its listeners for good; the program is ended when its connections are. `false` if the listeners are
     /// those of a component, which are closed only when it ends.
     pub(crate) fn close(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The NATS server: the connection, the streams in it, and patience while it is away.
 
 use super::idle::Standing;
+use super::message::held_subject;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -9,7 +10,7 @@ use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
 };
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
 use bytes::Bytes;
 use dhow_providers::nats::login::{Login, LoginError};
 use std::time::Duration;
@@ -272,6 +273,25 @@ impl Connection {
         tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
         self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
         self.consumer(workers.config.ack_wait).await.map(|_| ())
+    }
+
+    /// Whether the step with this place in the queue was delivered, and no worker has it. A server that was killed may take
+    /// such a step for one that is under way, and never deliver it again. Who cannot be asked may have it.
+    pub(super) async fn is_missed(&self, id: &str, sequence: u64) -> bool {
+        match self.steps.consumer_info(CONSUMER).await {
+            Ok(workers) if sequence <= workers.delivered.stream_sequence => {}
+            _ => return false,
+        }
+        let asked = self.client.request(held_subject(id), Bytes::new()).await;
+        let unanswered = [RequestErrorKind::TimedOut, RequestErrorKind::NoResponders];
+        asked.is_err_and(|error| unanswered.contains(&error.kind()))
+    }
+
+    /// Takes a step out of the queue. Whoever has it after all may go on.
+    pub(super) async fn take_back(&self, sequence: u64) {
+        if let Err(error) = self.steps.delete_message(sequence).await {
+            tracing::debug!("NATS: {error}");
+        }
     }
 
     /// How many steps wait, and whether they are taken.

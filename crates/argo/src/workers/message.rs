@@ -120,6 +120,11 @@ pub(super) fn cancel_subject(id: &str) -> String {
     format!("dhow.cancel.{id}")
 }
 
+/// Not kept: asks who has the step at this moment; a worker that has it answers.
+pub(super) fn held_subject(id: &str) -> String {
+    format!("dhow.held.{id}")
+}
+
 // === impl Content ===
 
 impl Content {

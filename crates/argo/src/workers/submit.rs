@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A step that is neither in the queue nor ended is handed over again, so often.
 const SUBMISSIONS: u32 = 5;
 
+/// A step that was delivered to somebody, and that nobody has at so many looks, is put into the queue anew.
+const MISSES: u32 = 3;
+
 /// A cancellation takes so long at most.
 const CANCEL: Duration = Duration::from_secs(5);
 
@@ -98,6 +101,7 @@ impl Remote {
         let mut submissions = 0;
         // Nobody told of anything for a while.
         let mut looks = false;
+        let mut misses = 0;
         let mut payload: Option<Bytes> = None;
         let mut tries = Tries::new();
         loop {
@@ -120,8 +124,8 @@ impl Remote {
                     continue;
                 }
             }
-            let is_queued = submissions > 0 && self.is_queued(&id).await?;
-            if !is_queued && (submissions == 0 || !self.connection.has_ended(&id).await?) {
+            let queued = if submissions > 0 { self.queued(&id).await? } else { None };
+            if queued.is_none() && (submissions == 0 || !self.connection.has_ended(&id).await?) {
                 if submissions == SUBMISSIONS {
                     return Err(format!(
                         "the step was handed over {SUBMISSIONS} times, and is neither in the stream DHOW_STEPS nor \
@@ -139,12 +143,22 @@ impl Remote {
                 self.offer(&id, payload).await?;
                 submissions += 1;
             }
-            if is_queued
-                && looks
-                && let Err(error) = self.connection.remind(true).await
-            {
-                // There will be another look.
-                tracing::debug!("NATS: {error}");
+            if let Some(sequence) = queued.filter(|_| looks) {
+                if let Err(error) = self.connection.remind(true).await {
+                    // There will be another look.
+                    tracing::debug!("NATS: {error}");
+                }
+                misses = if self.connection.is_missed(&id, sequence).await { misses + 1 } else { 0 };
+                if misses == MISSES {
+                    tracing::warn!(
+                        "NATS has forgotten the step {} of {}; it is handed over anew",
+                        start.name,
+                        workflow.name
+                    );
+                    misses = 0;
+                    self.connection.take_back(sequence).await;
+                    continue;
+                }
             }
             tries = Tries::new();
             tokio::select! {
@@ -166,11 +180,12 @@ impl Remote {
         }
     }
 
-    async fn is_queued(&self, id: &str) -> Result<bool, String> {
+    /// Where in the queue the step is, if it is there.
+    async fn queued(&self, id: &str) -> Result<Option<u64>, String> {
         let mut tries = Tries::new();
         loop {
             match self.connection.last(&self.connection.steps, &step_subject(id)).await {
-                Ok(message) => return Ok(message.is_some()),
+                Ok(message) => return Ok(message.map(|message| message.sequence)),
                 Err(error) => tries.again(error).await?,
             }
         }

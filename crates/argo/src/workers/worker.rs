@@ -13,6 +13,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
 use async_nats::jetstream::{AckKind, Message};
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -129,6 +130,8 @@ impl Worker {
         let mut consumer = connection.consumer(self.desk.lease).await.map_err(failed)?;
         let cancelled = connection.client.subscribe("dhow.cancel.*").await;
         let mut cancelled = cancelled.map_err(|error| failed(error.to_string()))?;
+        let asked = connection.client.subscribe("dhow.held.*").await;
+        let mut asked = asked.map_err(|error| failed(error.to_string()))?;
         let mut connects = connection.connects.clone();
         connects.mark_unchanged();
         let mut attempts = Attempts::new(Arc::clone(&self.desk));
@@ -144,6 +147,7 @@ impl Worker {
             tokio::select! {
                 () = &mut stopped => break,
                 Some(message) = cancelled.next() => attempts.cancel(&message.subject),
+                Some(question) = asked.next() => attempts.answer(question).await,
                 Some(_) = attempts.tasks.join_next() => {}
                 _ = sweep.tick() => {
                     let desk = Arc::clone(&self.desk);
@@ -186,6 +190,7 @@ impl Worker {
                 tokio::select! {
                     ended = attempts.tasks.join_next() => if ended.is_none() { break },
                     Some(message) = cancelled.next() => attempts.cancel(&message.subject),
+                    Some(question) = asked.next() => attempts.answer(question).await,
                 }
             }
         };
@@ -227,6 +232,11 @@ async fn next(source: &mut Source) -> Next {
     }
 }
 
+/// The step that a message is about.
+fn id_of(subject: &str) -> &str {
+    subject.rsplit('.').next().unwrap_or_default()
+}
+
 /// Steps that came while the worker was stopped go back at once.
 async fn give_back(source: Source) {
     if let Source::Asked(mut batch) = source {
@@ -244,7 +254,7 @@ impl Attempts {
     }
 
     fn begin(&mut self, message: Message) {
-        let id = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+        let id = id_of(&message.subject).to_owned();
         let cancelled = Arc::new(Notify::new());
         self.wanted.lock().insert(id.clone(), Arc::clone(&cancelled));
         let (desk, wanted, stop) = (Arc::clone(&self.desk), Arc::clone(&self.wanted), self.stop.subscribe());
@@ -259,9 +269,17 @@ impl Attempts {
     }
 
     fn cancel(&self, subject: &str) {
-        let id = subject.rsplit('.').next().unwrap_or_default();
-        if let Some(cancelled) = self.wanted.lock().get(id) {
+        if let Some(cancelled) = self.wanted.lock().get(id_of(subject)) {
             cancelled.notify_one();
+        }
+    }
+
+    /// Says that a step is under way here, if it is.
+    async fn answer(&self, question: async_nats::Message) {
+        let is_here = self.wanted.lock().contains_key(id_of(&question.subject));
+        if let Some(reply) = question.reply.filter(|_| is_here) {
+            // Who does not hear it asks again.
+            let _ = self.desk.connection.client.publish(reply, Bytes::new()).await;
         }
     }
 }

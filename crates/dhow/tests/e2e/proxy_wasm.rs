@@ -136,6 +136,35 @@ fn filters_stand_before_an_app_of_another_abi() {
 }
 
 #[test]
+fn what_an_app_does_wrong_is_not_its_filters_fault() {
+    let setting = Setting::with_manifest(
+        r#"
+        [apps.bad]
+        module = `misbehave`
+        routes = ["/"]
+        filters = ["one"]
+        limits = { timeout = "1s" }
+        [apps.one]
+        module = `proxy-sdk`
+        config = { plugin = "filter one" }
+        "#,
+    );
+    let host = setting.up(&[]);
+    // The filter sees whole bodies: nothing of them was sent.
+    for (target, status, text) in [
+        ("/spin-start", 504, "app \"bad\" did not answer within 1 s"),
+        ("/trap-mid-response", 500, "app \"bad\" failed: wasm trap"),
+        ("/ok", 200, "ok"),
+    ] {
+        let answer = host.send("GET", target, &[], b"");
+        assert!(answer.status == status && answer.text().contains(text), "{target}: {answer:?}");
+    }
+    assert_eq!(host.metric("dhow_invocation_failures_total", "bad"), 2.0);
+    assert_eq!(host.metric("dhow_invocation_failures_total", "one"), 0.0);
+    host.stop();
+}
+
+#[test]
 fn filters_that_are_none_are_told_with_their_place() {
     let apps = "[apps.echo]\nmodule = `http-echo`\n[apps.b]\nmodule = `http-echo`\nfilters = [FILTERS]\n";
     for (filters, expected) in [

@@ -189,7 +189,7 @@ fn a_new_version_takes_datagrams_over() {
     let manifest = |name: &str| {
         format!(
             "[apps.udp]\nmodule = `sock-udp`\nenv = {{ LISTEN = \"{port}\", NAME = \"{name} \" }}\n\
-             grants = {{ listen = [\"{port}\"] }}\n"
+             grants = {{ listen = [\"{port}\"], connect = [\"127.0.0.1\"] }}\n"
         )
     };
     let setting = Setting::with_manifest(&manifest("old"));

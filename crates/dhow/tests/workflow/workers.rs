@@ -420,6 +420,46 @@ fn consumer(nats: &Process, stream: &str, consumer: &str) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
+/// Takes a step out of the queue and says again and again that it is at work, as a server that was killed may believe of
+/// somebody who is no more.
+fn hold(nats: &Process) {
+    let mut server = BufReader::new(TcpStream::connect(nats.address()).unwrap());
+    let next = "$JS.API.CONSUMER.MSG.NEXT.DHOW_STEPS.workers";
+    let request = format!("CONNECT {{\"verbose\":false}}\r\nSUB mine 1\r\nPUB {next} mine 1\r\n1\r\n");
+    server.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    while !line.starts_with("MSG ") {
+        line.clear();
+        assert!(server.read_line(&mut line).unwrap() > 0, "the server closed the connection");
+    }
+    // MSG subject number reply length
+    let reply = line.split_whitespace().nth(3).unwrap().to_owned();
+    let mut stream = server.get_ref().try_clone().unwrap();
+    // It ends with the server.
+    std::thread::spawn(move || {
+        while stream.write_all(format!("PUB {reply} 4\r\n+WPI\r\n").as_bytes()).is_ok() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+#[test]
+fn a_step_that_nobody_has_is_handed_over_anew() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    desk.workflow(
+        "lost",
+        "  entrypoint: step\n  templates:\n  - {name: step, wasm: {image: tool.wasm, args: [args]}}\n",
+    );
+    let run = desk.start(&["workflow", "run", "lost.yaml", "--workers", &url(&nats)]);
+    wait_for(|| consumer(&nats, "DHOW_STEPS", "workers")["num_pending"] == 1);
+    hold(&nats);
+    let _worker = Worker::start(&desk, &nats, "one", &["--lease", "2s"]);
+    let ended = ended(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.err.contains("NATS has forgotten the step"), "{ended:?}");
+}
+
 #[test]
 fn an_autoscaler_finds_what_the_manifest_names() {
     let desk = Desk::new();

@@ -1,12 +1,13 @@
 //! HTTP requests that a guest sends and does not wait for: their answers come as callbacks.
 //!
-//! A request is on its way from the moment it is made, inside the task that runs the guest: nothing is spawned, and
-//! what an ended stream still waits for is given up with it.
+//! A request is on its way from the moment it is made, whatever the guest does then; its answer is heard when the guest
+//! waits for something, or has ended its stream. The plugin hears of what an ended stream has asked for, as in other hosts
+//! of the ABI; only streams of gRPC, which nothing would end, are given up with it.
 
 use super::abi::Status;
 use super::grpc::Grpc;
 use super::headers::{Map, authority, header};
-use super::state::ProxyState;
+use super::state::{ProxyState, ROOT};
 use super::stream::collected;
 use crate::setup::Setup;
 use crate::store::Origin;
@@ -19,6 +20,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tracing::Instrument;
 use wasmtime_wasi_http::{Error, WasiHttpHooks};
 
 /// What a guest has asked for and not yet heard of.
@@ -149,9 +152,15 @@ impl Calls {
         found
     }
 
-    /// Gives up what this context has asked for.
-    pub(super) fn forget(&mut self, context: u32) {
-        self.under_way.retain(|call| call.context != context);
+    /// Leaves what this context has asked for to the plugin, but for what does not end by itself: that is given up.
+    pub(super) fn release(&mut self, context: u32) {
+        self.under_way.retain_mut(|call| {
+            let is_its = call.context == context;
+            if is_its {
+                call.context = ROOT;
+            }
+            !is_its || call.will_end()
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -160,10 +169,18 @@ impl Calls {
 
     /// Whether there is one that ends by itself.
     pub(super) fn will_end(&self) -> bool {
-        self.under_way.iter().any(|call| match &call.way {
+        self.under_way.iter().any(Call::will_end)
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    fn will_end(&self) -> bool {
+        match &self.way {
             Way::Http(_) => true,
             Way::Grpc(grpc) => grpc.is_unary(),
-        })
+        }
     }
 }
 
@@ -232,7 +249,7 @@ pub(super) fn http_call(
     let (limit, patience) = (state.setup.bounds.response_body, patience(&state.setup, timeout));
     let answer = async move {
         let (head, body) = sent.await?.into_parts();
-        let (body, trailers) = collected(body, limit).await.ok()?;
+        let (body, trailers) = collected(body, limit, patience).await.ok()?;
         Some(Answer { head, body, trailers })
     };
     let way = Way::Http(Box::pin(async move { tokio::time::timeout(patience, answer).await.ok().flatten() }));
@@ -259,7 +276,7 @@ pub(super) fn send(
     match target {
         Target::App(name) => {
             request.headers_mut().remove(http::header::HOST);
-            Ok(invoke(Arc::clone(&state.setup), state.outbound.origin, name, request))
+            Ok(at_once(invoke(Arc::clone(&state.setup), state.outbound.origin, name, request)))
         }
         Target::Server(scheme, authority) => {
             let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -277,7 +294,7 @@ pub(super) fn send(
                 None,
                 Box::new(std::future::ready(Ok(()))),
             ));
-            Ok(Box::pin(async move {
+            Ok(at_once(async move {
                 match sent.await {
                     Ok((response, _)) => Some(response.map(Body::stream)),
                     Err(error) => {
@@ -290,23 +307,33 @@ pub(super) fn send(
     }
 }
 
-fn invoke(setup: Arc<Setup>, origin: Origin, name: String, mut request: Request<Body>) -> Sent {
-    Box::pin(async move {
-        let (trace, depth) = (origin.trace.child(), origin.depth);
-        for (header_name, value) in
-            [("dapr-caller-app-id", &*setup.scope.app_id), ("dapr-callee-app-id", name.as_str())]
-        {
-            if let Ok((header_name, value)) = header(header_name.as_bytes(), value.as_bytes()) {
-                request.headers_mut().insert(header_name, value);
-            }
+/// Begins now, while the guest goes on; given up when nobody waits for it any more.
+fn at_once(sent: impl Future<Output = Option<http::Response<Body>>> + Send + 'static) -> Sent {
+    let mut task = JoinSet::new();
+    task.spawn(sent.in_current_span());
+    Box::pin(async move { task.join_next().await?.ok()? })
+}
+
+async fn invoke(
+    setup: Arc<Setup>,
+    origin: Origin,
+    name: String,
+    mut request: Request<Body>,
+) -> Option<http::Response<Body>> {
+    let (trace, depth) = (origin.trace.child(), origin.depth);
+    for (header_name, value) in
+        [("dapr-caller-app-id", &*setup.scope.app_id), ("dapr-callee-app-id", name.as_str())]
+    {
+        if let Ok((header_name, value)) = header(header_name.as_bytes(), value.as_bytes()) {
+            request.headers_mut().insert(header_name, value);
         }
-        let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
-        match setup.scope.invoke(&name, invocation).await {
-            Ok(reply) => Some(reply),
-            Err(error) => {
-                tracing::warn!(app_id = &*setup.scope.app_id, "{error}");
-                None
-            }
+    }
+    let invocation = Invocation { request, trigger: Trigger::App, trace, depth };
+    match setup.scope.invoke(&name, invocation).await {
+        Ok(reply) => Some(reply),
+        Err(error) => {
+            tracing::warn!(app_id = &*setup.scope.app_id, "{error}");
+            None
         }
-    })
+    }
 }

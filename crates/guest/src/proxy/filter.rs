@@ -2,9 +2,9 @@
 
 use super::Proxy;
 use super::instance::{Flow, Instance};
-use super::stream::HttpStream;
+use super::stream::{HttpStream, Unread, collected};
 use crate::failure::Failure;
-use crate::run::Run;
+use crate::setup::Bounds;
 use crate::store::Origin;
 use dhow_blocks::invoke::{Body, Invocation, Reply};
 use http::header::{CONTENT_LENGTH, HeaderValue};
@@ -28,9 +28,7 @@ pub struct Passing {
 impl Proxy {
     /// Lets a request pass.
     pub(crate) async fn pass(self: &Arc<Self>, invocation: Invocation) -> Result<Passed, Failure> {
-        let _running = self.engine.running();
-        let execution = Box::pin(Arc::clone(self).request(invocation));
-        Run::new(execution, self.setup.bounds.deadline).await
+        self.bounded(Box::pin(Arc::clone(self).request(invocation))).await
     }
 
     async fn request(self: Arc<Self>, invocation: Invocation) -> Result<Passed, Failure> {
@@ -57,9 +55,20 @@ impl Proxy {
     }
 
     async fn response(self: Arc<Self>, mut instance: Box<Instance>, reply: Reply) -> Result<Reply, Failure> {
-        let (head, body) = reply.into_parts();
+        let (head, mut body) = reply.into_parts();
         instance.stream()?.response = head;
-        let (flow, body) = instance.response_side(body).await?;
+        let has_ended = http_body::Body::is_end_stream(&body);
+        let (mut flow, sees_body) = self.bounded(instance.response_head(has_ended)).await?;
+        if sees_body {
+            // The time that this takes is that of the app.
+            let Bounds { response_body: limit, deadline, .. } = self.setup.bounds;
+            let whole = collected(body, limit, deadline).await.map_err(|unread| match unread {
+                Unread::TooLarge => Failure::ResponseTooLarge(limit),
+                Unread::Broken(error) => Failure::Behind(Box::new(error.into())),
+            });
+            let (bytes, trailers) = whole?;
+            (flow, body) = self.bounded(instance.response_body(bytes, trailers)).await?;
+        }
         let stream = instance.stream()?;
         let reply = match flow {
             Flow::Over => local(stream)?,
@@ -71,13 +80,16 @@ impl Proxy {
                 Response::from_parts(head, body)
             }
         };
-        self.finish(instance).await;
+        if reply.status().is_informational() {
+            return Err(Failure::informational(reply.status()));
+        }
+        self.bounded(async { Ok(self.finish(instance).await) }).await?;
         Ok(reply)
     }
 }
 
 fn local(stream: &mut HttpStream) -> Result<Reply, Failure> {
-    stream.local.take().ok_or_else(|| Failure::ErrorAnswer("it closed the stream".to_owned()))
+    stream.take_answer().ok_or_else(|| Failure::ErrorAnswer("it closed the stream".to_owned()))
 }
 
 /// A body that the guest has written has another length than was announced.
@@ -98,10 +110,7 @@ impl Passing {
     /// Lets the response pass.
     pub async fn response(mut self, reply: Reply) -> Result<Reply, Failure> {
         let Some(instance) = self.instance.take() else { return Ok(reply) };
-        let proxy = Arc::clone(&self.proxy);
-        let _running = proxy.engine.running();
-        let deadline = proxy.setup.bounds.deadline;
-        Run::new(Box::pin(proxy.clone().response(instance, reply)), deadline).await
+        Box::pin(Arc::clone(&self.proxy).response(instance, reply)).await
     }
 }
 
@@ -112,11 +121,8 @@ impl Drop for Passing {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let proxy = Arc::clone(&self.proxy);
             runtime.spawn(async move {
-                let _running = proxy.engine.running();
-                let deadline = proxy.setup.bounds.deadline;
-                let ended = tokio::time::timeout(deadline, proxy.finish(instance)).await;
-                if ended.is_err() {
-                    proxy.tell(&Failure::Deadline(deadline));
+                if let Err(failure) = proxy.bounded(async { Ok(proxy.finish(instance).await) }).await {
+                    proxy.tell(&failure);
                 }
             });
         }

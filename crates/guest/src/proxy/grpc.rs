@@ -9,6 +9,7 @@ use dhow_blocks::invoke::Body;
 use http::header::{CONTENT_TYPE, HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Frame;
+use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -137,10 +138,9 @@ impl Grpc {
                 Stage::Ended(trailers) => {
                     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
                     let status = text("grpc-status").and_then(|status| status.parse().ok());
-                    return Poll::Ready(closed(
-                        status.unwrap_or(UNKNOWN),
-                        text("grpc-message").unwrap_or_default(),
-                    ));
+                    // Encoded as in paths (grpc/PROTOCOL-HTTP2.md).
+                    let message = percent_decode_str(text("grpc-message").unwrap_or_default());
+                    return Poll::Ready(closed(status.unwrap_or(UNKNOWN), &message.decode_utf8_lossy()));
                 }
             }
         }

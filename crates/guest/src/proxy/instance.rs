@@ -18,7 +18,7 @@ use crate::store::{Origin, command, interruptible, undisturbed};
 use bytes::Bytes;
 use dhow_blocks::invoke::Body;
 use dhow_engine::Limiter;
-use http::request;
+use http::{HeaderMap, request};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -211,16 +211,21 @@ impl Instance {
         let query = stream.request.uri.query().filter(|_| is_layotto && is_app).map(str::to_owned);
         let headers = count(Map::Request(&mut stream.request).len());
         let has_ended = http_body::Body::is_end_stream(&body) && query.is_none();
-        if self.step(On::RequestHeaders, [id, headers, u32::from(has_ended)]).await? == Flow::Over {
-            return Ok((Flow::Over, body));
+        let sees_body = !has_ended && self.has(On::RequestBody);
+        match self.step(On::RequestHeaders, [id, headers, u32::from(has_ended)]).await {
+            Ok(Flow::Over) => return Ok((Flow::Over, body)),
+            Ok(Flow::On) if !sees_body => return Ok((Flow::On, body)),
+            Ok(Flow::On) => {}
+            // It may want to see the body first.
+            Err(Failure::Paused) if sees_body => {}
+            Err(failure) => return Err(failure),
         }
-        if has_ended || !self.has(On::RequestBody) {
-            return Ok((Flow::On, body));
-        }
-        let (mut bytes, trailers) = collected(body, limit).await.map_err(|unread| match unread {
-            Unread::TooLarge => Failure::RequestTooLarge(limit),
-            Unread::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
-        })?;
+        let patience = self.data().setup.bounds.deadline;
+        let (mut bytes, trailers) =
+            collected(body, limit, patience).await.map_err(|unread| match unread {
+                Unread::TooLarge => Failure::RequestTooLarge(limit),
+                Unread::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
+            })?;
         if let Some(query) = query.filter(|_| bytes.is_empty()) {
             bytes = query.into();
         }
@@ -238,27 +243,30 @@ impl Instance {
         Ok((flow, body))
     }
 
-    /// Everything from the head of the response to its end. What is left is the body, if the guest did not want to
-    /// see it.
-    pub(super) async fn response_side(&mut self, body: Body) -> Result<(Flow, Body), Failure> {
-        let limit = self.data().setup.bounds.response_body;
+    /// The head of the response; `true` if the guest wants to see its body, too.
+    pub(super) async fn response_head(&mut self, has_ended: bool) -> Result<(Flow, bool), Failure> {
         let stream = self.stream()?;
         stream.direction = Direction::Response;
         let id = stream.id;
         let headers = count(Map::Response(&mut stream.response).len());
-        let has_ended = http_body::Body::is_end_stream(&body);
-        if self.step(On::ResponseHeaders, [id, headers, u32::from(has_ended)]).await? == Flow::Over {
-            return Ok((Flow::Over, body));
+        let sees_body = !has_ended && self.has(On::ResponseBody);
+        match self.step(On::ResponseHeaders, [id, headers, u32::from(has_ended)]).await {
+            Ok(flow) => Ok((flow, sees_body && flow == Flow::On)),
+            // It may want to see the body first.
+            Err(Failure::Paused) if sees_body => Ok((Flow::On, true)),
+            Err(failure) => Err(failure),
         }
-        if has_ended || !self.has(On::ResponseBody) {
-            return Ok((Flow::On, body));
-        }
-        let (bytes, trailers) = collected(body, limit).await.map_err(|unread| match unread {
-            Unread::TooLarge => Failure::ResponseTooLarge(limit),
-            Unread::Broken(reason) => Failure::Host(format!("the response body ended early: {reason}")),
-        })?;
+    }
+
+    /// The body of the response, whole, and its end. What is left is what the guest made of it.
+    pub(super) async fn response_body(
+        &mut self,
+        bytes: Bytes,
+        trailers: HeaderMap,
+    ) -> Result<(Flow, Body), Failure> {
         let (size, in_trailers) = (length(&bytes), count(trailers.len()));
         let stream = self.stream()?;
+        let id = stream.id;
         stream.response_body = Buffer::new(bytes);
         stream.response_trailers = trailers;
         let mut flow = self.step(On::ResponseBody, [id, size, u32::from(in_trailers == 0)]).await?;
@@ -285,7 +293,7 @@ impl Instance {
         self.call(On::Log, [id, 0, 0, 0, 0]).await?;
         self.call(On::Delete, [id, 0, 0, 0, 0]).await?;
         let state = self.data();
-        state.calls.forget(id);
+        state.calls.release(id);
         state.stream = None;
         state.effective = ROOT;
         Ok(())

@@ -63,7 +63,10 @@ impl Proxy {
     }
 
     /// Under the app's deadline, and interrupted where it computes.
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(super) async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let _running = self.engine.running();
         let deadline = self.setup.bounds.deadline;
         tokio::time::timeout(deadline, work).await.map_err(|_| Failure::Deadline(deadline))?

@@ -3,14 +3,16 @@
 use super::abi::{Direction, MapType, Status};
 use super::buffer::Buffer;
 use super::headers::Map;
+use crate::failure::Failure;
 use bytes::Bytes;
-use dhow_blocks::invoke::{Body, Reply};
+use dhow_blocks::invoke::{Body, BodyError, Reply};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, request, response};
 use http_body_util::{BodyExt, Full};
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 
 /// Properties that a guest may set on one context, and the bytes of one.
 const MAX_PROPERTIES: usize = 64;
@@ -106,7 +108,7 @@ impl HttpStream {
         self.response_body.written || head.status != StatusCode::OK || !head.headers.is_empty()
     }
 
-    /// The guest answers itself; the last answer counts.
+    /// The guest answers itself; the first answer counts, as in other hosts of the ABI.
     pub(super) fn answer(&mut self, local: &LocalResponse<'_>) -> Result<(), Status> {
         let status = u16::try_from(local.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let mut reply = Response::new(Body::Empty);
@@ -131,8 +133,18 @@ impl HttpStream {
             Bytes::copy_from_slice(local.body).into()
         };
         unframed(&mut head.headers);
-        self.local = Some(Response::from_parts(head, body));
+        if self.local.is_none() {
+            self.local = Some(Response::from_parts(head, body));
+        }
         Ok(())
+    }
+
+    /// What the guest answered itself, if it did. From here on it is the response that callbacks find.
+    pub(super) fn take_answer(&mut self) -> Option<Reply> {
+        let (head, body) = self.local.take()?.into_parts();
+        self.response = head.clone();
+        self.direction = Direction::Response;
+        Some(Response::from_parts(head, body))
     }
 }
 
@@ -175,11 +187,15 @@ pub(crate) fn unframed(headers: &mut HeaderMap) {
 /// Why a body could not be read.
 pub(super) enum Unread {
     TooLarge,
-    Broken(String),
+    Broken(BodyError),
 }
 
-/// Reads a body of at most `limit` bytes to its end, trailers included.
-pub(super) async fn collected(body: Body, limit: u64) -> Result<(Bytes, HeaderMap), Unread> {
+/// Reads a body of at most `limit` bytes to its end, trailers included, as long as something of it comes within `patience`.
+pub(super) async fn collected(
+    body: Body,
+    limit: u64,
+    patience: Duration,
+) -> Result<(Bytes, HeaderMap), Unread> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut stream = match body {
         Body::Empty => return Ok((Bytes::new(), HeaderMap::new())),
@@ -188,8 +204,12 @@ pub(super) async fn collected(body: Body, limit: u64) -> Result<(Bytes, HeaderMa
         Body::Stream(stream) => stream,
     };
     let (mut bytes, mut trailers) = (Buffer::default(), HeaderMap::new());
-    while let Some(frame) = stream.frame().await {
-        match frame.map_err(|error| Unread::Broken(error.to_string()))?.into_data() {
+    loop {
+        let frame = timeout(patience, stream.frame()).await;
+        let Some(frame) = frame.map_err(|_| Unread::Broken(Failure::Deadline(patience).into()))? else {
+            break;
+        };
+        match frame.map_err(Unread::Broken)?.into_data() {
             Ok(data) if bytes.bytes.is_empty() && data.len() <= limit => bytes.bytes = data,
             Ok(data) => {
                 let end = (u32::MAX, 0);

@@ -57,7 +57,12 @@ impl Ports {
         });
         let answer = self.forward.client().request(request).await;
         let mut answer = answer.map_err(|error| unreachable(&error))?;
+        if answer.status().is_informational() {
+            return Err(Failure::informational(answer.status()));
+        }
         hops::strip(answer.headers_mut());
+        // Whatever the program speaks.
+        *answer.version_mut() = Version::HTTP_11;
         Ok(answer.map(Body::stream))
     }
 }

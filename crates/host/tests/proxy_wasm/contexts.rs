@@ -1,16 +1,11 @@
 //! Contexts: which one is in effect, how a stream is let go, and what comes too late.
 
-use crate::support::{ALLOCATOR, Hosted, guest, request};
+use crate::support::{ALLOCATOR, Hosted, guest, importing, request};
 use dhow_blocks::grants::Grants;
 use dhow_blocks::invoke::Body;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use std::time::Duration;
-
-/// Imports beside the usual ones.
-fn importing(imports: &str, text: &str) -> String {
-    text.replacen("(module", &format!("(module {imports}"), 1)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_answers_for_a_stream_that_it_makes_the_effective_one() {

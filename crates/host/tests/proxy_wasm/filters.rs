@@ -1,7 +1,9 @@
 //! Guests before other apps.
 
-use crate::support::{ALLOCATOR, Hosted, guest, request};
+use crate::support::{ALLOCATOR, Hosted, guest, importing, request};
+use dhow_blocks::grants::Grants;
 use dhow_host::AppSpec;
+use std::time::Duration;
 
 /// Answers with the header `x-passed` and the body.
 const APP: &str = r#"(data (i32.const 100) "x-passed")
@@ -97,4 +99,79 @@ async fn a_filter_that_fails_lets_nothing_through() {
     specs.remove(0);
     hosted.run(specs).await.unwrap();
     assert!(hosted.ask("app", request("/", b"")).await.1.contains("filter"));
+}
+
+/// What a filter asks for is sent though it lets the request go on, and though its stream has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_nobody_waits_for_are_sent() {
+    let map = r"\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\04\00\00\00:method\00GET\00:path\00/\00:authority\00hear\00";
+    // Says how often it was asked, itself included.
+    let hear = guest(
+        r#"(global $asked (mut i32) (i32.const 48))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+            (i32.store8 (i32.const 200) (global.get $asked))
+            (call $say (i32.const 200) (i32.const 1)) (i32.const 0))"#,
+    );
+    for callback in [
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $tell) (i32.const 0))"#,
+        r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $tell) (i32.const 0))"#,
+        r#"(func (export "proxy_on_log") (param i32) (call $tell))"#,
+    ] {
+        let text = importing(
+            r#"(import "env" "proxy_http_call"
+                (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#,
+            &guest(&format!(
+                r#"(data (i32.const 100) "{map}") (data (i32.const 300) "hear")
+                (func $tell (if (call $call (i32.const 300) (i32.const 4) (i32.const 100) (i32.const 64)
+                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 400))
+                    (then unreachable)))
+                ;; The plugin hears of it, whose stream may have ended.
+                (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+                    (if (i32.ne (local.get 0) (i32.const 1)) (then unreachable)))
+                {callback}"#
+            )),
+        );
+        let hosted = Hosted::new();
+        let mut specs = chain(&hosted, &[("one", text)]);
+        specs[0].grants = Grants { invoke: vec!["hear".parse().unwrap()], ..Grants::default() };
+        specs.push(hosted.spec("hear", &hear));
+        hosted.run(specs).await.unwrap();
+        assert_eq!(hosted.ask("app", request("/", b"body")).await, (200, "body".to_owned()));
+        let heard = async {
+            for own in 1.. {
+                let (status, count) = hosted.ask("hear", request("/", b"")).await;
+                assert_eq!(status, 200, "{count}");
+                if count.as_bytes()[0] > b'0' + own {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(7), heard).await.is_ok(), "{callback}");
+    }
+}
+
+/// A filter that pauses at the head may mean that it wants to see the body first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_may_wait_for_its_body() {
+    for (side, map) in [("request", 0), ("response", 2)] {
+        let filter = guest(&format!(
+            r#"{ALLOCATOR} (data (i32.const 100) "x-passed") (data (i32.const 110) "late")
+            (func (export "proxy_on_{side}_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+            (func (export "proxy_on_{side}_body") (param i32 i32 i32) (result i32)
+                (drop (call $add (i32.const {map}) (i32.const 100) (i32.const 8) (i32.const 110) (i32.const 4)))
+                (i32.const 0))"#
+        ));
+        let hosted = Hosted::new();
+        hosted.run(chain(&hosted, &[("one", filter)])).await.unwrap();
+        let reply = hosted.send("app", request("/", b"body")).await.unwrap();
+        let header = reply.headers().get("x-passed").map(|value| value.as_bytes().to_vec());
+        let body = reply.into_body().collect(100).await.unwrap();
+        match side {
+            // The app begins its body with the header that it found.
+            "request" => assert_eq!(body, "latebody"),
+            _ => assert_eq!((header.as_deref(), &body[..]), (Some(&b"late"[..]), &b"body"[..])),
+        }
+    }
 }

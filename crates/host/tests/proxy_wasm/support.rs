@@ -54,6 +54,11 @@ pub(crate) fn guest(rest: &str) -> String {
     format!("(module {BEGINNING} {rest})")
 }
 
+/// Imports beside the usual ones.
+pub(crate) fn importing(imports: &str, text: &str) -> String {
+    text.replacen("(module", &format!("(module {imports}"), 1)
+}
+
 /// A request with a body.
 pub(crate) fn request(uri: &str, body: &[u8]) -> Request<Body> {
     Request::builder().uri(uri).body(Body::from(body.to_vec())).unwrap()

@@ -240,7 +240,7 @@ async fn invoke(
     if !status.is_success() {
         return Err(told(&setup)(format!("{id:?} answered with status {status}")));
     }
-    let body = collected(reply.into_body(), setup.bounds.response_body).await;
+    let body = collected(reply.into_body(), setup.bounds.response_body, setup.bounds.deadline).await;
     body.map(|(bytes, _)| bytes)
         .map_err(|_| told(&setup)(format!("the answer of {id:?} is too large, or broke off")))
 }
