@@ -161,7 +161,8 @@ impl Artifact {
             Some(Archive { none: Some(_), .. }) => Packing::None,
             Some(Archive { zip: Some(_), .. }) => Packing::Zip,
             Some(Archive { tar: Some(tar), .. }) => {
-                Packing::Tar(tar.compression_level.map(|level| u32::try_from(level.clamp(0, 9)).unwrap_or(0)))
+                // Below zero: gzip's own.
+                Packing::Tar(tar.compression_level.and_then(|level| u32::try_from(level.min(9)).ok()))
             }
             _ => Packing::Tar(None),
         }

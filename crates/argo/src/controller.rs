@@ -6,7 +6,8 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `call` | one template with its arguments: inputs, retries, memoization |
+//! | `call` | one template with its arguments: inputs, memoization |
+//! | `retry` | one template, tried again |
 //! | `steps` | groups of steps |
 //! | `dag` | tasks and what they depend on |
 //! | `expand` | `withItems`, `withParam`, `withSequence`, and what comes of all items together |
@@ -19,6 +20,7 @@ mod dag;
 mod expand;
 mod hooks;
 mod leaf;
+mod retry;
 mod steps;
 #[cfg(test)]
 mod tests;

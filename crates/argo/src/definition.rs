@@ -1,6 +1,7 @@
 //! A workflow and everything that it refers to, ready to be run: defaults are filled in, references are looked up.
 
-use crate::model::{Template, TemplateRef, Workflow};
+use crate::model::{Template, TemplateRef, Workflow, scalar_text};
+use crate::substitute::literal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -14,6 +15,24 @@ pub struct Objects {
     /// The templates of others, by [`home`].
     pub library: BTreeMap<String, Vec<Value>>,
 }
+
+/// The label of workflows that a CronWorkflow makes: its name.
+pub(crate) const CRON_LABEL: &str = "workflows.argoproj.io/cron-workflow";
+
+/// The fields of a template that say what it does.
+const KINDS: [&str; 11] = [
+    "steps",
+    "dag",
+    "suspend",
+    "wasm",
+    "plugin",
+    "container",
+    "script",
+    "resource",
+    "http",
+    "data",
+    "containerSet",
+];
 
 /// A workflow that can be run.
 #[derive(Debug)]
@@ -105,6 +124,13 @@ impl Objects {
             }
             fill_in_defaults(spec);
         }
+        let config_maps = objects
+            .iter()
+            .filter(|object| kind(object) == "ConfigMap")
+            .filter_map(|object| Some((object.pointer("/metadata/name")?.as_str()?, object)));
+        let config_maps: BTreeMap<&str, &Value> = config_maps.collect();
+        fill_in_entries(&mut workflow, &config_maps);
+        library.values_mut().flatten().for_each(|template| fill_in_entries(template, &config_maps));
         Ok(Objects { workflow, library })
     }
 }
@@ -120,19 +146,47 @@ fn runnable(kind: &str, object: &Value) -> Option<Value> {
     // One that is referred to and has no beginning of its own is no workflow.
     let begins = spec.get("entrypoint").is_some() || spec.get("workflowTemplateRef").is_some();
     begins.then(|| {
+        let mut own = serde_json::json!({"generateName": format!("{name}-")});
+        if kind == "CronWorkflow" {
+            let given = object.pointer("/spec/workflowMetadata").and_then(Value::as_object);
+            overlay(&mut own, given.unwrap_or(&Map::new()));
+            let label = Map::from_iter([(CRON_LABEL.to_owned(), name.into())]);
+            overlay(&mut own, &Map::from_iter([("labels".to_owned(), label.into())]));
+        }
         serde_json::json!({
-            "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
-            "metadata": {"generateName": format!("{name}-")}, "spec": spec,
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": own, "spec": spec,
         })
     })
 }
 
-/// `templateDefaults` go into every template that does not say otherwise.
-fn fill_in_defaults(spec: &mut Value) {
+/// `templateDefaults` go into every template that does not say otherwise; what they say of a kind of work into templates
+/// of that kind.
+pub(crate) fn fill_in_defaults(spec: &mut Value) {
     let Some(Value::Object(defaults)) = spec.get("templateDefaults").cloned() else { return };
     let templates = spec.get_mut("templates").and_then(Value::as_array_mut);
     for template in templates.into_iter().flatten() {
+        let mut defaults = defaults.clone();
+        defaults.retain(|field, _| !KINDS.contains(&field.as_str()) || template.get(field).is_some());
         overlay(template, &defaults);
+    }
+}
+
+/// Gives parameters whose value is an entry of a ConfigMap of the same files that value.
+fn fill_in_entries(value: &mut Value, config_maps: &BTreeMap<&str, &Value>) {
+    if let Some(reference) = value.pointer("/valueFrom/configMapKeyRef") {
+        let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
+        let data = config_maps.get(text("name")).and_then(|object| object.get("data"));
+        let entry = data.and_then(|data| data.get(text("key"))).map(scalar_text);
+        if let (Some(entry), Value::Object(parameter)) = (entry, &mut *value) {
+            parameter.remove("valueFrom");
+            parameter.insert("value".to_owned(), literal(&entry).into());
+        }
+        return;
+    }
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(|value| fill_in_entries(value, config_maps)),
+        Value::Object(map) => map.values_mut().for_each(|value| fill_in_entries(value, config_maps)),
+        _ => {}
     }
 }
 

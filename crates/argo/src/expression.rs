@@ -7,6 +7,7 @@
 //! | `evaluate` | a tree and variables into a value |
 //! | `functions` | what may be called: expr's and Argo's |
 //! | `sprig` | the same of sprig |
+//! | `written` | values as text, as Go writes them |
 //! | `dates` | moments, and Go's way to write them |
 //!
 //! `{{=…}}`, `expression` and `fromExpression` are in the language of expr
@@ -20,9 +21,11 @@ mod functions;
 mod lexer;
 mod parser;
 mod sprig;
+mod written;
 
-pub(crate) use functions::text;
+pub(crate) use dates::timezone;
 use serde_json::Value;
+pub(crate) use written::{json, text};
 
 /// Longest expression, in bytes.
 const MAX_BYTES: usize = 16 << 10;
@@ -66,7 +69,7 @@ impl Expression {
     pub fn is_true(&self, variables: &Value) -> Result<bool, String> {
         match self.evaluate(variables)? {
             Value::Bool(answer) => Ok(answer),
-            other => Err(format!("it is {other}, which is neither true nor false")),
+            other => Err(format!("it is {}, which is neither true nor false", json(&other))),
         }
     }
 
@@ -160,6 +163,10 @@ mod tests {
             ("flatten([1, [2, [3]]])", json!([1, 2, 3])),
             ("fromPairs(toPairs({'a': 1}))", json!({"a": 1})),
             ("lastIndexOf('aba', 'a') + indexOf('aba', 'b')", json!(3)),
+            ("splitAfter('a,b,', ',')", json!(["a,", "b,", ""])),
+            ("timezone('Europe/Zurich')", json!("Europe/Zurich")),
+            ("string(6 / 2) + string(1e6 * 1) + toJson([6 / 2, 1e21])", json!("31e+06[3,1e+21]")),
+            ("join(map([2 ** 3, asFloat('2'), 7 / 2], string(#)), ' ')", json!("8 2 3.5")),
             ("date('2026-03-04')", json!("2026-03-04T00:00:00Z")),
             ("now() > '2026'", json!(true)),
         ];
@@ -194,6 +201,14 @@ mod tests {
         for text in wrong {
             let value = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
             assert!(value.is_err(), "{text}: {value:?}");
+        }
+        for (text, expected) in [
+            ("asInt('say \"7\"')", "asInt(): `say \"7\"` is no whole number"),
+            ("steps['my-step'].outputs.result + 1", "`{\"a\":[1,2]}` + `1`: both must be numbers"),
+            ("fromJson(inputs.parameters.list) ? 1 : 2", "`[3,1,2]` is neither true nor false"),
+        ] {
+            let error = Expression::parse(text, Language::Expr).and_then(|e| e.evaluate(&variables));
+            assert_eq!(error, Err(expected.to_owned()), "{text}");
         }
     }
 

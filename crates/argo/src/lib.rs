@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`model`] | a workflow as its YAML says it |
 //! | [`definition`] | a workflow and everything that it refers to |
+//! | [`ready`] | whether it has all that it needs to begin |
 //! | [`expression`] | Argo's two expression languages |
 //! | [`substitute`] | `{{tags}}` |
 //! | [`depends`] | what a task of a DAG waits for |
@@ -37,6 +38,7 @@ pub mod model;
 pub mod name;
 pub mod node;
 pub mod plugin;
+pub mod ready;
 pub mod run;
 pub mod runner;
 pub mod step;

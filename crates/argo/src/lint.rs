@@ -5,11 +5,15 @@
 //! | `schema` | which fields there are, and what may stand in them |
 //! | `object` | an object with templates, as the following see it |
 //! | `references` | whether everything that is named is there |
+//! | `artifacts` | whether artifacts are in one place, and packed as can be |
+//! | `cron` | schedules |
 //! | `repeats` | warnings: what Argo's plugin protocol cannot tell apart |
 //! | `tags` | whether every `{{tag}}` can have a value |
 //!
 //! All findings of a file are told at once; a field that cannot be read is left out of what comes behind.
 
+mod artifacts;
+mod cron;
 mod object;
 mod references;
 mod repeats;
@@ -68,6 +72,7 @@ pub(crate) fn check(documents: &[(PathBuf, Node)], purpose: Purpose) -> Vec<Reso
     let (objects, known): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     for (object, known) in objects.iter().zip(known) {
         let mut findings = Findings::new(object.file, object.root);
+        cron::check(object, &mut findings);
         references::check(object, &objects, purpose, &mut findings);
         tags::check(object, &objects, purpose, &mut findings);
         // What is missing in a thing is not told if something else is wrong in it: that may be what is missing.
@@ -163,6 +168,18 @@ mod tests {
             (given("{{steps.a.outputs.parameters.o}} {{steps.a.outputs.result}} {{steps.a.status}}"), ""),
             (given("{{=steps.a.outputs.parameters.o}}"), ""),
             (given("{{=steps.a.outputs.parameters.no ?? 'x'}}"), ""),
+            (given("{{steps.a.status"), ".arguments.parameters[0].value: a `{{` is not closed"),
+            (given("{{item.b}}") + ", withItems: [{b: 1, c: 2}, {b: 3}]", ""),
+            (
+                given("{{item.c}}") + ", withItems: [{b: 1, c: 2}, {b: 3}]",
+                ".arguments.parameters[0].value: nothing has the name `item.c` here",
+            ),
+            (given("{{item.c}}") + ", withItems: [{b: 1}, \"{{steps.a.outputs.result}}\"]", ""),
+            (
+                given("{{steps.name}}"),
+                ".arguments.parameters[0].value: nothing has the name `steps.name` here",
+            ),
+            (given("{{retries}}"), ".arguments.parameters[0].value: nothing has the name `retries` here"),
             (
                 given("{{=nosuch(1)}}"),
                 ".arguments.parameters[0].value: `nosuch(1)`: there is no function `nosuch`",
@@ -267,6 +284,59 @@ mod tests {
                 Any,
                 vec!["spec.arguments.parameters[0].value: `z` is none of a, b"],
             ),
+            (
+                format!("{main}    parallelism: 2\n    outputs: {{parameters: [{{name: o}}]}}\n"),
+                Cluster,
+                vec![
+                    "spec.templates[0].outputs.parameters[0]: has neither `value` nor `valueFrom`",
+                    "spec.templates[0].parallelism: is for templates that are made of others",
+                ],
+            ),
+            (
+                format!(
+                    "{main}    retryStrategy: {{backoff: {{duration: 5}}}}\n  - {{name: s, suspend: {{duration: 3}}, outputs: \
+                     {{parameters: [{{name: o}}]}}}}\n"
+                ),
+                Any,
+                vec![
+                    "spec.templates[0].retryStrategy.backoff.duration: must be a string in quotes, found an integer",
+                    "spec.templates[1].outputs.parameters[0]: has neither `value` nor `valueFrom`",
+                    "spec.templates[1].suspend.duration: must be a string in quotes, found an integer",
+                ],
+            ),
+            (
+                format!(
+                    "{main}    metadata: {{labels: {{a: 1, b: x}}}}\n    inputs:\n      artifacts:\n      - {{name: a, path: /a, \
+                     s3: {{key: k}}, raw: {{data: x}}}}\n      - {{name: b, path: /b, mode: 01000, raw: {{data: x}}}}\n      - \
+                     {{name: c, path: /c, mode: 0777, raw: {{data: x}}}}\n    outputs:\n      artifacts:\n      - {{name: d, path: \
+                     /d, archive: {{tar: {{compressionLevel: 10}}}}}}\n      - {{name: e, path: /e, archive: {{tar: \
+                     {{compressionLevel: -1}}}}}}\n"
+                ),
+                Any,
+                vec![
+                    "spec.templates[0].inputs.artifacts[0]: is in several places: raw, s3",
+                    "spec.templates[0].inputs.artifacts[1].mode: 512 has more bits than permissions have",
+                    "spec.templates[0].metadata.labels.a: must be a string in quotes, found an integer",
+                    "spec.templates[0].outputs.artifacts[0].archive.tar.compressionLevel: 10 is no level",
+                ],
+            ),
+            (
+                format!(
+                    "{main}    inputs: {{artifacts: [{{name: a, path: /a, raw: {{data: x}}}}]}}\n  - name: c\n    inputs: \
+                     {{artifacts: [{{name: a, path: /a}}]}}\n    steps: [[{{name: s, template: main}}]]\n"
+                ),
+                Any,
+                vec![
+                    "spec.templates[1].inputs.artifacts[0].path: is not for templates that are made of others",
+                ],
+            ),
+            (
+                "  templateDefaults: {wasm: {image: t.wasm}, timeout: 5s}\n  templates:\n  - {name: main, steps: [[{name: a, \
+                 template: b}]]}\n  - {name: b, wasm: {args: [x]}}\n"
+                    .to_owned(),
+                Run,
+                vec![],
+            ),
             // One mistake hides no other.
             (
                 format!(
@@ -293,9 +363,58 @@ mod tests {
     }
 
     #[test]
+    fn what_a_module_does_not_declare_is_found() {
+        let text = "  templates:\n  - name: main\n    steps:\n    - - {name: a, template: t}\n    - - {name: b, template: u, \
+                    arguments: {parameters: [{name: m, value: \"{{steps.a.outputs.parameters.x}}\"}]}}\n  - {name: t, wasm: \
+                    {image: t.wasm}}\n  - {name: u, inputs: {parameters: [{name: m}]}, wasm: {image: t.wasm}}\n";
+        let place = "spec.templates[0].steps[1][0].arguments.parameters[0].value";
+        let expected = format!("{place}: nothing has the name `steps.a.outputs.parameters.x` here");
+        assert_eq!(findings(text, Run), [expected]);
+        // It may say itself what is declared.
+        let declared = text.replace("{name: t, wasm", "{name: t, outputs: {parameters: [{name: x}]}, wasm");
+        assert_eq!(findings(&declared, Run), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_argo_takes_for_no_cron_workflow_is_found() {
+        let long = "n".repeat(53);
+        let cases = [
+            ("c", "schedules: ['0 3 * * *'], timezone: Europe/Zurich, concurrencyPolicy: Forbid", vec![]),
+            ("c", "schedule: '@daily'", vec![]),
+            (long.as_str(), "schedule: '@daily'", vec!["metadata.name: has 53 characters"]),
+            ("c", "timezone: ''", vec!["spec: has no `schedules`"]),
+            (
+                "c",
+                "schedules: ['@daily', '61 * * * *'], timezone: No/Where, concurrencyPolicy: Maybe",
+                vec![
+                    "spec.schedules[1]: `61` is none of 0 to 59",
+                    "spec.timezone: there is no time zone `No/Where`",
+                    "spec.concurrencyPolicy: `Maybe` is no policy",
+                ],
+            ),
+        ];
+        for (name, fields, expected) in cases {
+            let text = format!(
+                "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {{name: {name}}}\nspec: {{{fields}, \
+                 workflowSpec: {{entrypoint: a, templates: [{{name: a, wasm: {{image: t.wasm, args: \
+                 ['{{{{cronworkflow.name}}}}']}}}}]}}}}\n"
+            );
+            let checked = Manifest::parse(&text, Path::new("w")).unwrap().check(Any);
+            let found = checked.err().map(|found| found.errors().to_vec()).unwrap_or_default();
+            let found: Vec<_> =
+                found.iter().map(|found| format!("{}: {}", found.field, found.message)).collect();
+            assert_eq!(found, expected, "{fields}");
+        }
+    }
+
+    #[test]
     fn a_name_that_is_none_is_found() {
+        let (longest, too_long) = ("n".repeat(63), "n".repeat(64));
         for (metadata, is_right) in [
             ("{name: report-1}", true),
+            (&format!("{{name: {longest}}}"), true),
+            (&format!("{{name: {too_long}}}"), false),
+            ("{name: a, labels: {a: x, b: true}}", false),
             ("{generateName: report-}", true),
             ("{name: ../../evil}", false),
             ("{name: Report}", false),

@@ -430,6 +430,12 @@ pub enum Work {
 // === impl Parameter ===
 
 impl Parameter {
+    /// Its value or what stands for it, as they were written.
+    pub fn known(&self) -> Option<&String> {
+        let from = self.value_from.as_ref().and_then(|from| from.default_value.as_ref());
+        self.value.as_ref().or(self.default_value.as_ref()).or(from)
+    }
+
     /// Whether it may have that value; the error says which it may have.
     pub fn check(&self, value: &str) -> Result<(), String> {
         if self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed == value) {
@@ -470,6 +476,17 @@ impl Template {
         found.next().filter(|_| found.next().is_none())
     }
 
+    /// Its steps or tasks.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Step> {
+        let steps = self.steps.iter().flatten().flatten();
+        steps.chain(self.dag.iter().flat_map(|dag| &dag.tasks))
+    }
+
+    /// What names of its parts begin with: `steps` or `tasks`.
+    pub(crate) fn kind_of_parts(&self) -> &'static str {
+        if self.dag.is_some() { "tasks" } else { "steps" }
+    }
+
     /// The module and how it is run; `{}` if this is no template of a module.
     pub fn wasm_options(&self) -> Value {
         let plugin = || self.plugin.as_ref()?.get("wasm").cloned();
@@ -500,8 +517,7 @@ impl Step {
 pub(crate) fn scalar_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(flag) => flag.to_string(),
+        Value::Number(_) | Value::Bool(_) => crate::expression::json(value),
         Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
     }
 }
@@ -521,7 +537,7 @@ fn json_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::String(text) => text,
         Value::Null => String::new(),
-        value => value.to_string(),
+        value => crate::expression::json(&value),
     })
 }
 

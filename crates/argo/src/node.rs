@@ -1,8 +1,10 @@
 //! The nodes of a workflow under way: what was begun, how it stands, what came out. Names and phases are those of
 //! Argo's `status.nodes`.
 
-use crate::model::{Inputs, Outputs};
+use crate::artifacts::Artifact;
+use crate::model::{Inputs, Outputs, Parameter};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Milliseconds since 1970.
 pub type Time = i64;
@@ -147,6 +149,49 @@ impl Outcome {
     pub fn error(message: impl Into<String>) -> Outcome {
         Outcome { phase: Phase::Error, message: message.into(), outputs: Outputs::default() }
     }
+}
+
+/// The outputs that have a global name, under that; of several the one that came last.
+pub(crate) fn global_outputs<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Outputs {
+    let mut ended: Vec<&Node> = nodes.into_iter().filter(|node| node.finished_at.is_some()).collect();
+    ended.sort_by_key(|node| (node.finished_at, node.sequence));
+    let (mut parameters, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
+    for outputs in ended.into_iter().map(|node| &node.outputs) {
+        for found in outputs.parameters.iter().filter(|found| !found.global_name.is_empty()) {
+            let name = found.global_name.clone();
+            parameters.insert(name.clone(), Parameter { name, global_name: String::new(), ..found.clone() });
+        }
+        for found in outputs.artifacts.iter().filter(|found| !found.global_name.is_empty()) {
+            // Where its step left it means nothing any more.
+            let (name, path) = (found.global_name.clone(), String::new());
+            artifacts
+                .insert(name.clone(), Artifact { name, path, global_name: String::new(), ..found.clone() });
+        }
+    }
+    Outputs {
+        parameters: parameters.into_values().collect(),
+        artifacts: artifacts.into_values().collect(),
+        ..Outputs::default()
+    }
+}
+
+/// What a workflow yields: the outputs of the template that began, and those with a global name.
+pub fn workflow_outputs<'a>(workflow: &str, nodes: impl IntoIterator<Item = &'a Node>) -> Outputs {
+    let nodes: Vec<&Node> = nodes.into_iter().collect();
+    let main = nodes.iter().find(|node| node.name == workflow);
+    let mut outputs = main.map(|node| node.outputs.clone()).unwrap_or_default();
+    let global = global_outputs(nodes);
+    for found in global.parameters {
+        if outputs.parameters.iter().all(|known| known.name != found.name) {
+            outputs.parameters.push(found);
+        }
+    }
+    for found in global.artifacts {
+        if outputs.artifacts.iter().all(|known| known.name != found.name) {
+            outputs.artifacts.push(found);
+        }
+    }
+    outputs
 }
 
 /// A number that is different for each name, as Argo makes its ids: 32-bit FNV-1a.

@@ -357,7 +357,8 @@ fn leave(
 ) -> Result<Outcome, String> {
     let template = &start.template;
     let mut outputs = exit_code(code);
-    outputs.result = said.as_ref().and_then(|said| said.result.clone()).or_else(|| Some(output.result()));
+    outputs.result =
+        said.as_ref().and_then(|said| said.result.clone()).or_else(|| Some(output.result(&start.name)));
     if code != 0 && said.is_none() {
         let message = with_last_line(&format!("Error (exit code {code})"), output);
         return Ok(Outcome { phase: Phase::Failed, message, outputs });

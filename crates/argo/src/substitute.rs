@@ -100,6 +100,11 @@ pub fn tags(text: &str) -> Vec<Tag<'_>> {
     pieces(text).0.into_iter().map(|(_, tag)| tag).collect()
 }
 
+/// Whether a tag begins in a text and does not end.
+pub(crate) fn is_unclosed(text: &str) -> bool {
+    pieces(text).1.contains("{{")
+}
+
 /// A text whose tags became other texts, by their number.
 pub(crate) fn filled_in(text: &str, with: impl Fn(usize) -> &'static str) -> String {
     let (pieces, rest) = pieces(text);

@@ -1,7 +1,7 @@
 //! A workflow as a tree of lines for people.
 
 use crate::controller::{Controller, timestamp};
-use crate::node::{Node, NodeKind, Phase, Time};
+use crate::node::{Node, NodeKind, Phase, Time, workflow_outputs};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -152,11 +152,10 @@ pub fn status(record: &crate::history::Record) -> serde_json::Value {
         metadata.insert("creationTimestamp".to_owned(), timestamp(record.identity.created).into());
     }
     let status = &record.status;
-    let main = record.nodes.iter().find(|node| node.name == record.identity.name);
     let status = serde_json::json!({
         "phase": status.phase, "message": status.message, "startedAt": status.started_at.map(timestamp),
         "finishedAt": status.finished_at.map(timestamp), "nodes": nodes,
-        "outputs": main.map(|node| &node.outputs),
+        "outputs": workflow_outputs(&record.identity.name, &record.nodes),
     });
     if let Some(whole) = workflow.as_object_mut() {
         whole.insert("status".to_owned(), status);

@@ -107,10 +107,16 @@ impl fmt::Display for ResourceErrors {
     }
 }
 
-/// A piece of a file for a message: in backquotes, cut, control characters escaped.
+/// A piece of a file for a message: in backquotes, cut, what is not to be printed escaped.
 pub fn quote(text: &str) -> String {
     let cut = text.chars().count() > MAX_QUOTED;
-    let shown: String = text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for c in text.chars().take(MAX_QUOTED) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
     format!("`{shown}{}`", if cut { "…" } else { "" })
 }
 
@@ -160,6 +166,7 @@ mod tests {
     #[test]
     fn quoted_pieces_are_cut_and_escaped() {
         assert_eq!(quote("a\u{1b}[2J"), "`a\\u{1b}[2J`");
+        assert_eq!(quote("{\"a\\d\": 'b'}"), "`{\"a\\d\": 'b'}`");
         assert!(quote(&"x".repeat(1000)).chars().count() < 70);
     }
 }

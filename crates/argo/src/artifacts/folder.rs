@@ -1,7 +1,8 @@
 //! A folder of this machine that keeps artifacts.
 //!
-//! What is stored is written beside its place, flushed to the disk and renamed. A step that is run again after a crash
-//! replaces what it stored the first time.
+//! What is stored is written beside its place, flushed to the disk and renamed. As in a bucket, a folder that is stored
+//! is one object for each file: it goes to its place as a whole where there is none yet; else each of its files is
+//! renamed to its own place, and what others stored there stays.
 
 use super::archive;
 use super::interest;
@@ -67,15 +68,9 @@ impl Folder {
             if let Some(parent) = place.parent() {
                 fs::create_dir_all(parent)?;
             }
-            if fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_dir()) {
-                // A folder cannot be replaced by renaming; this one is of a step that is run again.
-                fs::remove_dir_all(&place)?;
-            }
-            Ok(fs::rename(&temporary, &place)?)
+            settle(&temporary, &place, key)
         });
-        if renamed.is_err() {
-            remove(&temporary);
-        }
+        remove(&temporary);
         renamed
     }
 }
@@ -85,7 +80,7 @@ impl Store for Folder {
         self.store(key, |temporary| archive::flushed(temporary, |file| fill(file)))
     }
 
-    /// Also folders become visible whole.
+    /// Nothing of it is seen before all of it is written.
     fn put_folder(&self, key: &str, root: &Dir, path: &str) -> Result<(), ArtifactError> {
         self.store(key, |temporary| archive::plain(root, path, temporary))
     }
@@ -105,6 +100,25 @@ impl Store for Folder {
         }
         walk(&place, "", visit, 0)?;
         Ok(true)
+    }
+}
+
+/// Renames a file, or a folder with all that is in it, to its place.
+fn settle(from: &Path, to: &Path, key: &str) -> Result<(), ArtifactError> {
+    let Err(error) = fs::rename(from, to) else { return Ok(()) };
+    let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    match (is_folder(from), is_folder(to)) {
+        (true, true) => fs::read_dir(from)?.try_for_each(|entry| {
+            let name = entry?.file_name();
+            settle(&from.join(&name), &to.join(&name), &format!("{key}/{}", name.to_string_lossy()))
+        }),
+        (true, false) | (false, true) if fs::symlink_metadata(to).is_ok() => {
+            Err(ArtifactError::Unsupported(format!(
+                "under the key {key:?} is a file already where this is a folder, or the other way round; choose \
+                 another key"
+            )))
+        }
+        _ => Err(error.into()),
     }
 }
 

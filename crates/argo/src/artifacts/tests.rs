@@ -101,6 +101,40 @@ fn files_and_folders_come_back_as_they_were() {
 }
 
 #[test]
+fn folders_under_one_key_keep_each_others_files() {
+    let place = place(Bounds::default());
+    let root = place.path("root");
+    let artifact = Artifact { archive: plain(), ..Artifact::default() };
+    // What a step leaves, and what is under the key then.
+    for (files, expected) in [
+        (vec![("one", "1"), ("deep/two", "2")], vec!["deep=folder", "deep/two=2", "one=1"]),
+        (
+            vec![("deep/three", "3"), ("one", "new")],
+            vec!["deep=folder", "deep/three=3", "deep/two=2", "one=new"],
+        ),
+    ] {
+        fs::create_dir_all(root.join("out/deep")).unwrap();
+        files.iter().for_each(|(name, text)| fs::write(root.join("out").join(name), text).unwrap());
+        place.repository.save(&place.root(), "/out", &artifact, "shared/").unwrap();
+        fs::remove_dir_all(root.join("out")).unwrap();
+        place.repository.load("shared", &place.root(), "/in", &Artifact::default()).unwrap();
+        let found = tree(&root.join("in")).into_iter().map(|(name, text)| format!("{name}={text}"));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        fs::remove_dir_all(root.join("in")).unwrap();
+    }
+    // A file cannot be where a folder is.
+    fs::write(root.join("file"), "file").unwrap();
+    for key in ["shared", "shared/deep", "shared/one/more"] {
+        assert!(place.repository.save(&place.root(), "/file", &artifact, key).is_err(), "{key}");
+    }
+    fs::create_dir_all(root.join("out/one")).unwrap();
+    fs::write(root.join("out/one/x"), "x").unwrap();
+    assert!(place.repository.save(&place.root(), "/out", &artifact, "shared").is_err());
+    assert_eq!(fs::read_to_string(place.path("artifacts/shared/one")).unwrap(), "new");
+    assert_eq!(fs::read_dir(place.path("artifacts/.incomplete")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_stored_is_unpacked_by_argos_rules() {
     let place = place(Bounds::default());
     let gzip = |bytes: &[u8]| {
@@ -334,9 +368,10 @@ fn links_to_folders_are_not_followed_for_ever() {
     fs::write(root.join("out/file"), "file").unwrap();
     std::os::unix::fs::symlink("file", root.join("out/link")).unwrap();
     for archive in [plain(), zip()] {
+        let key = if archive == zip() { "zip" } else { "plain" };
         let artifact = Artifact { archive, ..Artifact::default() };
-        place.repository.save(&place.root(), "/out", &artifact, "k").unwrap();
-        place.repository.load("k", &place.root(), "/in", &artifact).unwrap();
+        place.repository.save(&place.root(), "/out", &artifact, key).unwrap();
+        place.repository.load(key, &place.root(), "/in", &artifact).unwrap();
         assert_eq!(fs::read_to_string(root.join("in/link")).unwrap(), "file");
         fs::remove_dir_all(root.join("in")).unwrap();
     }

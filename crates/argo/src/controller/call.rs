@@ -1,10 +1,13 @@
-//! One template with its arguments: inputs, parallelism, memoization, retries, and then its work.
+//! One template with its arguments: inputs, parallelism, memoization, and then its work.
 
+use super::retry::set_last_retry;
+use super::values::input_scope;
 use super::{Controller, MAX_DEPTH, MAX_NODES};
 use crate::definition::home;
-use crate::model::{Arguments, Hook, Inputs, RetryStrategy, Spec, Step, Template, TemplateRef, Work};
+use crate::model::{Arguments, Hook, Inputs, Spec, Step, Template, TemplateRef, Work};
 use crate::node::{NodeKind, Phase, Time};
 use crate::substitute::Scope;
+use dhow_resources::error::quote;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,8 @@ pub(super) struct Call {
     pub(super) is_exit: bool,
     /// How many children of the boundary run at once.
     pub(super) parallelism: Option<usize>,
+    /// `steps` or `tasks`, if it is one of those.
+    pub(super) part_of: Option<&'static str>,
 }
 
 /// Which template.
@@ -60,6 +65,7 @@ impl Call {
             parent: None,
             is_exit: false,
             parallelism: None,
+            part_of: None,
         }
     }
 
@@ -75,6 +81,7 @@ impl Call {
             parent: Some(parent.to_owned()),
             is_exit: false,
             parallelism: None,
+            part_of: None,
         }
     }
 
@@ -101,6 +108,7 @@ impl Call {
             parent: None,
             is_exit: frame.is_exit,
             parallelism: frame.template.parallelism,
+            part_of: Some(frame.template.kind_of_parts()),
         }
     }
 
@@ -125,6 +133,7 @@ impl Call {
             parent: None,
             is_exit: true,
             parallelism: None,
+            part_of: None,
         }
     }
 
@@ -169,12 +178,16 @@ impl Controller {
                 return Ok(Phase::Pending);
             }
         }
+        let spec_retries = self.definition.workflow.spec.retry_strategy.clone();
+        let is_leaf = matches!(template.work(), Some(Work::Wasm | Work::Elsewhere(_)));
+        let retries = template.retry_strategy.clone().or_else(|| spec_retries.filter(|_| is_leaf));
+        let outer = self.around(call, retries.as_ref().map(|_| 0));
         let inputs = match self.nodes.get(&call.name).filter(|node| node.inputs != Inputs::default()) {
             Some(node) => node.inputs.clone(),
-            None => self.inputs(&template, &call.arguments)?,
+            None => self.inputs(&template, &call.arguments, &outer)?,
         };
         let frame = Frame {
-            scope: Arc::new(self.input_scope(&inputs)),
+            scope: Arc::new(input_scope(&inputs, &outer)),
             home,
             is_exit: call.is_exit,
             template: Arc::clone(&template),
@@ -191,9 +204,6 @@ impl Controller {
             node.memoized = true;
             return Ok(self.end_with(&call.name, Phase::Succeeded, "", outputs));
         }
-        let spec_retries = self.definition.workflow.spec.retry_strategy.clone();
-        let is_leaf = matches!(template.work(), Some(Work::Wasm | Work::Elsewhere(_)));
-        let retries = template.retry_strategy.clone().or_else(|| spec_retries.filter(|_| is_leaf));
         if !exists {
             let (kind, phase) = match (&retries, is_leaf) {
                 (Some(_), _) => (NodeKind::Retry, Phase::Running),
@@ -208,6 +218,23 @@ impl Controller {
             Some(retries) => self.retry(call, &frame, &retries),
             None => self.work(call, &frame),
         }
+    }
+
+    /// What a template sees besides its inputs: who calls it, and how often it was tried before.
+    pub(super) fn around(&self, call: &Call, attempt: Option<usize>) -> Arc<Scope> {
+        if call.part_of.is_none() && attempt.is_none() {
+            return Arc::clone(&self.global);
+        }
+        let mut scope = Scope::inside(&self.global);
+        if let Some(parts) = call.part_of {
+            scope.set(format!("{parts}.name"), call.display.clone());
+        }
+        if let Some(attempt) = attempt {
+            scope.set("retries", attempt.to_string());
+            let last = attempt.checked_sub(1).map(|last| format!("{}({last})", call.name));
+            set_last_retry(&mut scope, last.and_then(|last| self.nodes.get(&last)));
+        }
+        Arc::new(scope)
     }
 
     fn lookup(&self, call: &Call) -> Result<(Arc<Template>, String), String> {
@@ -245,194 +272,6 @@ impl Controller {
             None => Err(format!("template {:?} must be of exactly one kind", frame.template.name)),
         }
     }
-
-    /// A template that is tried until it succeeds, or it is enough.
-    fn retry(&mut self, call: &Call, frame: &Frame, retries: &RetryStrategy) -> Result<Phase, String> {
-        let scope = &frame.scope;
-        let text = |text: &Option<String>| text.as_ref().map(|text| scope.text(text)).transpose();
-        let limit = text(&retries.limit).map_err(|error| error.to_string())?;
-        let limit = match limit.as_deref().map(str::trim) {
-            None | Some("") => None,
-            Some(limit) => Some(
-                limit.parse::<usize>().map_err(|_| format!("retryStrategy.limit: {limit:?} is no number"))?,
-            ),
-        };
-        let attempt = |number: usize| format!("{}({number})", call.name);
-        let mut count = 0;
-        while self.nodes.contains_key(&attempt(count)) {
-            count += 1;
-        }
-        if let Some(last) = count.checked_sub(1) {
-            let name = attempt(last);
-            let (phase, message, outputs) = match self.nodes.get(&name) {
-                Some(node) => (node.phase, node.message.clone(), node.outputs.clone()),
-                None => return Ok(Phase::Running),
-            };
-            if !phase.is_fulfilled() {
-                return self.attempt(call, frame, last);
-            }
-            if !phase.is_failed() {
-                return Ok(self.end_with(&call.name, phase, &message, outputs));
-            }
-            let give_up = |this: &mut Self, why: &str| {
-                let outputs = outputs.clone();
-                let message = if why.is_empty() { message.clone() } else { format!("{why}: {message}") };
-                Ok(this.end_with(&call.name, phase, message.trim_end_matches(": "), outputs))
-            };
-            if !call.is_exit && self.is_ending().is_some() {
-                return give_up(self, "");
-            }
-            if limit.is_some_and(|limit| count > limit) {
-                return give_up(self, "No more retries left");
-            }
-            if !self.is_worth_it(phase, &name, frame, retries, count)? {
-                let why =
-                    if retries.expression.is_empty() { "" } else { "retryStrategy.expression is false" };
-                return give_up(self, why);
-            }
-            match self.pause(call, scope, retries, count, &name)? {
-                Pause::Over => {}
-                Pause::Until(time) => {
-                    self.wake(time);
-                    let seconds = (time - self.now).max(0) / 1000;
-                    self.set_message(&call.name, &format!("Backoff for {seconds} seconds"));
-                    return Ok(Phase::Running);
-                }
-                Pause::TooLong => return give_up(self, "Max duration limit exceeded"),
-            }
-        }
-        self.set_message(&call.name, "");
-        self.attempt(call, frame, count)
-    }
-
-    fn attempt(&mut self, call: &Call, frame: &Frame, number: usize) -> Result<Phase, String> {
-        let name = format!("{}({number})", call.name);
-        let inner = Call {
-            display: format!("{}({number})", call.display),
-            parent: Some(call.name.clone()),
-            name,
-            ..call.clone()
-        };
-        let mut scope = Scope::inside(&frame.scope);
-        scope.set("retries", number.to_string());
-        if let Some(last) =
-            number.checked_sub(1).and_then(|last| self.nodes.get(&format!("{}({last})", call.name)))
-        {
-            set_last_retry(&mut scope, last);
-        }
-        let frame = Frame { scope: Arc::new(scope), ..frame.clone() };
-        if !self.nodes.contains_key(&inner.name) {
-            let inputs = self.nodes.get(&call.name).map(|node| node.inputs.clone()).unwrap_or_default();
-            let is_leaf = matches!(frame.template.work(), Some(Work::Wasm | Work::Elsewhere(_)));
-            let phase = if is_leaf { Phase::Pending } else { Phase::Running };
-            self.begin(&inner, kind_of(&frame.template), phase).inputs = inputs;
-        }
-        let phase = match self.work(&inner, &frame) {
-            Ok(phase) => phase,
-            Err(message) => self.end(&inner.name, Phase::Error, &message),
-        };
-        if phase.is_fulfilled() {
-            // What comes next is decided at once.
-            let retries = self.nodes.get(&call.name).is_some_and(|node| !node.phase.is_fulfilled());
-            if retries {
-                self.wake(self.now);
-            }
-        }
-        Ok(Phase::Running)
-    }
-
-    fn is_worth_it(
-        &self,
-        phase: Phase,
-        last: &str,
-        frame: &Frame,
-        retries: &RetryStrategy,
-        count: usize,
-    ) -> Result<bool, String> {
-        let policy = match (retries.retry_policy.as_str(), retries.expression.is_empty()) {
-            ("", true) => "OnFailure",
-            ("", false) => "Always",
-            (policy, _) => policy,
-        };
-        let by_policy = match policy {
-            "Always" => true,
-            "OnFailure" => phase == Phase::Failed,
-            // Whatever the host could not do may be different next time.
-            "OnError" | "OnTransientError" => phase == Phase::Error,
-            other => return Err(format!("retryStrategy.retryPolicy: {other:?} is none")),
-        };
-        if !by_policy || retries.expression.is_empty() {
-            return Ok(by_policy);
-        }
-        let mut scope = Scope::inside(&frame.scope);
-        scope.set("retries", count.saturating_sub(1).to_string());
-        if let Some(node) = self.nodes.get(last) {
-            set_last_retry(&mut scope, node);
-        }
-        let expression = scope.text(&retries.expression).map_err(|error| error.to_string())?;
-        match scope.evaluate(&expression).map_err(|error| format!("retryStrategy.expression: {error}"))? {
-            serde_json::Value::Bool(truth) => Ok(truth),
-            other => Err(format!("retryStrategy.expression: {other} is neither true nor false")),
-        }
-    }
-
-    /// Whether the time between two tries is over.
-    fn pause(
-        &self,
-        call: &Call,
-        scope: &Scope,
-        retries: &RetryStrategy,
-        count: usize,
-        last: &str,
-    ) -> Result<Pause, String> {
-        let Some(backoff) = &retries.backoff else { return Ok(Pause::Over) };
-        let read = |field: &'static str, text: &Option<String>| -> Result<Option<String>, String> {
-            let text = text.as_ref().map(|text| scope.text(text)).transpose();
-            let text = text.map_err(|error| format!("retryStrategy.backoff.{field}: {error}"))?;
-            Ok(text.filter(|text| !text.is_empty()))
-        };
-        let time = |field, text: &Option<String>| -> Result<Option<Duration>, String> {
-            let wrong = |error| format!("retryStrategy.backoff.{field}: {error}");
-            read(field, text)?.map(|text| duration(&text)).transpose().map_err(wrong)
-        };
-        let mut wait = time("duration", &backoff.duration)?.unwrap_or_default().as_secs_f64();
-        if let Some(factor) = read("factor", &backoff.factor)? {
-            let wrong = || format!("retryStrategy.backoff.factor: {factor:?} is no number");
-            let factor: f64 = factor.parse().map_err(|_| wrong())?;
-            let exponent = i32::try_from(count.saturating_sub(1)).unwrap_or(i32::MAX);
-            if factor > 1.0 {
-                wait *= factor.powi(exponent);
-            }
-        }
-        if let Some(cap) = time("cap", &backoff.cap)? {
-            wait = wait.min(cap.as_secs_f64());
-        }
-        let ended = self.nodes.get(last).and_then(|node| node.finished_at).unwrap_or(self.now);
-        let until =
-            ended.saturating_add(milliseconds(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)));
-        if let Some(longest) = time("maxDuration", &backoff.max_duration)? {
-            let began = self.nodes.get(&call.name).map_or(self.now, |node| node.started_at);
-            let end = began.saturating_add(milliseconds(longest));
-            if self.now > end || until > end {
-                return Ok(Pause::TooLong);
-            }
-        }
-        Ok(if until > self.now { Pause::Until(until) } else { Pause::Over })
-    }
-}
-
-enum Pause {
-    Over,
-    Until(Time),
-    TooLong,
-}
-
-fn set_last_retry(scope: &mut Scope, node: &crate::node::Node) {
-    let ended = node.finished_at.unwrap_or(node.started_at);
-    scope.set("lastRetry.status", node.phase.name());
-    scope.set("lastRetry.exitCode", node.outputs.exit_code.clone().unwrap_or_else(|| "-1".to_owned()));
-    scope.set("lastRetry.message", node.message.clone());
-    scope.set("lastRetry.duration", ((ended - node.started_at) / 1000).to_string());
 }
 
 pub(super) fn kind_of(template: &Template) -> NodeKind {
@@ -452,7 +291,7 @@ pub(crate) fn milliseconds(duration: Duration) -> Time {
 
 /// Seconds, or a duration as Go writes it: `1h30m`, `2.5s`, `300ms`; also days, which Argo adds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; expected seconds, or such as 30s, 5m, 1h30m");
+    let wrong = || format!("{} is no duration; expected seconds, or such as 30s, 5m, 1h30m", quote(text));
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());

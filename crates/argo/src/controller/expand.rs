@@ -4,6 +4,7 @@ use super::Controller;
 use super::call::Frame;
 use crate::model::{Sequence, Step};
 use crate::node::Node;
+use dhow_resources::error::quote;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -65,10 +66,7 @@ fn items(step: &Step, frame: &Frame) -> Result<Vec<Value>, String> {
         let text = scope.text(&step.with_param).map_err(|error| format!("withParam: {error}"))?;
         match serde_json::from_str(&text) {
             Ok(Value::Array(items)) => items,
-            _ => {
-                let begin: String = text.chars().take(60).collect();
-                return Err(format!("withParam: {begin:?} is no JSON list"));
-            }
+            _ => return Err(format!("withParam: {} is no JSON list", quote(&text))),
         }
     } else if let Some(sequence) = &step.with_sequence {
         sequence_items(sequence, frame).map_err(|error| format!("withSequence: {error}"))?
@@ -85,7 +83,7 @@ fn sequence_items(sequence: &Sequence, frame: &Frame) -> Result<Vec<Value>, Stri
     let number = |field: &'static str, text: &Option<String>| -> Result<Option<i64>, String> {
         let Some(text) = text else { return Ok(None) };
         let text = frame.scope.text(text).map_err(|error| format!("{field}: {error}"))?;
-        text.trim().parse().map(Some).map_err(|_| format!("{field}: {text:?} is no whole number"))
+        text.trim().parse().map(Some).map_err(|_| format!("{field}: {} is no whole number", quote(&text)))
     };
     let start = number("start", &sequence.start)?.unwrap_or(0);
     let end = match (number("count", &sequence.count)?, number("end", &sequence.end)?) {

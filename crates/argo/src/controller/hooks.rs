@@ -26,8 +26,7 @@ impl Controller {
         if matches!(phase, Phase::Skipped | Phase::Omitted) {
             return true;
         }
-        let prefix = if frame.template.dag.is_some() { "tasks" } else { "steps" };
-        self.set_node_outputs(&mut scope, prefix, &step.name, name);
+        self.set_node_outputs(&mut scope, frame.template.kind_of_parts(), &step.name, name);
         let mut all_done = true;
         for (hook_name, hook) in step.all_hooks() {
             let is_exit = hook_name == "exit";
@@ -101,7 +100,9 @@ impl Controller {
         if let Some(hook) = hook.filter(|_| self.status.shutdown != Some(Shutdown::Terminate)) {
             let mut scope = Scope::inside(&self.global);
             scope.set("workflow.status", phase.name());
-            scope.set("workflow.failures", self.failures().to_string());
+            // In quotes, as in Argo: whoever wants the list reads text as JSON first.
+            let failures = Value::String(self.failures().to_string());
+            scope.set("workflow.failures", failures.to_string());
             // What the handler does sees the same.
             self.global = Arc::new(scope.clone());
             let workflow = self.identity.name.clone();

@@ -50,15 +50,18 @@ impl Controller {
         if scope.get("retries").is_none() {
             scope.set("retries", "0");
         }
-        for output in &template.outputs.artifacts {
-            if !output.path.is_empty() {
-                scope.set(format!("outputs.artifacts.{}.path", output.name), output.path.clone());
-            }
-        }
-        for output in &template.outputs.parameters {
-            if let Some(from) = output.value_from.as_ref().filter(|from| !from.path.is_empty()) {
-                scope.set(format!("outputs.parameters.{}.path", output.name), from.path.clone());
-            }
+        let outputs = &template.outputs;
+        let artifacts =
+            outputs.artifacts.iter().map(|output| ("artifacts", &output.name, Some(&output.path)));
+        let parameters = outputs
+            .parameters
+            .iter()
+            .map(|output| ("parameters", &output.name, output.value_from.as_ref().map(|from| &from.path)));
+        for (kind, name, path) in artifacts.chain(parameters) {
+            let Some(path) = path.filter(|path| !path.is_empty()) else { continue };
+            let place = format!("outputs.{kind}.{name}.path");
+            let path = scope.text(path).map_err(|error| format!("{place}: {error}"))?;
+            scope.set(place, path);
         }
         // Inputs come as they were resolved: their values may hold braces of their own.
         let plain =

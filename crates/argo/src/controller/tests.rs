@@ -1,4 +1,7 @@
-//! Workflows as tables: what a workflow's YAML and the outcomes of its steps lead to.
+//! Workflows as tables: what a workflow's YAML and the outcomes of its steps lead to. What names mean in them is in
+//! `values`.
+
+mod values;
 
 use super::{Controller, Identity, Shutdown, Start, Status};
 use crate::definition::{Definition, Objects};
@@ -118,6 +121,7 @@ const ECHO: &str = "
   - name: echo
     inputs: {parameters: [{name: text, default: hello}]}
     wasm: {image: e.wasm, args: ['{{inputs.parameters.text}}']}
+    outputs: {parameters: [{name: 'n'}, {name: v}, {name: x}, {name: nothing}]}
 ";
 
 fn with_echo(yaml: &str) -> String {
@@ -326,7 +330,7 @@ fn retries() {
         ("{limit: 2, retryPolicy: Always}", "error", 3, 0),
         ("{limit: 9, expression: 'asInt(lastRetry.exitCode) != 3'}", "fail", 1, 0),
         ("{limit: 9, expression: 'asInt(retries) < 2'}", "fail", 3, 0),
-        ("{limit: 3, backoff: {duration: 1, factor: 2}}", "fail", 4, 7),
+        ("{limit: 3, backoff: {duration: '1', factor: 2}}", "fail", 4, 7),
         ("{limit: 9, backoff: {duration: 10s, factor: 3, cap: 20s, maxDuration: 1m}}", "fail", 4, 50),
         ("{limit: 3}", "hello", 1, 0),
     ];
@@ -397,7 +401,7 @@ fn a_suspended_step_waits_for_its_time_or_for_somebody() {
     - - {name: pause, template: pause}
     - - {name: ask, template: ask}
     - - {name: a, template: echo, arguments: {parameters: [{name: text, value: '{{steps.ask.outputs.parameters.ok}}'}]}}
-  - {name: pause, suspend: {duration: 90}}
+  - {name: pause, suspend: {duration: '90'}}
   - name: ask
     suspend: {}
     outputs: {parameters: [{name: ok, enum: ['YES', 'NO'], valueFrom: {supplied: {}}}]}

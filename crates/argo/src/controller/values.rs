@@ -2,10 +2,13 @@
 
 use super::{Controller, Identity};
 use crate::artifacts::{Artifact, Location};
+use crate::definition::CRON_LABEL;
+use crate::expression::json;
 use crate::model::{Arguments, Inputs, Outputs, Parameter, Step, Template};
-use crate::node::{Node, Phase, Time};
+use crate::node::{Phase, Time, global_outputs};
 use crate::substitute::Scope;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Letters of `strftime` that `{{workflow.creationTimestamp.X}}` knows.
 const TIME_LETTERS: &str = "aAbBdeHIjmMpSyYZ";
@@ -61,6 +64,11 @@ impl Controller {
         ] {
             scope.set(format!("workflow.{name}"), value);
         }
+        // A CronWorkflow that is run by hand runs now.
+        if let Some(cron) = metadata.labels.get(CRON_LABEL) {
+            scope.set("cronworkflow.name", cron.clone());
+            scope.set("workflow.scheduledTime", timestamp(self.identity.created));
+        }
         for (key, value) in &metadata.labels {
             scope.set(format!("workflow.labels.{key}"), value.clone());
         }
@@ -69,9 +77,8 @@ impl Controller {
         }
         let mut list = Vec::new();
         for parameter in &spec.arguments.parameters {
-            let value = parameter.value.clone().or_else(|| parameter.default_value.clone());
             // A parameter may be made of those before it.
-            let Some(Ok(value)) = value.map(|value| scope.text(&value)) else { continue };
+            let Some(Ok(value)) = parameter.known().map(|value| scope.text(value)) else { continue };
             list.push(serde_json::json!({"name": parameter.name, "value": value}));
             scope.set(format!("workflow.parameters.{}", parameter.name), value);
         }
@@ -83,20 +90,13 @@ impl Controller {
                 scope.set_artifact(format!("workflow.artifacts.{}", artifact.name), artifact);
             }
         }
-        let mut ended: Vec<&Node> = self.nodes.values().filter(|node| node.finished_at.is_some()).collect();
-        ended.sort_by_key(|node| (node.finished_at, node.sequence));
-        for node in ended {
-            for parameter in
-                node.outputs.parameters.iter().filter(|parameter| !parameter.global_name.is_empty())
-            {
-                let value = parameter.value.clone().unwrap_or_default();
-                scope.set(format!("workflow.outputs.parameters.{}", parameter.global_name), value);
-            }
-            for artifact in node.outputs.artifacts.iter().filter(|artifact| !artifact.global_name.is_empty())
-            {
-                let name = format!("workflow.outputs.artifacts.{}", artifact.global_name);
-                scope.set_artifact(name, artifact.clone());
-            }
+        let outputs = global_outputs(self.nodes.values());
+        for parameter in outputs.parameters {
+            let value = parameter.value.unwrap_or_default();
+            scope.set(format!("workflow.outputs.parameters.{}", parameter.name), value);
+        }
+        for artifact in outputs.artifacts {
+            scope.set_artifact(format!("workflow.outputs.artifacts.{}", artifact.name), artifact);
         }
         scope
     }
@@ -140,9 +140,14 @@ impl Controller {
     }
 
     /// What a template is given: arguments, else its own values and defaults.
-    pub(super) fn inputs(&self, template: &Template, arguments: &Arguments) -> Result<Inputs, String> {
+    pub(super) fn inputs(
+        &self,
+        template: &Template,
+        arguments: &Arguments,
+        outer: &Arc<Scope>,
+    ) -> Result<Inputs, String> {
         let mut inputs = Inputs::default();
-        let mut scope = Scope::inside(&self.global);
+        let mut scope = Scope::inside(outer);
         for wanted in &template.inputs.parameters {
             let wrong = |error: String| format!("inputs.parameters.{}: {error}", wanted.name);
             let given = arguments.parameters.iter().find(|given| given.name == wanted.name);
@@ -185,25 +190,6 @@ impl Controller {
         Ok(inputs)
     }
 
-    /// `{{inputs.…}}`.
-    pub(super) fn input_scope(&self, inputs: &Inputs) -> Scope {
-        let mut scope = Scope::inside(&self.global);
-        let mut list = Vec::new();
-        for parameter in &inputs.parameters {
-            let value = parameter.value.clone().unwrap_or_default();
-            list.push(serde_json::json!({"name": parameter.name, "value": value}));
-            scope.set(format!("inputs.parameters.{}", parameter.name), value);
-        }
-        scope.set("inputs.parameters", Value::Array(list).to_string());
-        for artifact in &inputs.artifacts {
-            scope.set(format!("inputs.artifacts.{}.path", artifact.name), artifact.path.clone());
-            if artifact.location() != Location::None {
-                scope.set_artifact(format!("inputs.artifacts.{}", artifact.name), artifact.clone());
-            }
-        }
-        scope
-    }
-
     /// `{{steps.name.…}}` of a step, of all its items together if it has any.
     pub(super) fn set_outputs(&self, scope: &mut Scope, prefix: &str, name: &str, node: &str, step: &Step) {
         self.set_node_outputs(scope, prefix, name, node);
@@ -236,10 +222,10 @@ impl Controller {
             all.push(Value::Object(map));
         }
         let prefix = format!("{prefix}.{name}");
-        scope.set(format!("{prefix}.outputs.result"), Value::Array(results).to_string());
-        scope.set(format!("{prefix}.outputs.parameters"), Value::Array(all).to_string());
+        scope.set(format!("{prefix}.outputs.result"), json(&Value::Array(results)));
+        scope.set(format!("{prefix}.outputs.parameters"), json(&Value::Array(all)));
         for (name, list) in lists {
-            scope.set(format!("{prefix}.outputs.parameters.{name}"), Value::Array(list).to_string());
+            scope.set(format!("{prefix}.outputs.parameters.{name}"), json(&Value::Array(list)));
         }
         if scope.get(&format!("{prefix}.status")).is_none() {
             let failed = phases.iter().find(|phase| phase.is_failed());
@@ -311,6 +297,25 @@ impl Controller {
     }
 }
 
+/// `{{inputs.…}}`.
+pub(super) fn input_scope(inputs: &Inputs, outer: &Arc<Scope>) -> Scope {
+    let mut scope = Scope::inside(outer);
+    let mut list = Vec::new();
+    for parameter in &inputs.parameters {
+        let value = parameter.value.clone().unwrap_or_default();
+        list.push(serde_json::json!({"name": parameter.name, "value": value}));
+        scope.set(format!("inputs.parameters.{}", parameter.name), value);
+    }
+    scope.set("inputs.parameters", Value::Array(list).to_string());
+    for artifact in &inputs.artifacts {
+        scope.set(format!("inputs.artifacts.{}.path", artifact.name), artifact.path.clone());
+        if artifact.location() != Location::None {
+            scope.set_artifact(format!("inputs.artifacts.{}", artifact.name), artifact.clone());
+        }
+    }
+    scope
+}
+
 pub(super) fn memo_key(frame: &super::call::Frame) -> Result<Option<String>, String> {
     let Some(memoize) = &frame.template.memoize else { return Ok(None) };
     let key = frame.scope.text(&memoize.key).map_err(|error| format!("memoize.key: {error}"))?;
@@ -337,6 +342,8 @@ fn composed(parameter: &Parameter, scope: &Scope) -> Result<String, String> {
             Ok(bare) => scope.expression_text(&bare).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         }
+    } else if from.others.contains_key("configMapKeyRef") {
+        Err("there is no such entry of a ConfigMap in the files of the workflow".to_owned())
     } else if let Some(kind) = from.others.keys().next() {
         Err(format!("`valueFrom.{kind}` needs a cluster"))
     } else {

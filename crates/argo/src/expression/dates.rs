@@ -3,6 +3,9 @@
 //! A moment is text as RFC 3339 has it, so that it may go through parameters; seconds since 1970 are one, too. Without a
 //! zone it is in UTC, as in Argo's controller.
 
+use super::evaluate::integer;
+use super::functions::to_integer;
+use dhow_resources::error::quote;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -52,23 +55,50 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
 
 /// A moment by Go's example.
 pub(super) fn format(layout: &str, value: &Value, zone: &str) -> Result<Value, String> {
-    let zone = match zone {
-        "" | "UTC" | "Local" => TimeZone::UTC,
-        name => TimeZone::get(name).map_err(|_| format!("there is no time zone {name:?}"))?,
-    };
-    let moment = moment(value)?.with_time_zone(zone);
+    let moment = moment(value)?.with_time_zone(zone_of(zone)?);
     // `Z07:00` is `Z` in UTC.
     let layout = match moment.offset().is_zero() {
         true => layout.replace("Z07:00", "Z").replace("Z0700", "Z"),
         false => layout.to_owned(),
     };
     let text = jiff::fmt::strtime::format(strftime(&layout), &moment);
-    text.map(Value::from).map_err(|error| format!("the layout {layout:?}: {error}"))
+    text.map(Value::from).map_err(|error| format!("the layout {}: {error}", quote(&layout)))
+}
+
+fn zone_of(name: &str) -> Result<TimeZone, String> {
+    match name {
+        "" | "UTC" | "Local" => Ok(TimeZone::UTC),
+        name => TimeZone::get(name).map_err(|_| format!("there is no time zone {}", quote(name))),
+    }
+}
+
+/// The name of a time zone, if there is one; an empty one is UTC.
+pub(crate) fn timezone(name: &str) -> Result<Value, String> {
+    zone_of(name).map(|_| name.into())
+}
+
+/// Seconds as Go writes a duration: `1h1m5s`.
+pub(super) fn duration(value: &Value) -> Result<Value, String> {
+    let seconds = to_integer(value).and_then(|seconds| integer(&seconds))?;
+    let (sign, seconds) = (if seconds < 0 { "-" } else { "" }, seconds.unsigned_abs());
+    Ok(match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{sign}{seconds}s"),
+        (0, minutes, seconds) => format!("{sign}{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+    }
+    .into())
+}
+
+/// The time since a moment, as Go writes a duration.
+pub(super) fn ago(value: &Value) -> Result<Value, String> {
+    let seconds = Timestamp::now().as_second().saturating_sub(moment(value)?.timestamp().as_second());
+    duration(&seconds.into())
 }
 
 /// The moment that a text says, by Go's example.
 pub(super) fn parse(layout: &str, text: &str) -> Result<Value, String> {
-    let wrong = |error: jiff::Error| format!("{text:?} is not written like {layout:?}: {error}");
+    let wrong =
+        |error: jiff::Error| format!("{} is not written like {}: {error}", quote(text), quote(layout));
     let broken = jiff::fmt::strtime::parse(strftime(layout), text).map_err(wrong)?;
     let moment = match broken.offset() {
         Some(_) => broken.to_zoned(),
@@ -110,7 +140,7 @@ fn moment(value: &Value) -> Result<Zoned, String> {
 }
 
 fn unknown(text: &str) -> String {
-    format!("{text:?} is no moment such as 2026-11-22T05:00:00Z")
+    format!("{} is no moment such as 2026-11-22T05:00:00Z", quote(text))
 }
 
 fn shown(moment: &Zoned) -> Value {
@@ -163,6 +193,10 @@ mod tests {
         assert_eq!(modify("-1h30m", &moment), Ok("2026-03-04T13:36:07Z".into()));
         assert_eq!(modify("+1s", &moment), Ok("2026-03-04T15:06:08Z".into()));
         assert_eq!(seconds(&moment), Ok(json!(1_772_636_767)));
+        for (seconds, expected) in [(0, "0s"), (95, "1m35s"), (3600, "1h0m0s"), (-61, "-1m1s")] {
+            assert_eq!(duration(&json!(seconds)), Ok(expected.into()));
+        }
+        assert!(timezone("Asia/Tokyo").is_ok() && timezone("No/Where").is_err());
         for wrong in ["", "x", "2026-13-01", "now"] {
             assert!(read(wrong).is_err() && seconds(&wrong.into()).is_err(), "{wrong}");
         }

@@ -1,7 +1,9 @@
 //! A tree and variables into a value.
 
-use super::functions;
+use super::functions::{self, told};
 use super::parser::Node;
+use super::written::text;
+use dhow_resources::error::quote;
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -66,7 +68,7 @@ impl Evaluation<'_> {
             Node::Map(entries) => {
                 let mut map = Map::new();
                 for (key, value) in entries {
-                    map.insert(functions::text(&self.value(key, local)?), self.value(value, local)?);
+                    map.insert(text(&self.value(key, local)?), self.value(value, local)?);
                 }
                 Value::Object(map)
             }
@@ -76,7 +78,7 @@ impl Evaluation<'_> {
                     Some(number) => number.checked_neg().ok_or("the number is too large")?.into(),
                     None => (-number.as_f64().unwrap_or_default()).into(),
                 },
-                other => return Err(format!("{other} is no number")),
+                other => return Err(format!("{} is no number", told(&other))),
             },
             Node::Binary { sign, left, right } => self.binary(sign, left, right, local)?,
             Node::Choice { condition, yes, no } => {
@@ -101,13 +103,13 @@ impl Evaluation<'_> {
             }
             scope = outer;
         }
-        self.variables.get(name).cloned().ok_or_else(|| format!("there is no variable {name:?}"))
+        self.variables.get(name).cloned().ok_or_else(|| format!("there is no variable {}", quote(name)))
     }
 
     fn truth(&self, node: &Node, local: &Local<'_>) -> Result<bool, String> {
         match self.value(node, local)? {
             Value::Bool(truth) => Ok(truth),
-            other => Err(format!("{other} is neither true nor false")),
+            other => Err(format!("{} is neither true nor false", told(&other))),
         }
     }
 
@@ -182,16 +184,16 @@ impl Evaluation<'_> {
             "groupBy" => {
                 let mut groups = Map::new();
                 for (key, element) in answers.iter().zip(list) {
-                    let group =
-                        groups.entry(functions::text(key)).or_insert_with(|| Value::Array(Vec::new()));
+                    let group = groups.entry(text(key)).or_insert_with(|| Value::Array(Vec::new()));
                     group.as_array_mut().into_iter().for_each(|group| group.push(element.clone()));
                 }
                 return Ok(Value::Object(groups));
             }
             _ => {}
         }
-        let truth =
-            |answer: &Value| answer.as_bool().ok_or_else(|| format!("{answer} is neither true nor false"));
+        let truth = |answer: &Value| {
+            answer.as_bool().ok_or_else(|| format!("{} is neither true nor false", told(answer)))
+        };
         let answers: Vec<bool> = answers.iter().map(truth).collect::<Result<_, _>>()?;
         let count = answers.iter().filter(|answer| **answer).count();
         let (first, last) = (answers.iter().position(|is| *is), answers.iter().rposition(|is| *is));
@@ -224,8 +226,8 @@ fn operate(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
                 (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
                 _ => None,
             };
-            let order =
-                order.ok_or_else(|| format!("{left} {sign} {right} compares different kinds of value"))?;
+            let kinds = || format!("{} {sign} {} compares different kinds of value", told(left), told(right));
+            let order = order.ok_or_else(kinds)?;
             Value::Bool(match sign {
                 "<" => order == Ordering::Less,
                 ">" => order == Ordering::Greater,
@@ -256,7 +258,7 @@ fn operate(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
             (from..=to).collect()
         }
         "+" if left.is_string() && right.is_string() => {
-            let sum = functions::text(left) + &functions::text(right);
+            let sum = text(left) + &text(right);
             if sum.len() > MAX_SIZE {
                 return Err("the text becomes too long".to_owned());
             }
@@ -268,7 +270,7 @@ fn operate(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
 
 fn arithmetic(sign: &str, left: &Value, right: &Value) -> Result<Value, String> {
     let (Value::Number(a), Value::Number(b)) = (left, right) else {
-        return Err(format!("{left} {sign} {right}: both must be numbers"));
+        return Err(format!("{} {sign} {}: both must be numbers", told(left), told(right)));
     };
     let overflow = || format!("{left} {sign} {right} is too large");
     if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64()) {
@@ -311,7 +313,7 @@ fn equal(left: &Value, right: &Value) -> bool {
 fn contains(whole: &Value, part: &Value) -> Result<bool, String> {
     match whole {
         Value::Array(list) => Ok(list.iter().any(|element| equal(element, part))),
-        Value::Object(map) => Ok(map.contains_key(&functions::text(part))),
+        Value::Object(map) => Ok(map.contains_key(&text(part))),
         // govaluate: a single element needs no list.
         other => Ok(equal(other, part)),
     }
@@ -325,19 +327,21 @@ fn matches(text: &Value, pattern: &Value) -> Result<bool, String> {
 }
 
 pub(super) fn integer(value: &Value) -> Result<i64, String> {
-    value.as_i64().ok_or_else(|| format!("{value} is no whole number"))
+    value.as_i64().ok_or_else(|| format!("{} is no whole number", told(value)))
 }
 
 fn member(of: &Value, index: &Value) -> Result<Value, String> {
     match of {
         Value::Object(map) => {
-            let name = functions::text(index);
+            let name = text(index);
             // As in expr: a map without that key has nothing there.
             Ok(map.get(&name).cloned().unwrap_or_default())
         }
         Value::Array(list) => {
             let at = match index {
-                Value::String(digits) => digits.parse().map_err(|_| format!("a list has no {digits:?}"))?,
+                Value::String(digits) => {
+                    digits.parse().map_err(|_| format!("a list has no {}", quote(digits)))?
+                }
                 index => integer(index)?,
             };
             let place = if at < 0 { at.saturating_add(i64::try_from(list.len()).unwrap_or(0)) } else { at };

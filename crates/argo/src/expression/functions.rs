@@ -4,18 +4,18 @@
 //! read, before anything runs.
 
 use super::evaluate::{MAX_SIZE, integer};
+use super::written::{json, shown, text};
 use super::{dates, sprig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dhow_resources::error::{nearest, quote};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Number, Value};
 
-/// A value as text: what a tag is replaced with.
-pub(crate) fn text(value: &Value) -> String {
+/// A value in a message.
+pub(super) fn told(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
+        Value::String(text) => quote(text),
+        other => quote(&json(other)),
     }
 }
 
@@ -76,9 +76,11 @@ const NAMES: &[&str] = &[
     "round",
     "sort",
     "split",
+    "splitAfter",
     "string",
     "sum",
     "take",
+    "timezone",
     "toBase64",
     "toJSON",
     "toJson",
@@ -151,8 +153,8 @@ pub(super) fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, Strin
     Some(match (name, arguments) {
         ("asInt" | "int", [value]) => to_integer(value),
         ("asFloat" | "float", [value]) => to_float(value),
-        ("string", [value]) => Ok(text(value).into()),
-        ("toJson" | "toJSON", [value]) => Ok(value.to_string().into()),
+        ("string", [value]) => Ok(shown(value).into()),
+        ("toJson" | "toJSON", [value]) => Ok(json(value).into()),
         ("fromJson" | "fromJSON", [Text(json)]) => from_json(json),
         ("jsonpath", [Text(json), Text(path)]) => from_json(json).and_then(|value| json_path(&value, path)),
         ("len", [Text(text)]) => Ok(text.chars().count().into()),
@@ -165,6 +167,9 @@ pub(super) fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, Strin
         ("trimPrefix", [Text(text), Text(of)]) => Ok(text.strip_prefix(of.as_str()).unwrap_or(text).into()),
         ("trimSuffix", [Text(text), Text(of)]) => Ok(text.strip_suffix(of.as_str()).unwrap_or(text).into()),
         ("split", [Text(text), Text(by)]) => Ok(split(text, by)),
+        ("splitAfter", [Text(text), Text(by)]) if !by.is_empty() => {
+            Ok(text.split_inclusive(by.as_str()).map(str::to_owned).chain(last_empty(text, by)).collect())
+        }
         ("join", [Array(list)]) => join(list, ""),
         ("join", [Array(list), Text(by)]) => join(list, by),
         ("replace", [Text(text), Text(old), Text(new)]) => replace(text, old, new),
@@ -188,7 +193,9 @@ pub(super) fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, Strin
         ("take", [Array(list), count @ Num(_)]) => integer(count)
             .map(|count| list.iter().take(usize::try_from(count).unwrap_or(0)).cloned().collect()),
         ("flatten", [Array(list)]) => Ok(list.iter().flat_map(flat).collect()),
-        ("toPairs", [Object(map)]) => Ok(map.iter().map(|(key, value)| json!([key, value])).collect()),
+        ("toPairs", [Object(map)]) => {
+            Ok(map.iter().map(|(key, value)| Array(vec![key.as_str().into(), value.clone()])).collect())
+        }
         ("fromPairs", [Array(pairs)]) => from_pairs(pairs),
         ("concat", lists) if lists.iter().all(Value::is_array) => {
             Ok(lists.iter().filter_map(Value::as_array).flatten().cloned().collect())
@@ -221,6 +228,7 @@ pub(super) fn own(name: &str, arguments: &[Value]) -> Option<Result<Value, Strin
         ("fromBase64", [Text(text)]) => from_base64(text),
         ("now", []) => Ok(dates::now()),
         ("date", [Text(text)]) => dates::read(text),
+        ("timezone", [Text(name)]) => dates::timezone(name),
         _ => return None,
     })
 }
@@ -233,7 +241,10 @@ pub(super) fn to_integer(value: &Value) -> Result<Value, String> {
         },
         other => {
             let text = text(other);
-            text.trim().parse::<i64>().map(Value::from).map_err(|_| format!("{text:?} is no whole number"))
+            text.trim()
+                .parse::<i64>()
+                .map(Value::from)
+                .map_err(|_| format!("{} is no whole number", quote(&text)))
         }
     }
 }
@@ -241,7 +252,7 @@ pub(super) fn to_integer(value: &Value) -> Result<Value, String> {
 pub(super) fn to_float(value: &Value) -> Result<Value, String> {
     let text = text(value);
     let number = text.trim().parse::<f64>().ok().and_then(Number::from_f64);
-    number.map(Value::Number).ok_or_else(|| format!("{text:?} is no number"))
+    number.map(Value::Number).ok_or_else(|| format!("{} is no number", quote(&text)))
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "it is bounded by the comparison before")]
@@ -261,7 +272,7 @@ pub(super) fn from_base64(text: &str) -> Result<Value, String> {
 
 /// `$.a.b[0]['c']`, `[*]` for all; filters and unions are not there.
 fn json_path(value: &Value, path: &str) -> Result<Value, String> {
-    let unknown = || format!("the path {path:?} is none of names, indexes and [*]");
+    let unknown = || format!("the path {} is none of names, indexes and [*]", quote(path));
     let mut found = vec![value];
     let mut is_many = false;
     let mut rest = path.strip_prefix('$').unwrap_or(path);
@@ -301,7 +312,7 @@ fn json_path(value: &Value, path: &str) -> Result<Value, String> {
     match (is_many, found.as_slice()) {
         (true, found) => Ok(found.iter().map(|value| (*value).clone()).collect()),
         (false, [value]) => Ok((*value).clone()),
-        (false, _) => Err(format!("there is nothing at {path:?}")),
+        (false, _) => Err(format!("there is nothing at {}", quote(path))),
     }
 }
 
@@ -310,6 +321,11 @@ pub(super) fn split(text: &str, by: &str) -> Value {
         return text.chars().map(String::from).collect();
     }
     text.split(by).map(str::to_owned).collect()
+}
+
+/// Behind a separator at the end Go has one more, empty part.
+fn last_empty(text: &str, by: &str) -> Option<String> {
+    (text.is_empty() || text.ends_with(by)).then(String::new)
 }
 
 pub(super) fn join(list: &[Value], by: &str) -> Result<Value, String> {
@@ -346,14 +362,15 @@ pub(super) fn sum(list: &[Value]) -> Result<Value, String> {
     if let Ok(whole) = list.iter().map(integer).collect::<Result<Vec<_>, _>>() {
         return Ok(whole.into_iter().fold(0, i64::saturating_add).into());
     }
-    let numbers = list.iter().map(|value| value.as_f64().ok_or_else(|| format!("{value} is no number")));
+    let numbers =
+        list.iter().map(|value| value.as_f64().ok_or_else(|| format!("{} is no number", told(value))));
     Ok(numbers.sum::<Result<f64, _>>()?.into())
 }
 
 pub(super) fn extreme(list: &[Value], is_better: fn(f64, f64) -> bool) -> Result<Value, String> {
     let mut best: Option<(f64, &Value)> = None;
     for value in list {
-        let number = value.as_f64().ok_or_else(|| format!("{value} is no number"))?;
+        let number = value.as_f64().ok_or_else(|| format!("{} is no number", told(value)))?;
         if best.is_none_or(|(best, _)| is_better(number, best)) {
             best = Some((number, value));
         }
@@ -366,7 +383,7 @@ pub(super) fn sort_by(list: Vec<Value>, by: &[Value], order: Option<&Value>) -> 
     let is_down = match order.map(|order| order.as_str().unwrap_or_default()) {
         None | Some("asc") => false,
         Some("desc") => true,
-        Some(other) => return Err(format!("{other:?} is no order; expected \"asc\" or \"desc\"")),
+        Some(other) => return Err(format!("{} is no order; expected `asc` or `desc`", quote(other))),
     };
     let mut pairs: Vec<(&Value, Value)> = by.iter().zip(list).collect();
     if by.iter().all(Value::is_number) {
@@ -380,7 +397,7 @@ pub(super) fn sort_by(list: Vec<Value>, by: &[Value], order: Option<&Value>) -> 
 }
 
 fn numbers(list: &[Value]) -> Result<Vec<f64>, String> {
-    let number = |value: &Value| value.as_f64().ok_or_else(|| format!("{value} is no number"));
+    let number = |value: &Value| value.as_f64().ok_or_else(|| format!("{} is no number", told(value)));
     let numbers = list.iter().map(number).collect::<Result<Vec<_>, _>>()?;
     if numbers.is_empty() { Err("the list is empty".to_owned()) } else { Ok(numbers) }
 }
@@ -410,7 +427,7 @@ fn flat(value: &Value) -> Vec<Value> {
 fn from_pairs(pairs: &[Value]) -> Result<Value, String> {
     let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
         Some([key, value]) => Ok((text(key), value.clone())),
-        _ => Err(format!("{pair} is no pair of a key and a value")),
+        _ => Err(format!("{} is no pair of a key and a value", told(pair))),
     };
     pairs.iter().map(pair).collect::<Result<Map<_, _>, _>>().map(Value::Object)
 }

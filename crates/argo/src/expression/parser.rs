@@ -392,7 +392,7 @@ fn shown(token: &Token) -> String {
     match token {
         Token::Integer(number) => number.to_string(),
         Token::Float(number) => number.to_string(),
-        Token::Text(text) => format!("{text:?}"),
+        Token::Text(text) => dhow_resources::error::quote(text),
         Token::Word(word) => format!("{word:?}"),
         Token::Sign(sign) => format!("{sign:?}"),
     }

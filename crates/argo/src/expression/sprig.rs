@@ -9,21 +9,25 @@ mod numbers;
 mod texts;
 
 use super::dates;
-use super::functions::{from_json, text};
+use super::functions::from_json;
+use super::written::{json, text};
 use serde_json::Value;
 
 /// All functions; `must…` of each is the same.
 pub(super) const NAMES: &[&str] = &[
     "abbrev",
+    "abbrevboth",
     "add",
     "add1",
     "addf",
+    "ago",
     "all",
     "any",
     "append",
     "atoi",
     "b64dec",
     "b64enc",
+    "camelcase",
     "cat",
     "ceil",
     "chunk",
@@ -34,6 +38,7 @@ pub(super) const NAMES: &[&str] = &[
     "date",
     "dateInZone",
     "dateModify",
+    "date_modify",
     "deepCopy",
     "deepEqual",
     "default",
@@ -41,6 +46,7 @@ pub(super) const NAMES: &[&str] = &[
     "dig",
     "div",
     "divf",
+    "duration",
     "empty",
     "fail",
     "first",
@@ -60,6 +66,7 @@ pub(super) const NAMES: &[&str] = &[
     "int",
     "int64",
     "join",
+    "kebabcase",
     "keys",
     "kindIs",
     "kindOf",
@@ -84,6 +91,7 @@ pub(super) const NAMES: &[&str] = &[
     "pluck",
     "plural",
     "prepend",
+    "push",
     "quote",
     "regexFind",
     "regexFindAll",
@@ -97,10 +105,13 @@ pub(super) const NAMES: &[&str] = &[
     "rest",
     "reverse",
     "round",
+    "seq",
     "set",
+    "sha1sum",
     "sha256sum",
     "sha512sum",
     "slice",
+    "snakecase",
     "sortAlpha",
     "split",
     "splitList",
@@ -120,9 +131,13 @@ pub(super) const NAMES: &[&str] = &[
     "toStrings",
     "trim",
     "trimAll",
+    "trimall",
     "trimPrefix",
     "trimSuffix",
     "trunc",
+    "tuple",
+    "typeIs",
+    "typeOf",
     "uniq",
     "unixEpoch",
     "unset",
@@ -132,6 +147,8 @@ pub(super) const NAMES: &[&str] = &[
     "upper",
     "values",
     "without",
+    "wrap",
+    "wrapWith",
 ];
 
 /// Why a function of sprig is none of them, where there is a reason.
@@ -152,6 +169,9 @@ const RANDOM: &str = "its value would be another one whenever the workflow goes 
 /// The name without `must`.
 pub(super) fn without_must(name: &str) -> String {
     let plain = name.strip_prefix("must").unwrap_or_default();
+    if let Some(plain) = plain.strip_prefix('_') {
+        return plain.to_owned();
+    }
     let mut rest = plain.chars();
     match rest.next() {
         Some(first) if first.is_ascii_uppercase() => first.to_ascii_lowercase().to_string() + rest.as_str(),
@@ -174,20 +194,24 @@ fn others(name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         ("any", values) => Ok((!values.iter().all(is_empty)).into()),
         ("ternary", [yes, no, Value::Bool(truth)]) => Ok(if *truth { yes.clone() } else { no.clone() }),
         ("fail", [Text(message)]) => Err(message.clone()),
-        ("toJson" | "toRawJson", [value]) => Ok(value.to_string().into()),
+        ("toJson" | "toRawJson", [value]) => Ok(json(value).into()),
         ("toPrettyJson", [value]) => {
             serde_json::to_string_pretty(value).map(Value::from).map_err(|error| error.to_string())
         }
         ("fromJson", [Text(json)]) => from_json(json),
         ("deepEqual", [a, b]) => Ok((a == b).into()),
         ("kindOf", [value]) => Ok(go_kind(value).into()),
+        ("typeOf", [value]) => Ok(go_type(value).into()),
+        ("typeIs", [Text(name), value]) => Ok((go_type(value) == name).into()),
         ("kindIs", [Text(name), value]) => Ok((go_kind(value) == name).into()),
         ("now", []) => Ok(dates::now()),
         ("date", [Text(layout), moment]) => dates::format(layout, moment, ""),
         ("dateInZone", [Text(layout), moment, Text(zone)]) => dates::format(layout, moment, zone),
         ("htmlDate", [moment]) => dates::format("2006-01-02", moment, ""),
-        ("dateModify", [Text(duration), moment]) => dates::modify(duration, moment),
+        ("dateModify" | "date_modify", [Text(duration), moment]) => dates::modify(duration, moment),
         ("toDate", [Text(layout), Text(text)]) => dates::parse(layout, text),
+        ("duration", [seconds]) => dates::duration(seconds),
+        ("ago", [moment]) => dates::ago(moment),
         ("unixEpoch", [moment]) => dates::seconds(moment).map(|seconds| text(&seconds).into()),
         _ => return None,
     })
@@ -217,6 +241,16 @@ fn go_kind(value: &Value) -> &'static str {
     }
 }
 
+/// What Go calls the type of a value.
+fn go_type(value: &Value) -> &'static str {
+    match go_kind(value) {
+        "invalid" => "<nil>",
+        "slice" => "[]interface {}",
+        "map" => "map[string]interface {}",
+        kind => kind,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::expression::{Expression, Language};
@@ -226,12 +260,18 @@ mod tests {
     fn each_function_yields_what_sprig_says() {
         let cases = [
             ("abbrev(5, 'hello world')", json!("he...")),
+            (
+                "abbrevboth(5, 10, '1234 5678 9123') + sprig.abbrevboth(0, 6, 'abcdefgh')",
+                json!("...5678...abc..."),
+            ),
+            ("ago(sprig.now())", json!("0s")),
             ("add(1, '2', 3) + sprig.add1(1)", json!(8)),
             ("addf(1.5, 2)", json!(3.5)),
             ("all(1, 'x') && !sprig.all(0) && sprig.any(0, 1)", json!(true)),
             ("append([1], 2)", json!([1, 2])),
             ("atoi('7')", json!(7)),
             ("b64dec(sprig.b64enc('ü'))", json!("ü")),
+            ("camelcase('http_server') + sprig.camelcase('_a-b c')", json!("HttpServer_ABC")),
             ("cat('a', nil, 1)", json!("a 1")),
             ("ceil(1.2) + sprig.floor(1.8)", json!(3)),
             ("chunk(2, [1, 2, 3])", json!([[1, 2], [3]])),
@@ -242,6 +282,9 @@ mod tests {
             ("date('2006', '2026-03-04T00:00:00Z')", json!("2026")),
             ("dateInZone('15', '2026-03-04T00:00:00Z', 'Asia/Tokyo')", json!("09")),
             ("dateModify('1h', '2026-03-04T00:00:00Z')", json!("2026-03-04T01:00:00Z")),
+            ("must_date_modify('1h', '2026-03-04T00:00:00Z')", json!("2026-03-04T01:00:00Z")),
+            ("date_modify('1h', '2026-03-04T00:00:00Z')", json!("2026-03-04T01:00:00Z")),
+            ("duration('95') + sprig.duration(0)", json!("1m35s0s")),
             ("deepEqual(sprig.deepCopy([1]), [1])", json!(true)),
             ("default('d', '')", json!("d")),
             ("dict('a', 1, 'b')", json!({"a": 1, "b": ""})),
@@ -265,6 +308,7 @@ mod tests {
             ("initials('Ada Lovelace')", json!("AL")),
             ("int('3') + sprig.int64('4')", json!(7)),
             ("join('-', [1, 'a'])", json!("1-a")),
+            ("kebabcase('FirstName') + sprig.kebabcase('HTTPServer v2')", json!("first-namehttp-server-v2")),
             ("keys({'a': 1})", json!(["a"])),
             ("kindIs('slice', []) && sprig.kindOf({}) == 'map'", json!(true)),
             ("len('ab')", json!(2)),
@@ -280,6 +324,7 @@ mod tests {
             ("pluck('a', {'a': 1}, {}, {'a': 2})", json!([1, 2])),
             ("plural('one', 'many', 2)", json!("many")),
             ("prepend([1], 0)", json!([0, 1])),
+            ("push(sprig.tuple(1, 'a'), 2)", json!([1, "a", 2])),
             ("quote('a', 1) + sprig.squote('b')", json!("\"a\" \"1\"'b'")),
             ("regexFind('[0-9]+', 'a12b3')", json!("12")),
             ("regexFindAll('[0-9]', 'a12b3', -1)", json!(["1", "2", "3"])),
@@ -292,7 +337,13 @@ mod tests {
             ("rest([1, 2])", json!([2])),
             ("reverse([1, 2])", json!([2, 1])),
             ("round(1.2345, 2)", json!(1.23)),
+            (
+                "seq(3) + '/' + sprig.seq(2, -2, -2) + '/' + sprig.seq(0, 2) + '/' + sprig.seq()",
+                json!("1 2 3/2 0 -2/0 1 2/"),
+            ),
             ("set({}, 'a', 1)", json!({"a": 1})),
+            ("sha1sum('abc')", json!("a9993e364706816aba3e25717850c26c9cd0d89d")),
+            ("snakecase('FirstName') + sprig.snakecase('Jk-lM no')", json!("first_namejk_l_m_no")),
             ("sha256sum('')", json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")),
             ("trunc(8, sprig.sha512sum(''))", json!("cf83e135")),
             ("slice([1, 2, 3], 1, 2)", json!([2])),
@@ -309,10 +360,15 @@ mod tests {
             ("toString(1)", json!("1")),
             ("toStrings([1])", json!(["1"])),
             (
-                "trim(' a ') + sprig.trimAll('$', '$5$') + sprig.trimPrefix('a', 'ab') + sprig.trimSuffix('b', 'ab')",
-                json!("a5ba"),
+                "trim(' a ') + sprig.trimAll('$', '$5$') + sprig.trimall('$', '$6$') + sprig.trimPrefix('a', 'ab') + sprig.trimSuffix('b', 'ab')",
+                json!("a56ba"),
             ),
             ("trunc(-2, 'abc')", json!("bc")),
+            (
+                "typeOf(1) + sprig.typeOf([]) + sprig.typeOf({}) + sprig.typeOf(nil)",
+                json!("int[]interface {}map[string]interface {}<nil>"),
+            ),
+            ("typeIs('string', 'a')", json!(true)),
             ("uniq([1, 1])", json!([1])),
             ("unixEpoch('1970-01-01T00:01:00Z')", json!("60")),
             ("atoi(sprig.unixEpoch(sprig.now())) > 1700000000", json!(true)),
@@ -321,6 +377,8 @@ mod tests {
             ("untilStep(3, 0, -2)", json!([3, 1])),
             ("values({'a': 1})", json!([1])),
             ("without([1, 2], 2)", json!([1])),
+            ("wrap(5, 'aa bb cccccccc d')", json!("aa bb\ncccccccc\nd")),
+            ("wrapWith(5, '-', 'aa bb cccccccc d')", json!("aa bb-ccccc-ccc d")),
         ];
         let value = |text: &str| {
             Expression::parse(text, Language::Expr).and_then(|expression| expression.evaluate(&Value::Null))

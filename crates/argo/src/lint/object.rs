@@ -1,6 +1,6 @@
 //! An object with templates, as what refers to them sees it.
 
-use crate::definition::home;
+use crate::definition::{fill_in_defaults, home};
 use crate::manifest::json;
 use crate::model::{Step, Template, Workflow};
 use dhow_resources::tree::Node;
@@ -14,7 +14,8 @@ pub(super) struct Object<'a> {
     /// Where its spec is, such as `spec.workflowSpec`.
     pub(super) place: &'static str,
     pub(super) workflow: Workflow,
-    /// Its spec as it stands there, with the fields that the model leaves out.
+    /// Its spec as it stands there: with the fields that the model leaves out, without `templateDefaults` in its
+    /// templates.
     spec: Value,
 }
 
@@ -33,8 +34,10 @@ impl<'a> Object<'a> {
             leave_out(&mut whole, path);
         }
         let spec = whole.pointer(&format!("/{}", place.replace('.', "/"))).cloned().unwrap_or_default();
+        let mut filled = spec.clone();
+        fill_in_defaults(&mut filled);
         let object =
-            serde_json::json!({"kind": whole.get("kind"), "metadata": whole.get("metadata"), "spec": spec});
+            serde_json::json!({"kind": whole.get("kind"), "metadata": whole.get("metadata"), "spec": filled});
         let read = serde_json::from_value::<Workflow>(object);
         let workflow = read.map_err(|error| format!("cannot be read: {error}"))?;
         Ok(Object { file, root, place, workflow, spec })
@@ -56,12 +59,7 @@ impl<'a> Object<'a> {
         object.iter().find(|template| template.name == *name)
     }
 
-    /// Whether all templates have outputs that stand elsewhere.
-    pub(super) fn has_default_outputs(&self) -> bool {
-        self.spec.pointer("/templateDefaults/outputs").is_some()
-    }
-
-    /// Whether there is something at a path, such as `spec.templates[2].sidecars`.
+    /// Whether something stands at a path, such as `spec.templates[2].sidecars`.
     pub(super) fn has(&self, path: &str) -> bool {
         let below = path.strip_prefix(self.place).unwrap_or_default();
         self.spec.pointer(&below.replace(['.', '['], "/").replace(']', "")).is_some()

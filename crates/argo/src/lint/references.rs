@@ -1,7 +1,7 @@
 //! Whether everything that is named is there, once, and fits.
 
 use super::object::{Object, other};
-use super::{Findings, Purpose};
+use super::{Findings, Purpose, artifacts};
 use crate::controller::duration;
 use crate::definition::home;
 use crate::depends;
@@ -51,7 +51,14 @@ impl Check<'_, '_> {
                 self.add(&format!("metadata.{field}"), wrong, "");
             }
         }
+        // What it makes is called by its name and the moment.
+        let longest = if self.object.workflow.kind == "CronWorkflow" { 52 } else { 63 };
+        if metadata.name.len() > longest {
+            let message = format!("has {} characters", metadata.name.len());
+            self.add("metadata.name", message, format!("expected at most {longest}"));
+        }
         self.not_here(place, &["synchronization"]);
+        artifacts::check(&spec.arguments.artifacts, &format!("{place}.arguments.artifacts"), self.findings);
         self.parameters(&spec.arguments.parameters, &format!("{place}.arguments.parameters"));
         let borrowed = spec.workflow_template_ref.as_ref();
         if let Some(reference) = borrowed {
@@ -138,12 +145,36 @@ impl Check<'_, '_> {
                 self.add(&path, "is not for templates that are made of others", hint);
             }
         }
+        let parallelism = format!("{path}.parallelism");
+        if !is_composed && self.object.has(&parallelism) {
+            self.add(&parallelism, "is for templates that are made of others", "");
+        }
         for (field, parameters, artifacts) in [
             ("inputs", &template.inputs.parameters, &template.inputs.artifacts),
             ("outputs", &template.outputs.parameters, &template.outputs.artifacts),
         ] {
             self.parameters(parameters, &format!("{path}.{field}.parameters"));
-            self.names(artifacts.iter().map(|artifact| &artifact.name), &format!("{path}.{field}.artifacts"));
+            let path = format!("{path}.{field}.artifacts");
+            self.names(artifacts.iter().map(|artifact| &artifact.name), &path);
+            artifacts::check(artifacts, &path, self.findings);
+            let with_path = artifacts.iter().enumerate().filter(|(_, artifact)| !artifact.path.is_empty());
+            for (index, _) in with_path.filter(|_| is_composed) {
+                let hint = "it belongs to the templates of its steps";
+                self.add(
+                    &format!("{path}[{index}].path"),
+                    "is not for templates that are made of others",
+                    hint,
+                );
+            }
+        }
+        // A module may say itself what it yields; Argo wants to know from where.
+        if !is_composed && (template.work() != Some(Work::Wasm) || self.purpose == Purpose::Cluster) {
+            for (index, parameter) in template.outputs.parameters.iter().enumerate() {
+                if parameter.value_from.is_none() && parameter.known().is_none() {
+                    let path = format!("{path}.outputs.parameters[{index}]");
+                    self.add(&path, "has neither `value` nor `valueFrom`", "expected one of them");
+                }
+            }
         }
         match template.work() {
             Some(Work::Steps) => self.steps(template, path),
@@ -379,6 +410,7 @@ impl Check<'_, '_> {
                 self.expression(&from.expression, &format!("{path}.valueFrom.expression"));
             }
         }
+        artifacts::check(&step.arguments.artifacts, &format!("{path}.arguments.artifacts"), self.findings);
         for (index, artifact) in step.arguments.artifacts.iter().enumerate() {
             let path = format!("{path}.arguments.artifacts[{index}].fromExpression");
             self.expression(&artifact.from_expression, &path);

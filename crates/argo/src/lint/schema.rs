@@ -51,6 +51,15 @@ const WORKFLOW: &[Field] = &[
     ("status", Any),
 ];
 
+const CONFIG_MAP: &[Field] = &[
+    ("apiVersion", Text),
+    ("kind", Text),
+    ("metadata", Object(METADATA)),
+    ("data", TextMap),
+    ("binaryData", Any),
+    ("immutable", Boolean),
+];
+
 const CRON: &[Field] = &[
     ("apiVersion", Text),
     ("kind", Text),
@@ -59,7 +68,7 @@ const CRON: &[Field] = &[
         "spec",
         Object(&[
             ("workflowSpec", Object(SPEC)),
-            ("workflowMetadata", Any),
+            ("workflowMetadata", Object(LABELS)),
             ("schedule", Text),
             ("schedules", AnyList),
             ("timezone", Text),
@@ -93,6 +102,8 @@ const METADATA: &[Field] = &[
     ("selfLink", Any),
 ];
 
+const LABELS: &[Field] = &[("labels", TextMap), ("annotations", TextMap), ("labelsFrom", Any)];
+
 const SPEC: &[Field] = &[
     ("entrypoint", Text),
     ("arguments", Object(ARGUMENTS)),
@@ -124,7 +135,7 @@ const SPEC: &[Field] = &[
     ("nodeSelector", TextMap),
     ("podDisruptionBudget", Any),
     ("podGC", Any),
-    ("podMetadata", Any),
+    ("podMetadata", Object(LABELS)),
     ("podPriority", Integer),
     ("podPriorityClassName", Text),
     ("podSpecPatch", Text),
@@ -136,7 +147,7 @@ const SPEC: &[Field] = &[
     ("volumeClaimGC", Any),
     ("volumeClaimTemplates", Any),
     ("volumes", Any),
-    ("workflowMetadata", Any),
+    ("workflowMetadata", Object(LABELS)),
 ];
 
 const ARGUMENTS: &[Field] = &[("parameters", List(PARAMETER)), ("artifacts", List(ARTIFACT))];
@@ -239,15 +250,7 @@ const RETRY: &[Field] = &[
     ("retryPolicy", Text),
     ("expression", Text),
     ("affinity", Any),
-    (
-        "backoff",
-        Object(&[
-            ("duration", IntegerOrText),
-            ("factor", Scalar),
-            ("cap", IntegerOrText),
-            ("maxDuration", IntegerOrText),
-        ]),
-    ),
+    ("backoff", Object(&[("duration", Text), ("factor", Scalar), ("cap", Text), ("maxDuration", Text)])),
 ];
 
 const TEMPLATE: &[Field] = &[
@@ -256,7 +259,7 @@ const TEMPLATE: &[Field] = &[
     ("outputs", Object(OUTPUTS)),
     ("steps", Groups(STEP)),
     ("dag", Object(&[("tasks", List(TASK)), ("target", Text), ("failFast", Boolean)])),
-    ("suspend", Object(&[("duration", IntegerOrText)])),
+    ("suspend", Object(&[("duration", Text)])),
     ("wasm", Any),
     ("plugin", Any),
     ("container", Any),
@@ -274,13 +277,13 @@ const TEMPLATE: &[Field] = &[
     ("synchronization", Any),
     ("daemon", Boolean),
     ("affinity", Any),
-    ("annotations", Any),
+    ("annotations", TextMap),
     ("archiveLocation", Any),
     ("automountServiceAccountToken", Boolean),
     ("executor", Any),
     ("hostAliases", Any),
     ("initContainers", Any),
-    ("metadata", Any),
+    ("metadata", Object(LABELS)),
     ("metrics", Any),
     ("nodeSelector", TextMap),
     ("pendingTimeout", Text),
@@ -304,6 +307,11 @@ pub(super) fn check(root: &Node, findings: &mut Findings<'_>) -> Option<&'static
         _ => None,
     };
     let names = KINDS.map(|(kind, _)| kind);
+    // Values of parameters may be entries of one.
+    if text("kind").as_deref() == Some("ConfigMap") {
+        object(root, "", CONFIG_MAP, findings);
+        return None;
+    }
     let Some(kind) = text("kind") else {
         findings.add("", "has no `kind`", format!("expected one of {}", names.join(", ")));
         return None;

@@ -5,7 +5,7 @@ use super::{Findings, Purpose};
 use crate::depends;
 use crate::expression::{Expression, Language};
 use crate::model::{Step, Template, Work};
-use crate::substitute::{Tag, tags_of};
+use crate::substitute::{Tag, is_unclosed, tags_of};
 use dhow_resources::error::{nearest, quote};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -49,9 +49,10 @@ const STEP: [&str; 11] = [
 struct Around<'a> {
     object: &'a Object<'a>,
     others: &'a [Object<'a>],
-    purpose: Purpose,
     /// The names that all of them know.
     whole: Known,
+    /// The templates that are called, each with what calls it: `steps` or `tasks`.
+    called: BTreeSet<(&'static str, &'a str)>,
 }
 
 /// The names that a place knows.
@@ -86,14 +87,42 @@ pub(super) fn check(
         // Whoever runs it may give it more.
         whole.add("workflow.parameters.");
     }
-    let around = Around { object, others, purpose, whole };
+    if object.workflow.kind == "CronWorkflow" {
+        // Argo gives the others to its own conditions alone.
+        whole.add(if purpose == Purpose::Run { "cronworkflow.name" } else { "cronworkflow." });
+    }
+    let mut called = BTreeSet::new();
+    spec.templates.iter().for_each(|template| collect_called(template, &mut called));
+    let around = Around { object, others, whole, called };
     for (index, template) in spec.templates.iter().enumerate() {
-        self::template(template, &format!("{}.templates[{index}]", object.place), &around, findings);
+        self::template(template, &format!("{}.templates[{index}]", object.place), None, &around, findings);
     }
 }
 
-fn template(template: &Template, path: &str, around: &Around<'_>, findings: &mut Findings<'_>) {
+fn collect_called<'a>(template: &'a Template, called: &mut BTreeSet<(&'static str, &'a str)>) {
+    for step in template.parts() {
+        called.insert((template.kind_of_parts(), &step.template));
+        step.inline.iter().for_each(|inline| collect_called(inline, called));
+    }
+}
+
+fn template(
+    template: &Template,
+    path: &str,
+    caller: Option<&str>,
+    around: &Around<'_>,
+    findings: &mut Findings<'_>,
+) {
     let mut known = around.whole.clone();
+    for kind in ["steps", "tasks"] {
+        if caller.map_or_else(|| around.is_called_from(kind, &template.name), |caller| caller == kind) {
+            known.add(&format!("{kind}.name"));
+        }
+    }
+    if template.retry_strategy.is_some() {
+        known.add("retries");
+        known.add("lastRetry.");
+    }
     known.add("inputs.parameters");
     for parameter in &template.inputs.parameters {
         known.add(&format!("inputs.parameters.{}", parameter.name));
@@ -149,11 +178,11 @@ fn step(
     let mut known = known.clone();
     if step.is_expanded() {
         known.add("item");
-        known.add("item.");
+        known.add_items(step);
     }
     let mut value = serde_json::to_value(step).unwrap_or_default();
     if let Some(template) = &step.inline {
-        self::template(template, &format!("{path}.inline"), around, findings);
+        self::template(template, &format!("{path}.inline"), Some(prefix), around, findings);
     }
     if let Value::Object(map) = &mut value {
         map.remove("inline");
@@ -182,7 +211,11 @@ fn texts(value: &Value, path: &str, known: &Known, findings: &mut Findings<'_>) 
             .iter()
             .enumerate()
             .for_each(|(index, value)| texts(value, &format!("{path}[{index}]"), known, findings)),
-        Value::String(_) => {
+        Value::String(text) => {
+            if is_unclosed(text) {
+                let hint = "expected `}}` behind the name; braces that are no tag are `{{='{{'}}`";
+                findings.add(path, "a `{{` is not closed", hint);
+            }
             let mut tags = Vec::new();
             tags_of(value, &mut tags);
             for tag in tags {
@@ -238,6 +271,18 @@ fn ancestors(task: &Step, tasks: &[Step]) -> BTreeSet<String> {
     found
 }
 
+// === impl Around ===
+
+impl Around<'_> {
+    /// Whether a template may be that of a step, or of a task.
+    fn is_called_from(&self, kind: &'static str, template: &str) -> bool {
+        // Those of a WorkflowTemplate are called by others.
+        self.object.workflow.kind.ends_with("WorkflowTemplate")
+            || self.called.contains(&(kind, template))
+            || self.called.iter().any(|(of, name)| *of == kind && name.contains("{{"))
+    }
+}
+
 // === impl Known ===
 
 impl Known {
@@ -253,7 +298,7 @@ impl Known {
     fn sees(&self, name: &str) -> bool {
         let mut parts = name.split('.');
         match (&self.tasks, parts.next(), parts.next()) {
-            (Some(tasks), Some("tasks"), Some(task)) => tasks.contains(task),
+            (Some(tasks), Some("tasks"), Some(task)) => tasks.contains(task) || name == "tasks.name",
             _ => true,
         }
     }
@@ -265,16 +310,6 @@ impl Known {
             tasks.insert(step.name.clone());
         }
         let template = around.object.template_of(step, around.others);
-        // Argo wants all outputs declared. Here a module may say itself what it yields, if its template says nothing.
-        let says_itself = |template: &&Template| {
-            let outputs = &template.outputs;
-            around.purpose == Purpose::Run
-                && template.work() == Some(Work::Wasm)
-                && outputs.parameters.is_empty()
-                && outputs.artifacts.is_empty()
-        };
-        let template =
-            template.filter(|template| !around.object.has_default_outputs() && !says_itself(template));
         let Some(template) = template else { return self.add(&format!("{begin}.")) };
         for field in STEP {
             self.add(&format!("{begin}.{field}"));
@@ -284,6 +319,19 @@ impl Known {
         }
         for artifact in &template.outputs.artifacts {
             self.add(&format!("{begin}.outputs.artifacts.{}", artifact.name));
+        }
+    }
+
+    /// What `{{item.…}}` may be: of items that stand there the fields that all of them have.
+    fn add_items(&mut self, step: &Step) {
+        let items = step.with_items.as_deref().unwrap_or_default();
+        let is_known = |item: &Value| item.as_str().is_none_or(|text| !text.contains("{{"));
+        if items.is_empty() || !items.iter().all(is_known) {
+            return self.add("item.");
+        }
+        let fields = items.iter().filter_map(Value::as_object).flat_map(|item| item.keys());
+        for field in fields.filter(|field| items.iter().all(|item| item.get(field).is_some())) {
+            self.add(&format!("item.{field}"));
         }
     }
 

@@ -2,11 +2,12 @@
 
 use dhow_guest::{Output, Stream};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Longest result, in bytes; Argo's limit.
+/// Longest result, in bytes; Argo's limit. Of a longer one the end is kept.
 pub(super) const MAX_RESULT: usize = 256 << 10;
 
 /// Largest log of one step, in bytes.
@@ -19,7 +20,9 @@ const MAX_LINE: usize = 200;
 pub(super) struct Captured(Mutex<Kept>);
 
 struct Kept {
-    result: Vec<u8>,
+    result: VecDeque<u8>,
+    /// Whether its begin is lost.
+    is_cut: bool,
     log: Option<BufWriter<File>>,
     logged: usize,
     last_line: String,
@@ -45,7 +48,8 @@ impl Captured {
             tracing::warn!("the log {} cannot be written: {error}", log.display());
         });
         Captured(Mutex::new(Kept {
-            result: Vec::new(),
+            result: VecDeque::new(),
+            is_cut: false,
             log: file.ok().map(BufWriter::new),
             logged: 0,
             last_line: String::new(),
@@ -53,11 +57,18 @@ impl Captured {
         }))
     }
 
-    /// Standard output, without the line's end at its end.
-    pub(super) fn result(&self) -> String {
-        let kept = self.0.lock();
-        let text = String::from_utf8_lossy(&kept.result);
-        text.trim_end_matches('\n').to_owned()
+    /// Standard output, without the one line's end at its end; `step` is told when it was too long.
+    pub(super) fn result(&self, step: &str) -> String {
+        let mut kept = self.0.lock();
+        if kept.is_cut {
+            tracing::warn!("{step} printed more than {MAX_RESULT} bytes: outputs.result is the end of it");
+            // A letter in pieces is none.
+            while kept.result.front().is_some_and(|byte| byte & 0xc0 == 0x80) {
+                kept.result.pop_front();
+            }
+        }
+        let text = String::from_utf8_lossy(kept.result.make_contiguous());
+        text.strip_suffix('\n').unwrap_or(&text).to_owned()
     }
 
     /// The last line on standard error that says something.
@@ -117,14 +128,38 @@ impl Output for Captured {
             return;
         }
         let mut kept = self.0.lock();
-        let room = MAX_RESULT.saturating_sub(kept.result.len());
-        kept.result.extend(bytes.iter().take(room));
+        kept.result.extend(bytes.iter().skip(bytes.len().saturating_sub(MAX_RESULT)));
+        let excess = kept.result.len().saturating_sub(MAX_RESULT);
+        kept.result.drain(..excess);
+        kept.is_cut |= excess > 0 || bytes.len() > MAX_RESULT;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_result_is_the_end_of_what_was_printed() {
+        let long = "ü".repeat(MAX_RESULT);
+        let end = "ü".repeat(MAX_RESULT / 2 - 1);
+        let (odd, even) = (format!("{end}x"), format!("{end}xy"));
+        let cases: [(&[&str], &str); 7] = [
+            (&[], ""),
+            (&["a\n"], "a"),
+            (&["  a \t\r\n ", "\n\n"], "  a \t\r\n \n"),
+            (&["a\r\n"], "a\r"),
+            (&[&long, "x"], &odd),
+            (&[&long, "x", "y"], &even),
+            (&[&long, "x", "\n"], &odd),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (pieces, expected) in cases {
+            let captured = Captured::new(&folder.path().join("log"));
+            pieces.iter().for_each(|piece| captured.written(Stream::Stdout, piece.as_bytes()));
+            assert!(captured.result("step") == expected, "{:.20?}", pieces);
+        }
+    }
 
     #[test]
     fn the_line_that_says_most_is_remembered() {

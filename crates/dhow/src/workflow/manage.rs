@@ -4,7 +4,7 @@ use super::Data;
 use crate::Error;
 use dhow_argo::controller::Shutdown;
 use dhow_argo::history::{Record, Request};
-use dhow_argo::node::{NodeKind, Phase, pod_name};
+use dhow_argo::node::{NodeKind, Phase, pod_name, workflow_outputs};
 use dhow_argo::run::{Home, RunError, now};
 use dhow_argo::tree::{self, Style, took};
 use std::io::{IsTerminal, Write};
@@ -39,7 +39,7 @@ pub(super) struct Logs {
     /// Name of the workflow
     #[arg(value_name = "NAME")]
     name: String,
-    /// Only of this step
+    /// Only of this step, with all of its tries and items
     #[arg(value_name = "STEP")]
     step: Option<String>,
     #[command(flatten)]
@@ -124,9 +124,8 @@ impl Get {
         if let Some(start) = record.status.started_at {
             writeln!(out, "Took:    {}", took(start, record.status.finished_at.unwrap_or_else(now)))?;
         }
-        let main = record.nodes.iter().find(|node| node.name == record.identity.name);
-        for parameter in main.iter().flat_map(|node| &node.outputs.parameters) {
-            writeln!(out, "Output:  {}={}", parameter.name, parameter.value.clone().unwrap_or_default())?;
+        for parameter in workflow_outputs(&record.identity.name, &record.nodes).parameters {
+            writeln!(out, "Output:  {}={}", parameter.name, parameter.value.unwrap_or_default())?;
         }
         let nodes: Vec<_> = record.nodes.iter().collect();
         let colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -147,7 +146,8 @@ impl Logs {
             .iter()
             .filter(|node| node.kind == NodeKind::Plugin)
             .filter(|node| {
-                self.step.as_ref().is_none_or(|step| node.display_name == *step || node.name == *step)
+                let is_of = |step| is_of(&node.display_name, step) || is_of(&node.name, step);
+                self.step.as_deref().is_none_or(is_of)
             })
             .collect();
         steps.sort_by_key(|node| node.sequence);
@@ -172,6 +172,12 @@ impl Logs {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Whether a node is that step: itself, one of its tries or of its items, `step(0)`, `step(0:item)(1)`.
+fn is_of(node: &str, step: &str) -> bool {
+    node.strip_prefix(step)
+        .is_some_and(|rest| rest.is_empty() || (rest.starts_with('(') && rest.ends_with(')')))
 }
 
 // === impl Stop ===

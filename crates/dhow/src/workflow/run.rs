@@ -13,12 +13,13 @@ use dhow_argo::artifacts::Artifact;
 use dhow_argo::artifacts::config::RepositoryRef;
 use dhow_argo::artifacts::repository::Repository;
 use dhow_argo::controller::{Controller, Identity};
-use dhow_argo::definition::{Objects, merge_named};
+use dhow_argo::definition::{Definition, Objects, merge_named};
 use dhow_argo::history::{Record, Request, Settings};
 use dhow_argo::manifest::Manifest;
 use dhow_argo::model::Parameter;
 use dhow_argo::name;
-use dhow_argo::node::Phase;
+use dhow_argo::node::{Phase, workflow_outputs};
+use dhow_argo::ready;
 use dhow_argo::run::{self, Ended, Home, Run as Running, RunError, now};
 use dhow_argo::runner::StepRunner;
 use dhow_argo::substitute::literal;
@@ -88,6 +89,15 @@ pub(super) struct Run {
     trust: TrustArgs,
     #[command(flatten)]
     data: Data,
+}
+
+/// An artifact of the command line.
+struct Input {
+    name: String,
+    /// The file or folder.
+    path: String,
+    /// Under what it is kept.
+    key: String,
 }
 
 /// How the steps of a workflow run.
@@ -174,7 +184,10 @@ impl Run {
             workers: self.workers.workers.as_deref().map(without_login),
         };
         let repository = repository(&settings, &objects)?;
-        tokio::task::block_in_place(|| self.fill_in(&mut objects, &identity, &repository))?;
+        let inputs = self.fill_in(&mut objects, &identity)?;
+        let definition = Definition::new(&objects).map_err(|error| usage(&error))?;
+        ready::check(&definition).map_err(|missing| usage(&format!("{}: {missing}", first.display())))?;
+        tokio::task::block_in_place(|| inputs.iter().try_for_each(|input| input.keep(&repository)))?;
         let name = identity.name.clone();
         let steps = match &self.workers.workers {
             Some(url) => {
@@ -212,33 +225,16 @@ impl Run {
         Ok(Identity { name, uid, namespace: namespace.to_owned(), created: now() })
     }
 
-    /// Puts parameters, artifacts and the entrypoint of the command line into the workflow.
-    fn fill_in(
-        &self,
-        objects: &mut Objects,
-        identity: &Identity,
-        repository: &Repository,
-    ) -> Result<(), Error> {
-        let Some(spec) = objects.workflow.get_mut("spec") else { return Ok(()) };
+    /// Puts parameters, artifacts and the entrypoint of the command line into the workflow; the artifacts are to be kept
+    /// before it begins.
+    fn fill_in(&self, objects: &mut Objects, identity: &Identity) -> Result<Vec<Input>, Error> {
+        let Some(spec) = objects.workflow.get_mut("spec") else { return Ok(Vec::new()) };
         if let (Some(entrypoint), Value::Object(spec)) = (&self.entrypoint, &mut *spec) {
             spec.insert("entrypoint".to_owned(), entrypoint.clone().into());
         }
-        let declared: Vec<String> = spec
-            .pointer("/arguments/parameters")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|parameter| Some(parameter.get("name")?.as_str()?.to_owned()))
-            .collect();
         let parameters = pairs("--parameter", &self.parameter)?;
-        let known: Vec<&str> = declared.iter().map(String::as_str).collect();
-        if let Some(name) = parameters.keys().find(|name| !known.contains(&name.as_str())) {
-            let near = dhow_resources::error::nearest(name, &known);
-            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(Error::usage(format!(
-                "--parameter {name}: the workflow has no such parameter{hint}"
-            )));
-        }
+        let declared = names_in(spec.pointer("/arguments/parameters"));
+        parameters.keys().try_for_each(|name| is_declared("parameter", name, &declared))?;
         for (name, value) in &parameters {
             let list = spec.pointer("/arguments/parameters").and_then(Value::as_array);
             let found =
@@ -248,17 +244,17 @@ impl Run {
             let wrong = |wrong| Error::usage(format!("--parameter {name}: {wrong}"));
             parameter.check(value).map_err(wrong)?;
         }
-        let mut artifacts = Vec::new();
+        let begins = spec.get("templates").and_then(Value::as_array).into_iter().flatten();
+        let begins = begins.filter(|template| template.get("name") == spec.get("entrypoint"));
+        let mut declared = names_in(spec.pointer("/arguments/artifacts"));
+        declared.extend(begins.flat_map(|template| names_in(template.pointer("/inputs/artifacts"))));
+        let (mut inputs, mut artifacts) = (Vec::new(), Vec::new());
         for (name, path) in pairs("--artifact", &self.artifact)? {
-            let key = format!("{}/inputs/{name}", identity.name);
-            let failed =
-                |error: &dyn std::fmt::Display| Error::new(format!("--artifact {name}={path}: {error}"));
-            let whole = std::path::absolute(&path).map_err(|error| failed(&error))?;
-            let (Some(parent), Some(file)) = (whole.parent(), whole.file_name()) else {
-                return Err(failed(&"expected a file or folder"));
-            };
-            repository.keep(parent, &file.to_string_lossy(), &key).map_err(|error| failed(&error))?;
+            is_declared("artifact", &name, &declared)?;
+            // Names of workflows come again, and what is kept stays.
+            let key = format!("{}/inputs/{}/{name}", identity.name, identity.uid);
             artifacts.push(json!({"name": name, "s3": {"key": key}, "archive": {"none": {}}}));
+            inputs.push(Input { name, path, key });
         }
         if let Value::Object(spec) = spec {
             let arguments = spec.entry("arguments").or_insert_with(|| json!({}));
@@ -268,7 +264,39 @@ impl Run {
             merge_named(arguments, "parameters", named);
             merge_named(arguments, "artifacts", artifacts);
         }
-        Ok(())
+        Ok(inputs)
+    }
+}
+
+/// The names of a list of parameters or artifacts.
+fn names_in(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|entry| Some(entry.get("name")?.as_str()?.to_owned())).collect()
+}
+
+/// Whether the workflow takes what the command line gives.
+fn is_declared(what: &str, name: &str, declared: &[String]) -> Result<(), Error> {
+    let known: Vec<&str> = declared.iter().map(String::as_str).collect();
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let near = dhow_resources::error::nearest(name, &known);
+    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Err(Error::usage(format!("--{what} {name}: the workflow has no such {what}{hint}")))
+}
+
+// === impl Input ===
+
+impl Input {
+    /// Stores it where the workflow finds it.
+    fn keep(&self, repository: &Repository) -> Result<(), Error> {
+        let Input { name, path, key } = self;
+        let failed = |error: &dyn std::fmt::Display| Error::new(format!("--artifact {name}={path}: {error}"));
+        let whole = std::path::absolute(path).map_err(|error| failed(&error))?;
+        let (Some(parent), Some(file)) = (whole.parent(), whole.file_name()) else {
+            return Err(failed(&"expected a file or folder"));
+        };
+        repository.keep(parent, &file.to_string_lossy(), key).map_err(|error| failed(&error))
     }
 }
 
@@ -459,15 +487,15 @@ async fn go(mut run: Running, steps: &Steps, output: Option<&Path>) -> Result<Ex
 /// Prints the workflow's output parameters and puts its artifacts where they are wanted.
 async fn tell_outputs(controller: &Controller, steps: &Steps, output: Option<&Path>) -> Result<(), Error> {
     use std::io::Write;
-    let Some(main) = controller.node(&controller.identity().name) else { return Ok(()) };
+    let outputs = workflow_outputs(&controller.identity().name, controller.nodes());
     {
         let mut out = std::io::stdout().lock();
-        for parameter in &main.outputs.parameters {
+        for parameter in &outputs.parameters {
             writeln!(out, "{}={}", parameter.name, parameter.value.clone().unwrap_or_default())?;
         }
     }
     let Some(folder) = output else { return Ok(()) };
-    for artifact in &main.outputs.artifacts {
+    for artifact in &outputs.artifacts {
         let failed = |error: &dyn std::fmt::Display| {
             Error::new(format!("artifact {} cannot be put into {}: {error}", artifact.name, folder.display()))
         };

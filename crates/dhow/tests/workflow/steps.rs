@@ -196,6 +196,7 @@ fn modules_of_the_earlier_plugin_find_their_files() {
       artifacts: [{name: a, path: /tmp/a.txt, raw: {data: in}}]
     wasm: {image: tool.wasm, args: [cat, /work/input.json]}
   - name: said
+    outputs: {parameters: [{name: colour}]}
     wasm:
       image: tool.wasm
       args:
@@ -315,4 +316,81 @@ fn a_parameter_is_one_of_its_values() {
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.err.contains("--parameter env: `prodd` is none of dev, prod"), "{run:?}");
     assert_eq!(desk.dhow(&["workflow", "run", "env.yaml", "-p", "env=prod"]).code, Some(0));
+}
+
+#[test]
+fn what_a_workflow_yields_and_prints_is_found_by_its_names() {
+    let desk = Desk::new();
+    desk.workflow(
+        "named",
+        r#"
+  entrypoint: main
+  arguments: {parameters: [{name: text, valueFrom: {configMapKeyRef: {name: texts, key: hello}}}]}
+  templates:
+  - name: main
+    steps:
+    - - {name: a, template: yields}
+      - {name: b, template: say, withItems: [p, q]}
+  - name: yields
+    retryStrategy: {limit: 1}
+    wasm: {image: tool.wasm, args: [write, "{{outputs.artifacts.f.path}}", "{{workflow.parameters.text}}"]}
+    outputs:
+      parameters: [{name: p, globalName: shared, valueFrom: {path: /out/f}}]
+      artifacts: [{name: f, path: /out/f, globalName: file}]
+  - name: say
+    wasm: {image: tool.wasm, args: [args, "{{steps.name}}"]}
+"#,
+    );
+    let mut text = std::fs::read_to_string(desk.path("named.yaml")).unwrap();
+    text += "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: texts}\ndata: {hello: 'hello {{you}}'}\n";
+    std::fs::write(desk.path("named.yaml"), text).unwrap();
+    let run = desk.dhow(&["workflow", "run", "named.yaml", "--output", "out"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "shared=hello {{you}}\n"), "{run:?}");
+    assert_eq!(std::fs::read_to_string(desk.path("out/file")).unwrap(), "hello {{you}}");
+    let outputs = &desk.status("named")["status"]["outputs"];
+    assert_eq!(outputs["parameters"][0]["name"], "shared");
+    assert_eq!(outputs["artifacts"][0]["name"], "file");
+    for (step, expected) in [
+        ("b", "b(0:p): [\"args\",\"b(0:p)\"]\nb(1:q): [\"args\",\"b(1:q)\"]\n"),
+        ("b(1:q)", "[\"args\",\"b(1:q)\"]\n"),
+    ] {
+        assert_eq!(desk.dhow(&["workflow", "logs", "named", step]).out, expected);
+    }
+    assert_eq!(desk.dhow(&["workflow", "logs", "named", "a"]).code, Some(0));
+    assert_eq!(desk.dhow(&["workflow", "logs", "named", "nothing"]).code, Some(2));
+}
+
+#[test]
+fn what_is_missing_is_told_before_anything_begins() {
+    let desk = Desk::new();
+    desk.workflow(
+        "needs",
+        "
+  entrypoint: main
+  arguments: {parameters: [{name: p}]}
+  templates:
+  - name: main
+    inputs: {artifacts: [{name: a, path: /a}]}
+    wasm: {image: tool.wasm, args: [args, '{{workflow.parameters.p}}']}
+",
+    );
+    std::fs::write(desk.path("a.txt"), "a").unwrap();
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "needs.yaml: the parameter `p` has no value: give it one with -p p=VALUE"),
+        (&["-p", "p=1"], "the artifact `a` is nowhere: give it with --artifact a=PATH"),
+        (
+            &["-p", "p=1", "-a", "aa=a.txt"],
+            "--artifact aa: the workflow has no such artifact; did you mean `a`?",
+        ),
+        (&["--entrypoint", "mian"], "entrypoint: there is no template `mian`; did you mean `main`?"),
+        (&["-p", "q=1"], "--parameter q: the workflow has no such parameter; did you mean `p`?"),
+    ];
+    for (args, expected) in cases {
+        let run = desk.dhow(&[&["workflow", "run", "needs.yaml"], args].concat());
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.err.contains(expected), "{run:?}");
+    }
+    assert_eq!(desk.dhow(&["workflow", "list"]).out.lines().count(), 1);
+    let run = desk.dhow(&["workflow", "run", "needs.yaml", "-p", "p=1", "-a", "a=a.txt"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
 }

@@ -2,7 +2,8 @@
 
 use super::is_empty;
 use crate::expression::evaluate::integer;
-use crate::expression::functions::{own, sort_by, text};
+use crate::expression::functions::{join, own, sort_by};
+use crate::expression::written::text;
 use serde_json::Value;
 
 /// The value of a function; none if it is not of these, or does not take such arguments.
@@ -10,10 +11,10 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Option<Result<Value, Stri
     use Value::{Array, Number as Num};
     Some(match (name, arguments) {
         ("first" | "last" | "uniq" | "reverse", [Array(_)]) | ("concat", _) => return own(name, arguments),
-        ("list", values) => Ok(Array(values.to_vec())),
+        ("list" | "tuple", values) => Ok(Array(values.to_vec())),
         ("rest", [Array(list)]) => Ok(list.iter().skip(1).cloned().collect()),
         ("initial", [Array(list)]) => Ok(list.iter().take(list.len().saturating_sub(1)).cloned().collect()),
-        ("append", [Array(list), value]) => Ok(list.iter().chain([value]).cloned().collect()),
+        ("append" | "push", [Array(list), value]) => Ok(list.iter().chain([value]).cloned().collect()),
         ("prepend", [Array(list), value]) => Ok([value].into_iter().chain(list).cloned().collect()),
         ("without", [Array(list), values @ ..]) => {
             Ok(list.iter().filter(|value| !values.contains(value)).cloned().collect())
@@ -40,8 +41,23 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Option<Result<Value, Stri
         ("untilStep", [from @ Num(_), end @ Num(_), step @ Num(_)]) => {
             integer(from).and_then(|from| until(from, integer(end)?, integer(step)?))
         }
+        ("seq", numbers) => return Some(seq(numbers)),
         _ => return None,
     })
+}
+
+/// The numbers of coreutils' `seq`, with blanks between: both ends belong to it.
+fn seq(numbers: &[Value]) -> Result<Value, String> {
+    let numbers = numbers.iter().map(integer).collect::<Result<Vec<_>, _>>()?;
+    let towards = |from: i64, to: i64| if to < from { -1 } else { 1 };
+    let (from, step, to) = match numbers[..] {
+        [to] => (1, towards(1, to), to),
+        [from, to] => (from, towards(from, to), to),
+        [from, step, to] => (from, step, to),
+        _ => return Ok("".into()),
+    };
+    let list = until(from, to.saturating_add(step.signum()), step)?;
+    join(list.as_array().map(Vec::as_slice).unwrap_or_default(), " ")
 }
 
 fn until(from: i64, end: i64, step: i64) -> Result<Value, String> {

@@ -1,7 +1,8 @@
 //! Maps, which are never changed: each function yields another one.
 
 use super::is_empty;
-use crate::expression::functions::{own, text};
+use crate::expression::functions::own;
+use crate::expression::written::text;
 use serde_json::{Map, Value};
 
 /// The value of a function; none if it is not of these, or does not take such arguments.
