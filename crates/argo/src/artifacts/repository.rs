@@ -22,7 +22,7 @@ use std::time::Duration;
 pub(crate) use super::folder::sweep;
 
 /// Attempts at most.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 7;
 
 /// Between the first two.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
