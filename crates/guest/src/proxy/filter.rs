@@ -83,8 +83,13 @@ impl Proxy {
         if reply.status().is_informational() {
             return Err(Failure::informational(reply.status()));
         }
-        self.bounded(async { Ok(self.finish(instance).await) }).await?;
+        self.bounded(self.finished(instance)).await?;
         Ok(reply)
+    }
+
+    async fn finished(self: &Arc<Self>, instance: Box<Instance>) -> Result<(), Failure> {
+        self.finish(instance).await;
+        Ok(())
     }
 }
 
@@ -121,7 +126,7 @@ impl Drop for Passing {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let proxy = Arc::clone(&self.proxy);
             runtime.spawn(async move {
-                if let Err(failure) = proxy.bounded(async { Ok(proxy.finish(instance).await) }).await {
+                if let Err(failure) = proxy.bounded(proxy.finished(instance)).await {
                     proxy.tell(&failure);
                 }
             });
