@@ -270,9 +270,21 @@ impl Connection {
         if !(is_ahead || is_queued && is_idle) {
             return Ok(());
         }
+        self.make_anew(workers.config.ack_wait).await
+    }
+
+    /// Lets workers that ask for steps have those that wait: a server that was killed may know of both, and do nothing.
+    pub(super) async fn renew(&self) -> Result<(), String> {
+        let _turn = self.reminded.lock().await;
+        let workers = self.steps.consumer_info(CONSUMER).await.map_err(|error| error.to_string())?;
+        self.make_anew(workers.config.ack_wait).await
+    }
+
+    /// Begins at the front of the queue again: what is under way is delivered to somebody else, too, and ends once.
+    async fn make_anew(&self, lease: Duration) -> Result<(), String> {
         tracing::warn!("NATS has forgotten steps that wait in DHOW_STEPS; its consumer is made anew");
         self.steps.delete_consumer(CONSUMER).await.map_err(|error| error.to_string())?;
-        self.consumer(workers.config.ack_wait).await.map(|_| ())
+        self.consumer(lease).await.map(|_| ())
     }
 
     /// Whether the step with this place in the queue was delivered, and no worker has it. A server that was killed may take
@@ -300,6 +312,7 @@ impl Connection {
         Ok(Standing {
             waiting: workers.num_pending,
             under_way: workers.num_ack_pending,
+            asked: workers.num_waiting,
             taken: workers.delivered.consumer_sequence,
         })
     }

@@ -1,4 +1,5 @@
-//! Whether anybody takes the steps that wait: without a worker a submitter would wait without a word.
+//! Whether the steps that wait are taken: without a worker a submitter would wait without a word, and a server that was
+//! killed may give nothing to the workers that ask.
 
 use super::connection::Connection;
 use std::convert::Infallible;
@@ -21,6 +22,8 @@ pub(super) struct Standing {
     pub(super) waiting: u64,
     /// Steps that workers hold.
     pub(super) under_way: usize,
+    /// Workers that ask for steps.
+    pub(super) asked: usize,
     /// How often a step was handed to a worker, ever.
     pub(super) taken: u64,
 }
@@ -33,27 +36,41 @@ pub(super) struct Idle {
     told: Option<Instant>,
 }
 
+/// What is wrong with a queue that stands still.
+#[derive(Debug, PartialEq, Eq)]
+enum Still {
+    /// Nobody asks for its steps.
+    Alone(String),
+    /// Workers ask for steps, and do not get those that wait.
+    Stuck,
+}
+
 // === impl Idle ===
 
 impl Idle {
-    /// Looks at the queue again and again, and says when nobody takes its steps. Never ends.
+    /// Looks at the queue again and again, says when nobody takes its steps, and mends it when nobody can. Never ends.
     pub(super) async fn watch(&mut self, connection: &Connection) -> Infallible {
         loop {
             tokio::time::sleep(LOOK).await;
             // A server that does not answer is told of by whoever needs it.
-            if let Ok(standing) = connection.standing().await
-                && let Some(said) = self.look(standing, Instant::now())
-            {
-                tracing::warn!("{said}");
+            let Ok(standing) = connection.standing().await else { continue };
+            match self.look(standing, Instant::now()) {
+                Some(Still::Alone(said)) => tracing::warn!("{said}"),
+                Some(Still::Stuck) => {
+                    if let Err(error) = connection.renew().await {
+                        tracing::debug!("NATS: {error}");
+                    }
+                }
+                None => {}
             }
         }
     }
 
-    /// What there is to say about a queue.
-    fn look(&mut self, standing: Standing, now: Instant) -> Option<String> {
-        let Standing { waiting, under_way, taken } = standing;
+    /// What is wrong with a queue.
+    fn look(&mut self, standing: Standing, now: Instant) -> Option<Still> {
+        let Standing { waiting, under_way, asked, taken } = standing;
         // Workers that have enough to do take no more.
-        if waiting == 0 || under_way > 0 {
+        if waiting == 0 || (under_way > 0 && asked == 0) {
             *self = Idle::default();
             return None;
         }
@@ -64,16 +81,23 @@ impl Idle {
                 now
             }
         };
-        if now - since < PATIENCE || self.told.is_some_and(|told| now - told < REMINDER) {
+        if now - since < PATIENCE {
+            return None;
+        }
+        if asked > 0 {
+            *self = Idle::default();
+            return Some(Still::Stuck);
+        }
+        if self.told.is_some_and(|told| now - told < REMINDER) {
             return None;
         }
         self.told = Some(now);
         let (seconds, steps) =
             ((now - since).as_secs(), if waiting == 1 { "step waits" } else { "steps wait" });
-        Some(format!(
+        Some(Still::Alone(format!(
             "no worker has taken a step for {seconds} s: {waiting} {steps} in the queue DHOW_STEPS; start workers with \
              `dhow workflow worker --connect` and this server's address"
-        ))
+        )))
     }
 }
 
@@ -106,8 +130,39 @@ mod tests {
             (407, 1, 0, 9, true),
         ] {
             let now = begin + Duration::from_secs(second);
-            let said = idle.look(Standing { waiting, under_way, taken }, now);
-            assert_eq!(said.is_some(), is_told, "{second}: {said:?}");
+            let said = idle.look(Standing { waiting, under_way, asked: 0, taken }, now);
+            assert_eq!(matches!(said, Some(Still::Alone(_))), is_told, "{second}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_gives_nothing_to_those_who_ask_is_stuck() {
+        let begin = Instant::now();
+        let mut idle = Idle::default();
+        // When, what the queue is, and whether it is stuck.
+        for (second, waiting, under_way, asked, taken, is_stuck) in [
+            (0, 3, 7, 2, 7, false),
+            (4, 3, 7, 2, 7, false),
+            // A step was given to somebody.
+            (5, 2, 8, 2, 8, false),
+            (9, 2, 8, 2, 8, false),
+            (10, 2, 8, 2, 8, true),
+            // It has a while to come to itself.
+            (11, 2, 8, 2, 8, false),
+            (16, 2, 8, 2, 8, true),
+            // All are busy.
+            (17, 2, 8, 0, 8, false),
+            (30, 2, 8, 0, 8, false),
+            (31, 2, 8, 1, 8, false),
+            (35, 2, 8, 1, 8, false),
+            (36, 2, 0, 1, 8, true),
+            // There is nothing to give.
+            (37, 0, 8, 2, 8, false),
+            (60, 0, 8, 2, 8, false),
+        ] {
+            let now = begin + Duration::from_secs(second);
+            let still = idle.look(Standing { waiting, under_way, asked, taken }, now);
+            assert_eq!(still == Some(Still::Stuck), is_stuck, "{second}: {still:?}");
         }
     }
 }

@@ -403,11 +403,17 @@ fn a_server_that_has_kept_less_of_its_queue_than_it_delivered_is_reminded() {
     run("third", "3");
 }
 
-/// What the server says of a consumer: a request of its protocol, as an autoscaler's are.
+/// What the server says of a consumer, as autoscalers ask for it.
 fn consumer(nats: &Process, stream: &str, consumer: &str) -> Value {
+    ask(nats, &format!("CONSUMER.INFO.{stream}.{consumer}"), "")
+}
+
+/// A request of the server's own protocol.
+fn ask(nats: &Process, what: &str, payload: &str) -> Value {
     let mut server = BufReader::new(TcpStream::connect(nats.address()).unwrap());
+    let length = payload.len();
     let request = format!(
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.CONSUMER.INFO.{stream}.{consumer} answer 0\r\n\r\n"
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.{what} answer {length}\r\n{payload}\r\n"
     );
     server.get_mut().write_all(request.as_bytes()).unwrap();
     let mut line = String::new();
@@ -458,6 +464,34 @@ fn a_step_that_nobody_has_is_handed_over_anew() {
     let ended = ended(run);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.err.contains("NATS has forgotten the step"), "{ended:?}");
+}
+
+#[test]
+fn a_queue_that_gives_nothing_to_workers_is_mended() {
+    let desk = Desk::new();
+    let nats = dhow_servers::nats().unwrap();
+    let spec = "  entrypoint: step\n  templates:\n  - {name: step, wasm: {image: tool.wasm, args: [args]}}\n";
+    let run = |name: &str| {
+        desk.workflow(name, spec);
+        desk.start(&["workflow", "run", &format!("{name}.yaml"), "--workers", &url(&nats)])
+    };
+    let held = run("held");
+    wait_for(|| consumer(&nats, "DHOW_STEPS", "workers")["num_pending"] == 1);
+    hold(&nats);
+    let _worker = Worker::start(&desk, &nats, "one", &[]);
+    // From here on the server has given out as much as it may.
+    let mut config = consumer(&nats, "DHOW_STEPS", "workers")["config"].take();
+    config["max_ack_pending"] = json!(1);
+    let update = json!({"stream_name": "DHOW_STEPS", "config": config}).to_string();
+    let updated = ask(&nats, "CONSUMER.DURABLE.CREATE.DHOW_STEPS.workers", &update);
+    assert!(updated.get("error").is_none(), "{updated}");
+    let waits = ended(run("waits"));
+    assert_eq!(waits.code, Some(0), "{waits:?}");
+    // The one that somebody held comes again as well.
+    let held = ended(held);
+    assert_eq!(held.code, Some(0), "{held:?}");
+    let said = format!("{}{}", held.err, waits.err);
+    assert!(said.contains("its consumer is made anew") && !said.contains("handed over anew"), "{said}");
 }
 
 #[test]
