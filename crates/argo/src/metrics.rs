@@ -47,12 +47,15 @@ impl StepMetrics {
         Ok(StepMetrics { registry, running, ended, duration })
     }
 
-    /// Counts a step.
-    pub async fn observe(&self, step: impl Future<Output = Outcome>) -> Outcome {
+    /// Counts a step, and logs one that did not succeed.
+    pub async fn observe(&self, workflow: &str, step: &str, run: impl Future<Output = Outcome>) -> Outcome {
         self.running.inc();
         let mut under_way = UnderWay { metrics: self, began: Instant::now(), end: CANCELLED };
-        let outcome = step.await;
+        let outcome = run.await;
         under_way.end = name(outcome.phase);
+        if outcome.phase != Phase::Succeeded {
+            tracing::warn!(step, workflow, "{}: {}", under_way.end, outcome.message);
+        }
         outcome
     }
 
@@ -86,10 +89,10 @@ mod tests {
     #[tokio::test]
     async fn every_step_is_counted_once() {
         let metrics = StepMetrics::new().unwrap();
-        metrics.observe(async { Outcome::error("x") }).await;
-        metrics.observe(async { Outcome::failed("x") }).await;
-        assert!(metrics.observe(std::future::pending()).now_or_never().is_none());
-        let mut endless = Box::pin(metrics.observe(std::future::pending()));
+        metrics.observe("w", "s", async { Outcome::error("x") }).await;
+        metrics.observe("w", "s", async { Outcome::failed("x") }).await;
+        assert!(metrics.observe("w", "s", std::future::pending()).now_or_never().is_none());
+        let mut endless = Box::pin(metrics.observe("w", "s", std::future::pending()));
         assert!((&mut endless).now_or_never().is_none());
         let text = metrics.render();
         for line in [

@@ -71,7 +71,7 @@ impl Counted {
 #[async_trait]
 impl StepRunner for Counted {
     async fn run(&self, workflow: &Identity, start: &Start, now: Time) -> Outcome {
-        self.steps.observe(self.runner.run(workflow, start, now)).await
+        self.steps.observe(&workflow.name, &start.name, self.runner.run(workflow, start, now)).await
     }
 
     async fn cancel(&self, workflow: &Identity, step: &str) {

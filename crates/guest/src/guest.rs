@@ -16,6 +16,7 @@ use dhow_blocks::invoke::{Invocation, Reply};
 use dhow_engine::{Abi, Code, Engine, Image, Inspection};
 use std::sync::Arc;
 use std::time::Duration;
+use wasmtime::{ExternType, FuncType};
 
 /// A program, linked and ready to be instantiated for each invocation. Cheap to clone.
 #[derive(Clone)]
@@ -54,7 +55,8 @@ impl Guest {
         inspection: &Inspection,
         setup: Arc<Setup>,
     ) -> Result<Guest, LoadError> {
-        if let Some(error) = linker::unsupported(inspection) {
+        if let Some(error) = linker::unsupported(inspection).or_else(|| unfit(image, inspection.abi, &setup))
+        {
             return Err(error);
         }
         let linked = || -> wasmtime::Result<(Room, Option<Events>)> {
@@ -182,4 +184,26 @@ impl Guest {
             _ => {}
         }
     }
+}
+
+/// Why a program cannot be run under these limits, or cannot be begun, if so.
+fn unfit(image: &Image, abi: Abi, setup: &Setup) -> Option<LoadError> {
+    let required = match &image.code {
+        Code::Component(component) => component.resources_required(),
+        Code::Module(module) => Some(module.resources_required()),
+    };
+    let begins = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    let most = setup.bounds.engine.memory as u64;
+    if begins > most {
+        return Some(LoadError::Abi(format!(
+            "it begins with {begins} bytes of memory, and may have {most}; let it have more with --memory, or with memory \
+             in dhow.toml"
+        )));
+    }
+    let Code::Module(module) = &image.code else { return None };
+    let start = module.get_export("_start").filter(|_| abi == Abi::Preview1);
+    let takes = |start: &FuncType| start.params().len() > 0 || start.results().len() > 0;
+    start.as_ref().and_then(ExternType::func).is_some_and(takes).then(|| {
+        LoadError::Abi("its _start has parameters or results; that of a command has neither".to_owned())
+    })
 }

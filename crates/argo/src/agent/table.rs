@@ -27,7 +27,7 @@ pub(super) struct Table {
     sets: HashMap<Key, Set>,
 }
 
-/// One task set. Dropping it ends its steps.
+/// One task set. Dropping it leaves its steps to another agent.
 struct Set {
     shared: Arc<Shared>,
     /// The task set's own.
@@ -182,7 +182,13 @@ impl Set {
 
 impl Drop for Set {
     fn drop(&mut self) {
-        self.steps.values_mut().for_each(|step| step.end(&self.shared));
+        for step in self.steps.values() {
+            if let Some(running) = &step.running {
+                // In this order, as at a step's end.
+                running.abort();
+                self.shared.tasks.leave(&step.key);
+            }
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Tasks {
     is_stopping: AtomicBool,
 }
 
-struct Running {
+pub(crate) struct Running {
     workflow: Identity,
     /// The step's name.
     step: String,
@@ -149,10 +149,17 @@ impl Tasks {
 
     /// Ends a task if it runs. When it began is remembered, for its deadline.
     pub(crate) fn cancel(&self, key: &str) {
-        let Some(task) = self.running.lock().remove(key) else { return };
-        task.handle.abort();
+        let Some(task) = self.leave(key) else { return };
         let runner = Arc::clone(&self.runner);
         tokio::spawn(async move { runner.cancel(&task.workflow, &task.step).await });
+    }
+
+    /// Waits no longer for a task that somebody else will ask for: what runs in this process ends, and what was handed to
+    /// another machine goes on.
+    pub(crate) fn leave(&self, key: &str) -> Option<Running> {
+        let task = self.running.lock().remove(key)?;
+        task.handle.abort();
+        Some(task)
     }
 
     /// Whoever asked has what came out, or wants it no more.

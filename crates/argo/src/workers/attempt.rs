@@ -152,9 +152,9 @@ impl Desk {
     /// Runs a step and keeps its end.
     async fn work(&self, id: &str, job: &Job) -> Went {
         let attempt = attempt_id();
-        let ending = self.perform(job, &attempt).await.unwrap_or_else(|message| Ending {
-            outcome: Some(Outcome::error(message)),
-            ..self.ending(&attempt)
+        let ending = self.perform(job, &attempt).await.unwrap_or_else(|message| {
+            tracing::warn!(step = job.step, workflow = job.workflow.name, "Error: {message}");
+            Ending { outcome: Some(Outcome::error(message)), ..self.ending(&attempt) }
         });
         self.keep(id, ending).await
     }
@@ -220,7 +220,8 @@ impl Desk {
         let begun = now();
         let deadline = job.limit.map(|limit| begun.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)));
         let start = Start { name: job.step.clone(), pod, template, deadline };
-        let mut outcome = self.steps.observe(self.executor.run(&job.workflow, &start, begun)).await;
+        let run = self.executor.run(&job.workflow, &start, begun);
+        let mut outcome = self.steps.observe(&job.workflow.name, &job.step, run).await;
         let contents = match renamed {
             Some((exchange, renamed)) => {
                 exchange.ship(&self.connection, &mut outcome.outputs, &renamed).await?

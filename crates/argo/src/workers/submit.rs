@@ -110,8 +110,7 @@ impl Remote {
                 Ok(Some(Kept { ending: Ending { outcome: Some(outcome), contents, log, .. }, .. })) => {
                     return self.take(start, outcome, &contents, &log).await;
                 }
-                Ok(Some(_)) if submissions > 0 => return Err("somebody else cancelled the step".to_owned()),
-                // It was cancelled, and is wanted again.
+                // It was cancelled, and is wanted again: whoever ran it before may have said so only now.
                 Ok(Some(cancelled)) => {
                     if let Err(error) = self.connection.forget(&cancelled).await {
                         tries.again(error).await?;
@@ -129,7 +128,7 @@ impl Remote {
                 if submissions == SUBMISSIONS {
                     return Err(format!(
                         "the step was handed over {SUBMISSIONS} times, and is neither in the stream DHOW_STEPS nor \
-                         ended"
+                         ended; does somebody else cancel it?"
                     ));
                 }
                 let payload = match &payload {

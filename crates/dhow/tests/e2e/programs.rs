@@ -98,12 +98,14 @@ fn the_exit_code_says_how_it_ended() {
     setting.file("trap.wat", br#"(module (func (export "_start") unreachable))"#);
     setting.file("spin.wat", br#"(module (func (export "_start") (loop (br 0))))"#);
     setting.file("fine.wat", br#"(module (func (export "_start")))"#);
+    setting.file("asks.wat", br#"(module (func (export "_start") (param i32)))"#);
+    setting.file("large.wat", br#"(module (memory 32) (func (export "_start")))"#);
     let p1 = guest("p1-command");
     let p1 = p1.to_string_lossy();
     let p2 = guest("p2-command");
     let p2 = p2.to_string_lossy();
     // Command line, exit code, what standard error says.
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 18] = [
         (&[&p1, "--", "exit", "0"], 0, ""),
         (&[&p1, "--", "exit", "7"], 7, ""),
         (&[&p2, "--", "exit", "0"], 0, ""),
@@ -116,6 +118,13 @@ fn the_exit_code_says_how_it_ended() {
         (&["--timeout", "60s", &p1, "--", "sleep", "1"], 0, ""),
         (&["absent.wasm"], 125, "does not exist"),
         (&["fin.wat"], 125, "did you mean \"fine.wat\""),
+        (&["asks.wat"], 125, "its _start has parameters"),
+        (
+            &["--memory", "1MiB", "large.wat"],
+            125,
+            "begins with 2097152 bytes of memory, and may have 1048576",
+        ),
+        (&["--memory", "2MiB", "large.wat"], 0, ""),
         (&["--timeout", "5", "fine.wat"], 2, "expected a duration with its unit"),
         (&["--watch", "fine.wat"], 2, "--watch is for services"),
         (&["--app-port", "3000", "fine.wat"], 2, "--app-port is for programs outside"),
