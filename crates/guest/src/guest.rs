@@ -192,7 +192,8 @@ fn unfit(image: &Image, abi: Abi, setup: &Setup) -> Option<LoadError> {
         Code::Component(component) => component.resources_required(),
         Code::Module(module) => Some(module.resources_required()),
     };
-    let begins = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    let begins = pages.saturating_mul(64 << 10);
     let most = setup.bounds.engine.memory as u64;
     if begins > most {
         return Some(LoadError::Abi(format!(
