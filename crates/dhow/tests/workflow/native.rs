@@ -2,10 +2,12 @@
 
 use crate::cluster::{ApiServer, Flow, SETS, tasks_of};
 use crate::simulator::check_with_hera;
+use crate::workers::{Worker, url};
 use crate::{Desk, foreign::run_python};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 /// An agent as a user starts it; killed when it is dropped.
@@ -333,6 +335,36 @@ fn another_agent_takes_over() {
     drop(state);
     second.stop();
     holder("");
+}
+
+#[test]
+fn an_agent_without_its_lease_leaves_steps_to_the_next_one() {
+    let (desk, server) = (Desk::new(), ApiServer::start());
+    let nats = dhow_servers::nats().unwrap();
+    let _worker = Worker::start(&desk, &nats, "worker", &["--artifacts", "artifacts"]);
+    let url = url(&nats);
+    let _first = Agent::start(&desk, &server, "first", &["--lease-seconds", "2", "--workers", &url]);
+    server.change(|state| state.put_tasks("wf", "5f0e", json!({"wf-1": tool(&["sleep", "6000"])})));
+    wait_until_it_runs(&server, "wf", "wf-1");
+    // Somebody else has it, and is not heard of again.
+    let place = ("leases".to_owned(), "argo".to_owned(), "dhow-argo-agent".to_owned());
+    server.change(|state| {
+        let mut lease = state.objects[&place].clone();
+        lease["spec"]["holderIdentity"] = json!("nobody");
+        state.store("leases", "argo", "dhow-argo-agent", Some(lease));
+    });
+    server.wait("first", |state| (state.objects[&place]["spec"]["leaseTransitions"] == 1).then_some(()));
+    let slept = server.result("wf", "wf-1");
+    assert_eq!(slept["phase"], "Succeeded", "{slept}");
+    // Each attempt has a log of its own.
+    let logs =
+        walk(&desk.path("worker")).into_iter().filter(|file| file.extension().is_some_and(|is| is == "log"));
+    assert_eq!(logs.count(), 1);
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]
