@@ -23,7 +23,7 @@ use crate::artifacts::Artifact;
 use crate::artifacts::interest::blocking;
 use crate::artifacts::repository::Repository;
 use crate::controller::{Identity, Start};
-use crate::model::{Outputs, Parameter};
+use crate::model::{Outputs, Parameter, Template};
 use crate::node::{Outcome, Phase, Time};
 use async_trait::async_trait;
 use captured::Captured;
@@ -249,20 +249,21 @@ impl Executor {
         ended: Result<(i32, Option<Result<Output, String>>), Failure>,
         output: Arc<Captured>,
     ) -> Result<Outcome, String> {
-        let (code, answer) = match ended {
-            Ok(ended) => ended,
+        let (code, answer, failure) = match ended {
+            Ok((code, answer)) => {
+                let failure = (code != 0 && answer.is_none()).then(|| format!("Error (exit code {code})"));
+                (code, answer, failure)
+            }
             Err(Failure::Deadline(_)) => {
                 return Ok(late());
             }
             Err(failure @ (Failure::NoRoom(_) | Failure::Host(_))) => return Err(failure.to_string()),
-            Err(failure) => {
-                let message = with_last_line(&failure.to_string(), &output);
-                return Ok(Outcome { outputs: exit_code(-1), ..Outcome::failed(message) });
-            }
+            Err(failure) => (-1, None, Some(failure.to_string())),
         };
         let (repository, start, prefix) = (Arc::clone(&self.repository), start.clone(), prefix.to_owned());
         let said = answer.map(typed::said).transpose()?;
-        blocking(move || leave(&repository, &room, &start, &prefix, (code, said), &output)).await
+        let ended = Ended { code, said, failure };
+        blocking(move || leave(&repository, &room, &start, &prefix, ended, &output)).await
     }
 
     async fn setup(
@@ -346,22 +347,35 @@ impl Executor {
     }
 }
 
+/// How a module ended.
+struct Ended {
+    /// Of a program; -1 if it trapped.
+    code: i32,
+    /// What a typed step answered.
+    said: Option<Said>,
+    /// Why it did not end well; a typed step says that itself.
+    failure: Option<String>,
+}
+
 /// What a step leaves: stored, and told.
 fn leave(
     repository: &Repository,
     room: &Room,
     start: &Start,
     prefix: &str,
-    (code, said): (i32, Option<Said>),
+    Ended { code, said, failure }: Ended,
     output: &Captured,
 ) -> Result<Outcome, String> {
     let template = &start.template;
     let mut outputs = exit_code(code);
     outputs.result =
         said.as_ref().and_then(|said| said.result.clone()).or_else(|| Some(output.result(&start.name)));
-    if code != 0 && said.is_none() {
-        let message = with_last_line(&format!("Error (exit code {code})"), output);
-        return Ok(Outcome { phase: Phase::Failed, message, outputs });
+    if let Some(failure) = failure {
+        // As Argo's executor does: a test that fails leaves its report.
+        if let Err(error) = collect(repository, room, template, prefix, None, &mut outputs) {
+            tracing::warn!("outputs of {}, which failed: {error}", start.name);
+        }
+        return Ok(Outcome { phase: Phase::Failed, message: with_last_line(&failure, output), outputs });
     }
     let earlier = match said {
         Some(said) => Some(said),
@@ -370,53 +384,67 @@ fn leave(
     if let Some(result) = earlier.as_ref().filter(|result| result.phase.is_failed()) {
         return Ok(Outcome { phase: result.phase, message: result.message.clone(), outputs });
     }
+    if let Some(missing) = collect(repository, room, template, prefix, earlier.as_ref(), &mut outputs)? {
+        return Ok(Outcome { phase: Phase::Error, message: missing, outputs });
+    }
+    Ok(Outcome {
+        phase: Phase::Succeeded,
+        message: earlier.map(|result| result.message).unwrap_or_default(),
+        outputs,
+    })
+}
+
+/// Puts what a step left into its outputs. The answer is the first thing that is missing, if anything is.
+fn collect(
+    repository: &Repository,
+    room: &Room,
+    template: &Template,
+    prefix: &str,
+    earlier: Option<&Said>,
+    outputs: &mut Outputs,
+) -> Result<Option<String>, String> {
+    let mut missing = None;
     for declared in &template.outputs.parameters {
-        let said = earlier.as_ref().and_then(|result| result.parameters.get(&declared.name).cloned());
+        let said = earlier.and_then(|result| result.parameters.get(&declared.name).cloned());
         let from = declared.value_from.as_ref();
         let path = from.map(|from| from.path.as_str()).unwrap_or_default();
         let default = from.and_then(|from| from.default_value.clone()).or_else(|| declared.value.clone());
-        let value = match said {
-            Some(value) => value,
-            None if path.is_empty() => default.ok_or_else(|| {
-                format!(
+        let left = match said {
+            None if !path.is_empty() => room.parameter(path)?,
+            said => said,
+        };
+        let Some(value) = left.or(default) else {
+            missing.get_or_insert_with(|| match path {
+                "" => format!(
                     "output parameter '{}' has no `valueFrom.path`, and the module did not say it",
                     declared.name
-                )
-            })?,
-            None => match room.parameter(path)? {
-                Some(value) => value,
-                None => match default {
-                    Some(value) => value,
-                    None => {
-                        let message = format!("output parameter '{}': {path} does not exist", declared.name);
-                        return Ok(Outcome { phase: Phase::Error, message, outputs });
-                    }
-                },
-            },
+                ),
+                path => format!("output parameter '{}': {path} does not exist", declared.name),
+            });
+            continue;
         };
         outputs.parameters.push(Parameter { value: Some(value), value_from: None, ..declared.clone() });
     }
-    if let Some(result) = &earlier {
-        for (name, value) in &result.parameters {
-            if outputs.parameters.iter().all(|known| known.name != *name) {
-                let (name, value) = (name.clone(), Some(value.clone()));
-                outputs.parameters.push(Parameter { name, value, ..Parameter::default() });
-            }
+    for (name, value) in earlier.iter().flat_map(|result| &result.parameters) {
+        if outputs.parameters.iter().all(|known| known.name != *name) {
+            let (name, value) = (name.clone(), Some(value.clone()));
+            outputs.parameters.push(Parameter { name, value, ..Parameter::default() });
         }
     }
     for declared in &template.outputs.artifacts {
-        let said = earlier.as_ref().and_then(|said| said.artifacts.get(&declared.name).cloned());
-        let path = said.or_else(|| earlier.as_ref().and_then(|_| earlier::output_path(room, &declared.path)));
+        let said = earlier.and_then(|said| said.artifacts.get(&declared.name).cloned());
+        let path = said.or_else(|| earlier.and_then(|_| earlier::output_path(room, &declared.path)));
         let path = path.unwrap_or_else(|| declared.path.clone());
         if !room.has(&path) {
-            if declared.optional {
-                continue;
+            if !declared.optional {
+                missing.get_or_insert_with(|| {
+                    format!(
+                        "required artifact '{}' not supplied: {} does not exist",
+                        declared.name, declared.path
+                    )
+                });
             }
-            let message = format!(
-                "required artifact '{}' not supplied: {} does not exist",
-                declared.name, declared.path
-            );
-            return Ok(Outcome { phase: Phase::Error, message, outputs });
+            continue;
         }
         let key = format!("{prefix}/{}", declared.file_name());
         let stored = repository
@@ -424,11 +452,7 @@ fn leave(
             .map_err(|error| format!("artifact '{}' cannot be saved: {error}", declared.name))?;
         outputs.artifacts.push(stored);
     }
-    Ok(Outcome {
-        phase: Phase::Succeeded,
-        message: earlier.map(|result| result.message).unwrap_or_default(),
-        outputs,
-    })
+    Ok(missing)
 }
 
 /// A parameter's name as one of a variable: `image-url` is `IMAGE_URL`.

@@ -249,6 +249,17 @@ impl Forms {
     }
 }
 
+/// Adds `proc_exit`, over that of the library, which takes codes up to 125 only. As a system does, it keeps the last eight
+/// bits: `exit(-1)` is 255.
+pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        Err(I32Exit(code & 0xff).into())
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 fn exit_code(
     result: wasmtime::Result<Result<(), ()>>,
     refused: Option<&'static str>,

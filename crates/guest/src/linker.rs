@@ -2,7 +2,7 @@
 //!
 //! A guest may import anything here; whether it may *use* it is decided by its grants when it does.
 
-use crate::command::ModuleState;
+use crate::command::{self, ModuleState};
 use crate::failure::LoadError;
 use crate::proxy::ProxyState;
 use crate::store::GuestState;
@@ -136,6 +136,7 @@ impl Linkers {
         let mut made = wasmtime::Linker::new(engine.wasmtime(Flavor::Plain)?);
         wasmtime_wasi::p1::add_to_linker_async(&mut made, |state: &mut ModuleState| &mut state.wasi)?;
         sockets::add_to_linker(&mut made)?;
+        command::add_to_linker(&mut made)?;
         api::add_to_linker(&mut made)?;
         experimental_http::add_to_linker(&mut made)?;
         Ok(self.module.get_or_init(|| made))

@@ -100,14 +100,22 @@ fn the_exit_code_says_how_it_ended() {
     setting.file("fine.wat", br#"(module (func (export "_start")))"#);
     setting.file("asks.wat", br#"(module (func (export "_start") (param i32)))"#);
     setting.file("large.wat", br#"(module (memory 32) (func (export "_start")))"#);
+    let minus_one = br#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (call $exit (i32.const -1))))"#;
+    setting.file("minus.wat", minus_one);
     let p1 = guest("p1-command");
     let p1 = p1.to_string_lossy();
     let p2 = guest("p2-command");
     let p2 = p2.to_string_lossy();
     // Command line, exit code, what standard error says.
-    let cases: [(&[&str], i32, &str); 18] = [
+    let cases: [(&[&str], i32, &str); 20] = [
         (&[&p1, "--", "exit", "0"], 0, ""),
         (&[&p1, "--", "exit", "7"], 7, ""),
+        (&[&p1, "--", "exit", "137"], 137, ""),
+        // The last eight bits, as of any program.
+        (&["minus.wat"], 255, ""),
         (&[&p2, "--", "exit", "0"], 0, ""),
         (&[&p2, "--", "exit", "7"], 1, ""),
         (&["fine.wat"], 0, ""),

@@ -120,6 +120,40 @@ fn what_becomes_of_a_step() {
 }
 
 #[test]
+fn a_step_that_fails_leaves_what_there_is() {
+    let desk = Desk::new();
+    desk.workflow(
+        "fails",
+        r#"
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: test, template: test, continueOn: {failed: true}}
+    - - name: show
+        template: show
+        arguments:
+          artifacts: [{name: report, from: "{{steps.test.outputs.artifacts.report}}"}]
+          parameters: [{name: said, value: "{{steps.test.outputs.parameters.said}} {{steps.test.exitCode}}"}]
+  - name: test
+    wasm: {image: tool.wasm, args: [fail, /report, bad, '137']}
+    outputs:
+      parameters: [{name: none, valueFrom: {path: /none}}, {name: said, valueFrom: {path: /report}}]
+      artifacts: [{name: none, path: /none}, {name: report, path: /report}]
+  - name: show
+    inputs: {parameters: [{name: said}], artifacts: [{name: report, path: "/bad 137"}]}
+    wasm: {image: tool.wasm, args: [cat, "/{{inputs.parameters.said}}"]}
+"#,
+    );
+    let ended = desk.dhow(&["workflow", "run", "fails.yaml"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status = desk.status("fails");
+    let test = node(&status, "test");
+    assert_eq!((&test["phase"], &test["message"]), (&"Failed".into(), &"Error (exit code 137)".into()));
+    assert_eq!(node(&status, "show")["outputs"]["result"], "bad");
+}
+
+#[test]
 fn the_time_of_a_step_is_over_wherever_it_is() {
     let desk = Desk::new();
     // The system takes connections for it, and nobody ever answers.

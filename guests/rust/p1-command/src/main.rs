@@ -1,7 +1,7 @@
 //! A command-line program; its first argument says what to do. Invoked by HTTP it answers as a CGI program.
 //!
 //! `args`, `env`, `stdin` (copy to stdout), `stderr TEXT`, `cat FILE`, `write FILE TEXT`, `ls DIR`,
-//! `sleep MILLISECONDS`, `clock`, `exit CODE`. With REQUEST_METHOD set and no argument: JSON of the CGI
+//! `sleep MILLISECONDS`, `clock`, `exit CODE`, `fail FILE TEXT CODE` (writes, and then exits). With REQUEST_METHOD set and no argument: JSON of the CGI
 //! variables and of the body; PATH_INFO `/status` asks for a status, `/plain` for no header block.
 
 use std::io::{Read, Write};
@@ -49,6 +49,10 @@ fn run(args: &[&str]) -> io::Result<u8> {
         ["clock"] => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             println!("{}", now.as_secs());
+        }
+        ["fail", file, text, code] => {
+            fs::write(file, text)?;
+            return Ok(code.parse().unwrap_or(1));
         }
         ["exit", code] => return Ok(code.parse().unwrap_or(1)),
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such command")),
