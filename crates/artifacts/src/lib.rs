@@ -102,11 +102,18 @@ struct Received<'a> {
     total: Option<u64>,
 }
 
+/// The path of a `file://` URL.
+fn path_of(url: &str) -> PathBuf {
+    let path = url.get("file://".len()..).unwrap_or_default();
+    let path = path.strip_prefix("localhost").unwrap_or(path);
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into()
+}
+
 // === impl Source ===
 
 impl Source {
-    /// `-` is standard input, `http://` and `https://` begin a URL, `oci://` a reference to a registry; everything else
-    /// is a path.
+    /// `-` is standard input, `http://` and `https://` begin a URL, `oci://` a reference to a registry, `file://` the
+    /// URL of a path; everything else is a path.
     pub fn parse(text: &str) -> Source {
         let is_url =
             |scheme: &str| text.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
@@ -114,6 +121,7 @@ impl Source {
             "-" => Source::Stdin,
             _ if is_url("http://") || is_url("https://") => Source::Url(text.to_owned()),
             _ if is_url(reference::SCHEME) => Source::oci(text),
+            _ if is_url("file://") => Source::Path(path_of(text)),
             _ => Source::Path(text.into()),
         }
     }

@@ -50,6 +50,11 @@ impl Error {
         Error::new(message).with_code(BEFORE_GUEST)
     }
 
+    /// A failure before any guest was started: exit code 125, unless it has another one.
+    pub(crate) fn too_early(self) -> Error {
+        Error { code: if self.code == FAILURE { BEFORE_GUEST } else { self.code }, ..self }
+    }
+
     /// The guest failed: exit code 124 if its time was up, 125 if it never ran, else 1.
     pub(crate) fn invocation(error: &InvokeError) -> Error {
         let code = match error {

@@ -138,7 +138,7 @@ pub(crate) async fn start(
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
     let files = specs(&configuration).into_iter().map(|spec| spec.source).filter_map(path);
-    let mut changes = Changes::watch(files)?;
+    let mut changes = Changes::watch(files);
     configure(&functions, &configuration).await?;
     functions.restore().await.map_err(|error| Error::new(error.to_string()))?;
     if let Some(callback) = configuration.runtime.callback.clone() {
@@ -171,9 +171,7 @@ pub(crate) async fn start(
                     }
                 }
             }
-            if let Err(error) = changes.follow(watched.files().await) {
-                tracing::error!("{error}");
-            }
+            changes.follow(watched.files().await);
         }
     });
     let ended = serving.until_stopped(signals).await;

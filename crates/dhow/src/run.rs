@@ -149,6 +149,15 @@ impl Run {
                 if let Some(flag) = self.trust.any() {
                     return Err(not_for_programs(flag));
                 }
+                if let [module, args @ ..] = words
+                    && is_wasm(Path::new(module))
+                {
+                    return Err(Error::usage(format!(
+                        "{module} is a module, and what follows is no program: put its arguments behind --, as in \
+                         `dhow run {module} -- {}`",
+                        args.join(" ")
+                    )));
+                }
                 // `dapr run` takes the command without the dashes, too.
                 let command = words.iter().chain(&self.args).cloned().collect();
                 let app_id = self.app_id.as_deref();
@@ -180,13 +189,14 @@ impl Run {
         }
         let spec = self.spec(module)?;
         let dirs = self.native.resources(&self.resources_path);
-        let resources = crate::up::read_resources(&dirs, self.native.config())?;
-        let host = serve::host(Components::new(resources, self.data_dir()), true)?;
-        host.trust_in(self.trust.load(&TrustConfig::default())?).await;
+        let resources = crate::up::read_resources(&dirs, self.native.config()).map_err(Error::too_early)?;
+        let host =
+            serve::host(Components::new(resources, self.data_dir()), true).map_err(Error::too_early)?;
+        host.trust_in(self.trust.load(&TrustConfig::default()).map_err(Error::too_early)?).await;
         host.serve_runtime_api(dhow_api::dapr::Dapr::new(&host, None, dhow_api::dapr::ApiOptions::default()));
         // Before the file is read: what changes from now on is noticed.
         let changes = match &spec.source {
-            Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])?),
+            Source::Path(path) if self.watch => Some(Changes::watch([path.clone()])),
             Source::Url(_) | Source::Oci(_) | Source::Stdin if self.watch => {
                 return Err(Error::usage("--watch needs a file, not a URL, a registry or standard input"));
             }
@@ -218,7 +228,7 @@ impl Run {
             Fleet::new(&host, None, self.fetching.access()).map_err(|error| Error::new(error.to_string()))?;
         fleet.adopt(spec.clone(), Arc::clone(&app)).await;
         let mut serving = Serving::new(Arc::clone(&host)).with_fleet(&fleet);
-        let addr = serving.ingress(self.addr)?;
+        let addr = serving.ingress(self.addr).map_err(Error::too_early)?;
         let signals = Signals::listen()?;
         serving.announce(HostInfo::new("run", &app.app_id, self.data_dir()).with_addr(addr));
         crate::say(format_args!("Serving {} on http://{addr} (Ctrl-C stops)", spec.source));
@@ -278,7 +288,15 @@ impl Run {
             };
             spec.config.insert(name.to_owned(), value.to_owned());
         }
-        spec.dirs = self.dir.iter().map(|dir| directory(dir)).collect();
+        for text in &self.dir {
+            let failed = |reason: &str| Error::usage(format!("--dir {text}: {reason}"));
+            let dir = directory(text)
+                .ok_or_else(|| failed("expected HOST::GUEST, with :rw behind it for writing"))?;
+            if spec.dirs.iter().any(|known| known.guest == dir.guest) {
+                return Err(failed(&format!("the guest path {} is given twice", dir.guest)));
+            }
+            spec.dirs.push(dir);
+        }
         spec.grants.http = self.allow_host.clone();
         for grant in &self.grant {
             let failed = |reason: &dyn std::fmt::Display| Error::usage(format!("--grant {grant}: {reason}"));
@@ -368,14 +386,31 @@ fn harmless(name: &str) -> String {
     if name.is_empty() { "app".to_owned() } else { name.to_owned() }
 }
 
+/// Whether a file is a module by its name or its beginning.
+fn is_wasm(file: &Path) -> bool {
+    let magic = || {
+        use std::io::Read;
+        let mut bytes = [0; 4];
+        std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut bytes)).is_ok()
+            && bytes == *b"\0asm"
+    };
+    let is_named = file.extension().is_some_and(|end| end == "wasm" || end == "wat");
+    file.is_file() && (is_named || magic())
+}
+
 /// `HOST`, `HOST::GUEST`, either with `:rw` behind.
-fn directory(text: &str) -> Directory {
+fn directory(text: &str) -> Option<Directory> {
     let (text, writable) = match text.strip_suffix(":rw") {
         Some(text) => (text, true),
         None => (text, false),
     };
-    let (host, guest) = text.split_once("::").unwrap_or((text, text));
-    Directory { host: host.into(), guest: guest.to_owned(), writable }
+    let (host, guest) = match text.split_once("::") {
+        // Other programs' `:ro` is the default here.
+        Some((host, guest)) if !guest.contains(':') => (host, guest),
+        Some(_) => return None,
+        None => (text, text),
+    };
+    Some(Directory { host: host.into(), guest: guest.to_owned(), writable })
 }
 
 /// Shows how far a download is; then the module is compiled.

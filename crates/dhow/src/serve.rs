@@ -40,6 +40,8 @@ const OUTSIDE: &str = "dhow";
 pub(crate) struct Serving {
     pub(crate) host: Arc<Host>,
     pub(crate) stop: Stop,
+    /// Ends what tells of the host, which is asked while it drains, too.
+    last: Stop,
     /// What is changed through the control socket and the management port; none where that cannot be.
     fleet: Option<Arc<Fleet>>,
     servers: JoinSet<()>,
@@ -120,7 +122,15 @@ impl Serving {
     pub(crate) fn new(host: Arc<Host>) -> Serving {
         let exporter = Exporter::start(&host);
         let servers = JoinSet::new();
-        Serving { host, stop: Stop::default(), fleet: None, servers, exporter, _announced: None }
+        Serving {
+            host,
+            stop: Stop::default(),
+            last: Stop::default(),
+            fleet: None,
+            servers,
+            exporter,
+            _announced: None,
+        }
     }
 
     /// Lets the apps be changed while they run.
@@ -145,7 +155,9 @@ impl Serving {
         let host = Arc::clone(&self.host);
         let token = std::env::var("DHOW_MANAGEMENT_TOKEN").ok().filter(|token| !token.is_empty());
         let live = self.fleet.clone().map(Live::new).zip(token);
-        self.listen(address, Arc::new(Management { host, live }))
+        let (listener, address) = bind(address)?;
+        self.servers.spawn(listener.serve(Arc::new(Management { host, live }), self.last.clone(), GRACE));
+        Ok(address)
     }
 
     /// Serves the Dapr API to programs outside. They may use every component and invoke every app.
@@ -178,14 +190,12 @@ impl Serving {
         let announced = hosts::announce(info)?;
         let live = self.fleet.clone().map(Live::new);
         let control = Control { host: Arc::clone(&self.host), live, stop: self.stop.clone() };
-        let stop = self.stop.clone();
-        self.servers.spawn(Listener::Unix(listener).serve(Arc::new(control), stop, GRACE));
+        self.servers.spawn(Listener::Unix(listener).serve(Arc::new(control), self.last.clone(), GRACE));
         Ok(announced)
     }
 
     fn listen(&mut self, address: SocketAddr, face: Arc<impl Face>) -> Result<SocketAddr, Error> {
-        let listener = Listener::tcp(address).map_err(|error| Error::new(error.to_string()))?;
-        let address = listener.address().unwrap_or(address);
+        let (listener, address) = bind(address)?;
         self.serve(listener, face);
         Ok(address)
     }
@@ -212,6 +222,7 @@ impl Serving {
         self.stop.stop();
         let drained = async {
             let cut_off = self.host.shut_down(GRACE).await;
+            self.last.stop();
             let closed = async { while self.servers.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(LAST_BYTES, closed).await;
             if let Some(exporter) = self.exporter.take() {
@@ -228,6 +239,13 @@ impl Serving {
         }
         Ok(())
     }
+}
+
+/// Listens; the answer has the port that the system chose.
+fn bind(address: SocketAddr) -> Result<(Listener, SocketAddr), Error> {
+    let listener = Listener::tcp(address).map_err(|error| Error::new(error.to_string()))?;
+    let address = listener.address().unwrap_or(address);
+    Ok((listener, address))
 }
 
 /// Keeps a second host away from a data folder, for as long as the file is open.

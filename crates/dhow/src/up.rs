@@ -147,7 +147,7 @@ impl Up {
                 files(&path, manifest).into_iter().chain(trust.files(&manifest.trust)).collect()
             }
         };
-        let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))?) } else { None };
+        let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))) } else { None };
         update(&fleet, &manifest, &access).await?;
         let app_ids: Vec<String> = manifest.apps.keys().cloned().collect();
         let names = elsewhere::join(&mut serving, &app_ids, None).await?;
@@ -178,7 +178,7 @@ impl Up {
                     let manifest = load(&path, &access).await?.manifest;
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
-                        changes.follow(watched(&manifest))?;
+                        changes.follow(watched(&manifest));
                     }
                     // An app that is not trusted any more answers nothing from here on, whatever comes next.
                     let trust = tokio::task::block_in_place(|| trust.load(&manifest.trust))?;

@@ -1,83 +1,127 @@
 //! Files that change while a host runs (`--watch`).
+//!
+//! They are looked at again and again: what a system tells of a folder ends when the folder is made anew, and it tells
+//! nothing of the file that a link leads to.
 
-use crate::Error;
-use notify::{RecursiveMode, Watcher};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Builds write a file several times; a change is over when nothing happened for this long.
 const SETTLED: Duration = Duration::from_millis(150);
 
 /// Tells when one of a set of files has changed.
 pub(crate) struct Changes {
-    events: mpsc::UnboundedReceiver<PathBuf>,
-    files: BTreeSet<PathBuf>,
-    folders: BTreeSet<PathBuf>,
-    watcher: notify::RecommendedWatcher,
+    files: Files,
 }
 
+/// Files as they were seen; none: there is no such file.
+type Files = BTreeMap<PathBuf, Option<Mark>>;
+
+/// What tells one content of a file from another: device, inode, size, and when it was written and changed.
+type Mark = (u64, u64, u64, [i64; 4]);
+
 impl Changes {
-    /// Watches these files; they may be replaced, removed and made again.
-    pub(crate) fn watch(files: impl IntoIterator<Item = PathBuf>) -> Result<Changes, Error> {
-        let (sender, events) = mpsc::unbounded_channel();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            if matches!(event.kind, notify::EventKind::Access(_)) {
-                return;
-            }
-            for path in event.paths {
-                // The receiver is gone when the host stops.
-                let _ = sender.send(path);
-            }
-        })
-        .map_err(failed)?;
-        let mut changes = Changes { events, files: BTreeSet::new(), folders: BTreeSet::new(), watcher };
-        changes.follow(files)?;
-        Ok(changes)
+    /// Watches these files; they, their folders and what links lead to may be replaced, removed and made again.
+    pub(crate) fn watch(files: impl IntoIterator<Item = PathBuf>) -> Changes {
+        let files = files.into_iter().map(|file| (mark(&file), file)).map(|(mark, file)| (file, mark));
+        Changes { files: files.collect() }
     }
 
     /// Watches these files from now on. Changes that were not yet told of are not forgotten.
-    pub(crate) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) -> Result<(), Error> {
-        self.files = files.into_iter().map(|file| absolute(&file)).collect();
-        // A file that is replaced by renaming is a new file: the folder has to be watched.
-        let folders: BTreeSet<PathBuf> =
-            self.files.iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
-        for folder in self.folders.difference(&folders) {
-            // It may be gone, and its watch with it.
-            let _ = self.watcher.unwatch(folder);
-        }
-        self.folders.retain(|folder| folders.contains(folder));
-        for folder in folders {
-            // What is missing cannot be loaded either, and that is told where it is tried.
-            if !self.folders.contains(&folder) && folder.is_dir() {
-                self.watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
-                self.folders.insert(folder);
+    pub(crate) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let mut watched = Changes::watch(files).files;
+        for (file, mark) in &mut watched {
+            if let Some(known) = self.files.get(file) {
+                *mark = *known;
             }
         }
-        Ok(())
+        self.files = watched;
     }
 
     /// Waits for a change, and until the writer is done.
     pub(crate) async fn changed(&mut self) {
-        while let Some(path) = self.events.recv().await {
-            if self.files.contains(&absolute(&path)) {
+        let mut seen = self.look(LOOK).await;
+        while seen == self.files {
+            seen = self.look(LOOK).await;
+        }
+        loop {
+            let later = self.look(SETTLED).await;
+            if later == seen {
                 break;
             }
+            seen = later;
         }
-        while let Ok(Some(_)) = tokio::time::timeout(SETTLED, self.events.recv()).await {}
+        self.files = seen;
+    }
+
+    /// How the files are after a pause.
+    async fn look(&self, pause: Duration) -> Files {
+        tokio::time::sleep(pause).await;
+        let files: Vec<PathBuf> = self.files.keys().cloned().collect();
+        // A file system of the network may take its time.
+        let looked = tokio::task::spawn_blocking(move || Changes::watch(files).files).await;
+        looked.unwrap_or_else(|_| self.files.clone())
     }
 }
 
-fn failed(error: notify::Error) -> Error {
-    Error::new(format!("cannot watch files: {error}"))
+fn mark(file: &Path) -> Option<Mark> {
+    let meta = std::fs::metadata(file).ok()?;
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+    Some((meta.dev(), meta.ino(), meta.size(), times))
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (whole.parent().and_then(|parent| parent.canonicalize().ok()), whole.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => whole,
+#[cfg(test)]
+mod tests {
+    use super::Changes;
+    use futures::FutureExt;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn whatever_leads_to_another_content_is_a_change() {
+        let home = tempfile::tempdir().unwrap();
+        let place = |name: &str| home.path().join(name);
+        fs::create_dir_all(place("v1")).unwrap();
+        fs::create_dir_all(place("v2")).unwrap();
+        fs::create_dir_all(place("build")).unwrap();
+        for file in ["v1/a", "v2/a", "build/b", "plain"] {
+            fs::write(place(file), "1").unwrap();
+        }
+        symlink("v1", place("current")).unwrap();
+        symlink("current/a", place("link")).unwrap();
+        let files = ["link", "build/b", "plain"].map(place);
+        let mut changes = Changes::watch(files);
+        type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+        let all: [Change<'_>; 6] = [
+            ("a file is written", &|home| fs::write(home.join("plain"), "22").unwrap()),
+            ("it is replaced", &|home| {
+                fs::write(home.join("new"), "22").unwrap();
+                fs::rename(home.join("new"), home.join("plain")).unwrap();
+            }),
+            ("a folder goes", &|home| fs::remove_dir_all(home.join("build")).unwrap()),
+            ("and is made anew", &|home| {
+                fs::create_dir(home.join("build")).unwrap();
+                fs::write(home.join("build/b"), "1").unwrap();
+            }),
+            ("what a link leads to is written", &|home| fs::write(home.join("v1/a"), "22").unwrap()),
+            ("a link leads elsewhere", &|home| {
+                fs::remove_file(home.join("current")).unwrap();
+                symlink("v2", home.join("current")).unwrap();
+            }),
+        ];
+        for (what, change) in all {
+            change(home.path());
+            let told = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
+            assert!(told.is_ok(), "{what}");
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(changes.changed().now_or_never().is_none());
     }
 }

@@ -6,6 +6,8 @@ use dhow_blocks::invoke::{self, CollectError};
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 /// A body that ends with an error at the frame that goes beyond its limit. After an error or its end it stays
@@ -26,6 +28,11 @@ pub(crate) enum Early<E> {
     Broken(E),
 }
 
+/// Tells that a request had more bytes than its app accepts, after the guest had begun: what the guest makes of it may be
+/// any failure. Only a body of which no length was announced can have too many.
+#[derive(Clone)]
+pub(crate) struct Overrun(Option<Arc<AtomicBool>>);
+
 /// The length that a request says its body has.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -40,6 +47,29 @@ pub(crate) async fn whole(headers: &HeaderMap, body: invoke::Body, limit: u64) -
         CollectError::TooLarge { .. } => Failure::RequestTooLarge(limit),
         CollectError::Broken(reason) => Failure::Host(format!("the request body ended early: {reason}")),
     })
+}
+
+// === impl Overrun ===
+
+impl Overrun {
+    /// Not yet.
+    pub(crate) fn of(request: &http::Request<invoke::Body>) -> Overrun {
+        let is_bounded = request.body().is_end_stream() || announced(request.headers()).is_some();
+        Overrun((!is_bounded).then(Arc::default))
+    }
+
+    /// It is so.
+    pub(crate) fn tell(&self) {
+        if let Some(told) = &self.0 {
+            told.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What a failure comes of.
+    pub(crate) fn or(&self, failure: Failure, limit: u64) -> Failure {
+        let is_told = self.0.as_ref().is_some_and(|told| told.load(Ordering::Relaxed));
+        if is_told { Failure::RequestTooLarge(limit) } else { failure }
+    }
 }
 
 // === impl Counted ===

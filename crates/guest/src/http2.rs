@@ -3,7 +3,7 @@
 //! The hot path of the whole runtime. A request costs one store, one instance out of the pool, and no task:
 //! the guest runs inside the task of the connection.
 
-use crate::counted::{Counted, Early, announced};
+use crate::counted::{Counted, Early, Overrun, announced};
 use crate::failure::Failure;
 use crate::guest::Invoked;
 use crate::run::{InFlight, Run};
@@ -61,7 +61,8 @@ impl Http2 {
         flight: &mut InFlight<W>,
     ) -> Result<http::Response<HyperOutgoingBody>, Failure> {
         let (sender, mut receiver) = oneshot::channel();
-        let execution = Box::pin(Arc::clone(self).serve(invocation, sender));
+        let overrun = Overrun::of(&invocation.request);
+        let execution = Box::pin(Arc::clone(self).serve(invocation, sender, overrun.clone()));
         flight.start(Run::new(execution, self.setup.bounds.deadline));
         let mut ended = None;
         let head = poll_fn(|cx| {
@@ -78,13 +79,14 @@ impl Http2 {
             }
         })
         .await;
-        match (head, ended) {
+        let response = match (head, ended) {
             // The guest failed before anything was sent: what it had prepared is not sent either.
             (_, Some(Err(failure))) => Err(failure),
             (None, _) => Err(Failure::NoAnswer),
             (Some(Err(code)), _) => Err(Failure::ErrorAnswer(format!("{code:?}"))),
             (Some(Ok(response)), _) => Ok(response),
-        }
+        };
+        response.map_err(|failure| overrun.or(failure, self.setup.bounds.request_body))
     }
 
     /// Makes an instance that serves nobody.
@@ -104,9 +106,10 @@ impl Http2 {
         self: Arc<Self>,
         invocation: Invocation,
         sender: oneshot::Sender<Head>,
+        overrun: Overrun,
     ) -> Result<(), Failure> {
         let origin = Origin { trace: invocation.trace, depth: invocation.depth };
-        let request = request(invocation, &self.setup)?;
+        let request = request(invocation, &self.setup, overrun)?;
         let mut instance = self.instance(origin).await?;
         let store = &mut instance.store;
         let called = async {
@@ -144,6 +147,7 @@ impl Http2 {
 pub(crate) fn request(
     invocation: Invocation,
     setup: &Setup,
+    overrun: Overrun,
 ) -> Result<http::Request<impl http_body::Body<Data = Bytes, Error = HttpError> + use<>>, Failure> {
     let limit = setup.bounds.request_body;
     let mut request = invocation.request;
@@ -161,6 +165,7 @@ pub(crate) fn request(
         Counted::new(body, limit).map_err(move |early| match early {
             Early::TooLarge(limit) => {
                 // What becomes of it is the guest's to say, which may not say a word of it.
+                overrun.tell();
                 tracing::warn!(app_id = &*app_id, "a request body has more than the {limit} bytes allowed");
                 HttpError::HttpRequestBodySize(Some(limit))
             }

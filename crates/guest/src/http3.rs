@@ -6,6 +6,7 @@
 //! A response is told from one that was cut off by how its instance ended, which each request hears of: Wasmtime ends
 //! the body of both alike.
 
+use crate::counted::Overrun;
 use crate::failure::Failure;
 use crate::http2::request;
 use crate::setup::Setup;
@@ -96,7 +97,8 @@ impl Http3 {
     /// Delivers one invocation; the instance works in a task of its own.
     pub(crate) async fn invoke(&self, invocation: Invocation) -> Result<http::Response<Watched>, Failure> {
         let origin = Origin { trace: invocation.trace, depth: invocation.depth };
-        let request = request(invocation, &self.setup)?.map(BodyExt::boxed_unsync);
+        let overrun = Overrun::of(&invocation.request);
+        let request = request(invocation, &self.setup, overrun.clone())?.map(BodyExt::boxed_unsync);
         let deadline = self.setup.bounds.deadline;
         let (sender, failed) = oneshot::channel();
         let handled = async {
@@ -113,7 +115,9 @@ impl Http3 {
                 }
             }
         };
-        tokio::time::timeout(deadline, handled).await.unwrap_or(Err(Failure::Deadline(deadline)))
+        let handled =
+            tokio::time::timeout(deadline, handled).await.unwrap_or(Err(Failure::Deadline(deadline)));
+        handled.map_err(|failure| overrun.or(failure, self.setup.bounds.request_body))
     }
 }
 

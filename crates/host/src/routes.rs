@@ -5,6 +5,8 @@
 //! there are.
 
 use crate::app::App;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,11 +33,12 @@ impl Routes {
                 None => self.exact.entry(host).or_default(),
             },
         };
-        prefixes.insert(prefix.trim_end_matches('/').to_owned(), Arc::clone(app));
+        prefixes.insert(unescaped(prefix).trim_end_matches('/').to_owned(), Arc::clone(app));
     }
 
     /// The app for a request; `host` is as in the `host` header, with or without a port.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<&Arc<App>> {
+        let path = &*unescaped(path);
         if (self.exact.is_empty() && self.wildcard.is_empty()) || host.is_none() {
             return longest(&self.any, path);
         }
@@ -60,9 +63,40 @@ fn longest<'a>(prefixes: &'a Prefixes, path: &str) -> Option<&'a Arc<App>> {
     }
 }
 
+/// A path as it is compared: `%61` is `a`, and `%C3%BC` is `ü`. A slash that is escaped separates nothing.
+fn unescaped(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let kept = path.replace("%2F", "%252F").replace("%2f", "%252F");
+    match percent_decode_str(&kept).decode_utf8() {
+        Ok(decoded) => Cow::Owned(decoded.into_owned()),
+        Err(_) => Cow::Borrowed(path),
+    }
+}
+
 fn without_port(host: &str) -> &str {
     match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn paths_are_compared_without_escapes() {
+        for (path, same) in [
+            ("/a/b", "/a/b"),
+            ("/%61/b", "/a/b"),
+            ("/%C3%BC/%c3%bc", "/ü/ü"),
+            ("/a%2Fb%2f", "/a%2Fb%2F"),
+            ("/%ff", "/%ff"),
+            ("/100%", "/100%"),
+        ] {
+            assert_eq!(unescaped(path), same, "{path}");
+        }
     }
 }

@@ -20,7 +20,17 @@ pub(super) async fn by_path(scope: &Scope, invocation: Invocation) -> Result<Rep
     let rest =
         path.strip_prefix("v1.0/").and_then(|rest| rest.trim_start_matches('/').strip_prefix("invoke/"));
     let target = rest.and_then(|rest| {
-        let (app_id, rest) = rest.trim_start_matches('/').split_once('/')?;
+        let rest = rest.trim_start_matches('/');
+        // A URL may stand there as it is, with slashes of its own.
+        let end = match rest.strip_prefix("http://").or_else(|| rest.strip_prefix("https://")) {
+            Some(url) => {
+                let mut ends = url.match_indices("/method").map(|(at, word)| (at, &url[at + word.len()..]));
+                let (at, _) = ends.find(|(_, rest)| rest.is_empty() || rest.starts_with('/'))?;
+                rest.len() - url.len() + at
+            }
+            None => rest.find('/')?,
+        };
+        let (app_id, rest) = rest.split_at(end);
         let method = rest.trim_start_matches('/').strip_prefix("method")?;
         (method.is_empty() || method.starts_with('/')).then(|| (decode(app_id), method.to_owned()))
     });

@@ -97,7 +97,8 @@ fn the_exit_code_says_how_it_ended() {
     let setting = Setting::new();
     setting.file("trap.wat", br#"(module (func (export "_start") unreachable))"#);
     setting.file("spin.wat", br#"(module (func (export "_start") (loop (br 0))))"#);
-    setting.file("fine.wat", br#"(module (func (export "_start")))"#);
+    let fine = setting.file("fine.wat", br#"(module (func (export "_start")))"#);
+    let url = format!("file://{}", fine.display());
     setting.file("asks.wat", br#"(module (func (export "_start") (param i32)))"#);
     setting.file("large.wat", br#"(module (memory 32) (func (export "_start")))"#);
     let minus_one = br#"(module
@@ -110,7 +111,7 @@ fn the_exit_code_says_how_it_ended() {
     let p2 = guest("p2-command");
     let p2 = p2.to_string_lossy();
     // Command line, exit code, what standard error says.
-    let cases: [(&[&str], i32, &str); 20] = [
+    let cases: [(&[&str], i32, &str); 25] = [
         (&[&p1, "--", "exit", "0"], 0, ""),
         (&[&p1, "--", "exit", "7"], 7, ""),
         (&[&p1, "--", "exit", "137"], 137, ""),
@@ -133,6 +134,11 @@ fn the_exit_code_says_how_it_ended() {
             "begins with 2097152 bytes of memory, and may have 1048576",
         ),
         (&["--memory", "2MiB", "large.wat"], 0, ""),
+        (&[&url], 0, ""),
+        (&["--resources-path", "none", "fine.wat"], 125, "none"),
+        (&["--dir", "here::/d:ro", "fine.wat"], 2, "--dir here::/d:ro: expected HOST::GUEST"),
+        (&["--dir", "here::/d", "--dir", "there::/d", "fine.wat"], 2, "/d is given twice"),
+        (&["fine.wat", "args", "x"], 2, "`dhow run fine.wat -- args x`"),
         (&["--timeout", "5", "fine.wat"], 2, "expected a duration with its unit"),
         (&["--watch", "fine.wat"], 2, "--watch is for services"),
         (&["--app-port", "3000", "fine.wat"], 2, "--app-port is for programs outside"),

@@ -20,6 +20,10 @@ fn requests_under_way_are_finished_and_no_new_ones_begun() {
         });
         host.signal(signal);
         eventually("the port to close", || TcpStream::connect(addr).is_err().then_some(()));
+        let health = http::get(host.management.unwrap(), "/healthz");
+        assert_eq!((health.status, health.text().trim()), (503, "shutting down"));
+        let hosts = setting.run(&["ps"]);
+        assert!(hosts.out.contains("slow") && !hosts.out.contains("no answer"), "{hosts:?}");
         assert!(!slow.is_finished(), "the slow request is still under way");
         assert!(idle.is_closed(), "connections without a request are closed");
         let answer = slow.join().unwrap().expect("a whole answer");
@@ -83,5 +87,5 @@ fn hosts_that_cannot_start_say_why() {
 
     let module = guest("http-hello");
     let ended = setting.run(&["run", &module.to_string_lossy(), "--addr", &taken]);
-    assert!(ended.code != Some(0) && ended.err.contains("another program listens there"), "{ended:?}");
+    assert!(ended.code == Some(125) && ended.err.contains("another program listens there"), "{ended:?}");
 }

@@ -30,7 +30,7 @@ pub(super) fn read(findings: &mut Findings, node: &Node, path: &str) -> Option<L
 
 /// A number from 1.
 pub(super) fn count(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
-    let number = count_or_zero(findings, node, path)?;
+    let number = number(findings, node, path, 1)?;
     not_zero(findings, node, path, number)
 }
 
@@ -46,6 +46,11 @@ fn elements(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
 }
 
 fn count_or_zero(findings: &mut Findings, node: &Node, path: &str) -> Option<u32> {
+    number(findings, node, path, 0)
+}
+
+/// A number that fits; who says that one cannot begins with `least`.
+fn number(findings: &mut Findings, node: &Node, path: &str, least: u32) -> Option<u32> {
     let Value::Integer(text) = &node.value else {
         findings.wrong_type(node, path, "an integer");
         return None;
@@ -56,7 +61,7 @@ fn count_or_zero(findings: &mut Findings, node: &Node, path: &str) -> Option<u32
             node.at,
             path,
             format!("{} is out of range", quote(text)),
-            format!("expected 1 to {}", u32::MAX),
+            format!("expected {least} to {}", u32::MAX),
         );
     }
     number
