@@ -27,8 +27,8 @@ mod tests;
 mod values;
 
 pub(crate) use call::{duration, milliseconds};
-pub(crate) use values::identity_scope;
 pub use values::timestamp;
+pub(crate) use values::{TIME_LETTERS, identity_scope};
 
 use crate::definition::Definition;
 use crate::model::{Outputs, Template};

@@ -175,10 +175,32 @@ mod tests {
                 ".arguments.parameters[0].value: nothing has the name `item.c` here",
             ),
             (given("{{item.c}}") + ", withItems: [{b: 1}, \"{{steps.a.outputs.result}}\"]", ""),
+            (given("{{steps.name}} {{=steps.name}}"), ""),
             (
-                given("{{steps.name}}"),
-                ".arguments.parameters[0].value: nothing has the name `steps.name` here",
+                given("{{tasks.name}}"),
+                ".arguments.parameters[0].value: nothing has the name `tasks.name` here",
             ),
+            (
+                given("x")
+                    + ", hooks: {exit: {template: t, arguments: {parameters: [{name: m, value: \"{{steps.name}}\"}]}}}",
+                "",
+            ),
+            (given("{{steps.a.{{item}}}}") + ", withItems: [status, id]", ""),
+            (
+                given("{{steps.no-{{item}}}}") + ", withItems: [status, id]",
+                ".arguments.parameters[0].value: nothing has the name `steps.no-{{item}}` here",
+            ),
+            (given("{{steps.a.{{no}}}}"), ".arguments.parameters[0].value: nothing has the name `no` here"),
+            (given("{{workflow.creationTimestamp.Y}} {{workflow.creationTimestamp.RFC3339}}"), ""),
+            (
+                given("{{workflow.creationTimestamp.%Y}}"),
+                ".arguments.parameters[0].value: nothing has the name `workflow.creationTimestamp.%Y` here",
+            ),
+            (
+                given("{{workflow.labels.no}}"),
+                ".arguments.parameters[0].value: nothing has the name `workflow.labels.no` here",
+            ),
+            (given("{{workflow.labels.workflows.argoproj.io/creator}} {{workflow.labels.json}}"), ""),
             (given("{{retries}}"), ".arguments.parameters[0].value: nothing has the name `retries` here"),
             (
                 given("{{=nosuch(1)}}"),
@@ -336,6 +358,27 @@ mod tests {
                     .to_owned(),
                 Run,
                 vec![],
+            ),
+            (
+                format!(
+                    "  workflowMetadata: {{labels: {{a: x}}, annotations: {{note: why}}, labelsFrom: {{b: {{expression: '1 +'}}}}}}\n  \
+                     templates:\n  - {{name: main, {wasm}, outputs: {{parameters: [{{name: o, value: '{{{{workflow.labels.a}}}} \
+                     {{{{workflow.labels.b}}}} {{{{workflow.annotations.note}}}}'}}]}}}}\n"
+                ),
+                Run,
+                vec!["spec.workflowMetadata.labelsFrom.b.expression: the expression ends where a value should be"],
+            ),
+            (
+                "  templates:\n  - name: main\n    dag:\n      tasks:\n      - {name: a, template: t, continueOn: {failed: \
+                 true}}\n      - {name: b, template: t, dependencies: [a]}\n      - {name: c, template: t, depends: b}\n  - {name: \
+                 t, wasm: {image: t.wasm, args: ['{{item}}']}}\n"
+                    .to_owned(),
+                Any,
+                vec![
+                    "spec.templates[0].dag.tasks[0].continueOn: has no meaning in a DAG that uses `depends`",
+                    "spec.templates[0].dag.tasks[1].dependencies: stands in a DAG that uses `depends`",
+                    "spec.templates[1].wasm.args[0]: nothing has the name `item` here",
+                ],
             ),
             // One mistake hides no other.
             (

@@ -65,10 +65,32 @@ pub struct Spec {
     pub artifact_repository_ref: Option<crate::artifacts::config::RepositoryRef>,
     /// Where `{{workflow.serviceAccountName}}` comes from.
     pub service_account_name: String,
+    /// Labels and annotations that the workflow gets besides its own.
+    pub workflow_metadata: Option<WorkflowMetadata>,
     /// `{{workflow.priority}}`.
     pub priority: Option<i64>,
     /// The WorkflowTemplate whose spec this is.
     pub workflow_template_ref: Option<TemplateRef>,
+}
+
+/// Labels and annotations that a workflow gets besides its own.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkflowMetadata {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels whose values are computed.
+    pub labels_from: BTreeMap<String, LabelFrom>,
+}
+
+/// Where the value of a label comes from.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LabelFrom {
+    /// What yields it, a text.
+    pub expression: String,
 }
 
 /// Parameters and artifacts that are handed over.

@@ -52,14 +52,15 @@ pub enum Tag<'a> {
     Expression(&'a str),
 }
 
+/// Tags may stand in the names of others this deep.
+const MAX_NESTING: usize = 8;
+
 /// The tags of a text, each with what stands before it; at last the rest.
 fn pieces(text: &str) -> (Vec<(&str, Tag<'_>)>, &str) {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("{{") {
-        // An expression may hold braces itself: the tag ends where as many were closed as opened.
-        let end = behind.strip_prefix('=').map_or_else(|| behind.find("}}"), |_| end_of_expression(behind));
-        let Some(end) = end else { break };
+        let Some(end) = end_of_tag(behind, MAX_NESTING).or_else(|| behind.find("}}")) else { break };
         let (tag, after) = behind.split_at(end);
         let tag = match tag.strip_prefix('=') {
             Some(expression) => Tag::Expression(expression.trim()),
@@ -69,6 +70,22 @@ fn pieces(text: &str) -> (Vec<(&str, Tag<'_>)>, &str) {
         rest = after.get(2..).unwrap_or_default();
     }
     (pieces, rest)
+}
+
+/// Where a tag ends, from behind its braces. In a name there may be other tags: `{{inputs.parameters.{{item}}}}`.
+fn end_of_tag(text: &str, depth: usize) -> Option<usize> {
+    if text.starts_with('=') {
+        // An expression may hold braces itself: the tag ends where as many were closed as opened.
+        return end_of_expression(text);
+    }
+    let mut at = 0;
+    loop {
+        let rest = text.get(at..)?;
+        let end = rest.find("}}")?;
+        let Some(open) = rest.find("{{").filter(|open| *open < end) else { return Some(at + end) };
+        let inner = at + open + 2;
+        at = inner + end_of_tag(text.get(inner..)?, depth.checked_sub(1)?)? + 2;
+    }
 }
 
 fn end_of_expression(text: &str) -> Option<usize> {
@@ -144,6 +161,18 @@ impl Scope {
             }
         }
         self.item = Some(item.clone());
+    }
+
+    /// The item, of the innermost scope that has one.
+    pub(crate) fn item(&self) -> Option<&Value> {
+        let mut scope = Some(self);
+        while let Some(found) = scope {
+            if found.item.is_some() {
+                return found.item.as_ref();
+            }
+            scope = found.outer.as_deref();
+        }
+        None
     }
 
     /// The value of a name.
@@ -222,10 +251,7 @@ impl Scope {
         for (before, tag) in pieces {
             whole.push_str(before);
             match tag {
-                Tag::Simple(name) => {
-                    let value = self.get(name).ok_or_else(|| TagError::Unresolved(name.to_owned()))?;
-                    whole.push_str(value);
-                }
+                Tag::Simple(name) => whole.push_str(self.named(name)?),
                 Tag::Expression(expression) => whole.push_str(&self.expression_text(expression)?),
             }
             if whole.len() > MAX_TEXT {
@@ -234,6 +260,13 @@ impl Scope {
         }
         whole.push_str(rest);
         Ok(whole)
+    }
+
+    /// The value of a name, tags in the name replaced first. What they stand for makes no tag.
+    fn named(&self, name: &str) -> Result<&str, TagError> {
+        let full = self.text(name)?;
+        let value = self.get(&full).filter(|_| !full.contains("{{"));
+        value.ok_or_else(|| TagError::Unresolved(name.to_owned()))
     }
 
     /// The value with the tags of all its texts replaced.
@@ -309,13 +342,20 @@ mod tests {
         let mut scope = Scope::inside(&Arc::new(outer));
         scope.set("inputs.parameters.n", "3");
         scope.set("inputs.parameters.quote", "\"}]");
+        scope.set("inputs.parameters.which", "n");
+        scope.set("inputs.parameters.braces", "{{item.os}}");
         scope.set("steps.a-b.outputs.result", "{\"x\": 1}");
         scope.set_item(&json!({"os": "debian", "n": 2}));
         let cases = [
             ("plain", Ok("plain")),
             ("{{workflow.name}}-{{ inputs.parameters.n }}", Ok("wf-3")),
             ("{{item.os}}{{item.n}}", Ok("debian2")),
-            ("{{item}}", Ok("{\"os\":\"debian\",\"n\":2}")),
+            ("{{item}}", Ok("{\"n\":2,\"os\":\"debian\"}")),
+            ("{{inputs.parameters.{{inputs.parameters.which}}}}{{item.os}}", Ok("3debian")),
+            ("{{ inputs.parameters.{{='n'}} }}{{item.n}}", Ok("32")),
+            ("{{inputs.parameters.{{item.os}}}}", Err(())),
+            ("{{inputs.parameters.{{inputs.parameters.braces}}}}", Err(())),
+            ("{{a {{item.os}}", Err(())),
             ("{{= asInt(inputs.parameters.n) + item.n }}", Ok("5")),
             ("{{=workflow.labels['a.b/c']}}", Ok("label")),
             ("{{=jsonpath(steps['a-b'].outputs.result, '$.x')}}!", Ok("1!")),
@@ -331,6 +371,14 @@ mod tests {
         }
         let value = json!({"a": ["{{inputs.parameters.quote}}", 1]});
         assert_eq!(scope.value(&value), Ok(json!({"a": ["\"}]", 1]})));
+    }
+
+    #[test]
+    fn hostile_texts_end() {
+        for text in ["{{".repeat(100_000), "{{".repeat(100_000) + "}}", "{{".repeat(50) + &"}}".repeat(50)] {
+            let found = Scope::default().text(&text);
+            assert!(found.is_err() || found == Ok(text));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::model::{Arguments, Hook, Inputs, Spec, Step, Template, TemplateRef, W
 use crate::node::{NodeKind, Phase, Time};
 use crate::substitute::Scope;
 use dhow_resources::error::quote;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(super) struct Call {
 pub(super) enum Wanted {
     Named(String),
     Of(TemplateRef),
-    Inline(Arc<Template>),
+    /// One that stands in its step, with the item of the step: tags in it see that.
+    Inline(Arc<Template>, Option<Value>),
     /// No template: a group.
     None,
 }
@@ -85,16 +87,17 @@ impl Call {
         }
     }
 
-    /// A step or task of a template.
+    /// A step or task of a template, which sees `scope`.
     pub(super) fn of_step(
         name: &str,
         display: &str,
         step: &Step,
         arguments: Arguments,
         frame: &Frame,
+        scope: &Scope,
     ) -> Call {
         let wanted = match (&step.inline, &step.template_ref) {
-            (Some(template), _) => Wanted::Inline(Arc::new((**template).clone())),
+            (Some(template), _) => Wanted::Inline(Arc::new((**template).clone()), scope.item().cloned()),
             (None, Some(reference)) => Wanted::Of(reference.clone()),
             (None, None) => Wanted::Named(step.template.clone()),
         };
@@ -145,7 +148,7 @@ impl Call {
         match &self.wanted {
             Wanted::Named(name) => name.clone(),
             Wanted::Of(reference) => format!("{}/{}", reference.name, reference.template),
-            Wanted::Inline(template) => template.name.clone(),
+            Wanted::Inline(template, _) => template.name.clone(),
             Wanted::None => String::new(),
         }
     }
@@ -226,6 +229,9 @@ impl Controller {
             return Arc::clone(&self.global);
         }
         let mut scope = Scope::inside(&self.global);
+        if let Wanted::Inline(_, Some(item)) = &call.wanted {
+            scope.set_item(item);
+        }
         if let Some(parts) = call.part_of {
             scope.set(format!("{parts}.name"), call.display.clone());
         }
@@ -239,7 +245,7 @@ impl Controller {
 
     fn lookup(&self, call: &Call) -> Result<(Arc<Template>, String), String> {
         let (home, name) = match &call.wanted {
-            Wanted::Inline(template) => return Ok((Arc::clone(template), call.home.clone())),
+            Wanted::Inline(template, _) => return Ok((Arc::clone(template), call.home.clone())),
             Wanted::Named(name) => (call.home.clone(), name.as_str()),
             Wanted::Of(reference) => (home(reference), reference.template.as_str()),
             Wanted::None => return Err("a group has no template".to_owned()),
@@ -251,8 +257,14 @@ impl Controller {
         }
     }
 
-    /// Whether its boundary's `parallelism` leaves room for one more.
-    fn has_turn(&self, call: &Call) -> bool {
+    /// Whether the `parallelism` of the whole and that of its boundary leave room for one more.
+    fn has_turn(&mut self, call: &Call) -> bool {
+        let limit = self.definition.workflow.spec.parallelism.filter(|limit| *limit > 0);
+        let is_full = limit.is_some_and(|limit| self.running >= limit);
+        // Whoever ends the whole waits for nobody: all that would begin fails at once.
+        if is_full && (call.is_exit || self.is_ending().is_none()) {
+            return false;
+        }
         let Some(boundary) = &call.boundary else { return true };
         let Some(limit) = call.parallelism.filter(|limit| *limit > 0) else { return true };
         self.active.get(boundary).copied().unwrap_or(0) < limit

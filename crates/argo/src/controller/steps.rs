@@ -50,6 +50,9 @@ impl Controller {
         }
         let mut all_done = true;
         let mut failed: Option<(Phase, String)> = None;
+        // One failed: what has not begun does not begin any more.
+        let stops = frame.template.fail_fast == Some(true);
+        let mut has_failed = stops && self.has_failure(group, steps);
         for step in steps {
             let name = format!("{group}.{}", step.name);
             let children = match self.items(&name, step, frame) {
@@ -64,13 +67,10 @@ impl Controller {
                     let node = Call::group(&name, &step.name, &call.name, group);
                     self.fail_to_begin(&node, &message);
                     failed.get_or_insert((Phase::Error, format!("child '{}' errored", step.name)));
+                    has_failed |= stops;
                     continue;
                 }
             };
-            // One item failed: what has not begun does not begin any more.
-            let stops = frame.template.fail_fast == Some(true) && children.len() > 1;
-            let has_failed =
-                stops && children.iter().any(|(name, ..)| self.phase_of(name).is_some_and(Phase::is_failed));
             for (name, display, item) in children {
                 if has_failed && !self.nodes.contains_key(&name) {
                     continue;
@@ -81,10 +81,8 @@ impl Controller {
                     all_done = false;
                     continue;
                 }
-                let continues = step.continue_on.unwrap_or_default();
-                let is_excused = (phase == Phase::Failed && continues.failed)
-                    || (phase == Phase::Error && continues.error);
-                if phase.is_failed() && !is_excused {
+                if is_failure(phase, step) {
+                    has_failed |= stops;
                     let id = self.nodes.get(&name).map(|node| node.id.clone()).unwrap_or_default();
                     failed.get_or_insert((phase, format!("child '{id}' {}", word(phase))));
                 }
@@ -99,6 +97,15 @@ impl Controller {
         })
     }
 
+    /// Whether one of the steps of a group, or an item of it, has failed.
+    fn has_failure(&self, group: &str, steps: &[Step]) -> bool {
+        self.children_of(group).filter(|node| node.phase.is_failed()).any(|node| {
+            let name = node.name.strip_prefix(group).and_then(|name| name.strip_prefix('.'));
+            let name = name.and_then(|name| name.split('(').next());
+            steps.iter().any(|step| Some(step.name.as_str()) == name && is_failure(node.phase, step))
+        })
+    }
+
     /// One step or task, for one item: its phase, and whether it and its hooks are done.
     pub(super) fn child(
         &mut self,
@@ -110,6 +117,7 @@ impl Controller {
         (boundary, parent): (&str, &str),
     ) -> (Phase, bool) {
         let mut scope = Scope::inside(&frame.scope);
+        scope.set(format!("{}.name", frame.template.kind_of_parts()), display);
         if let Some(item) = item {
             scope.set_item(item);
         }
@@ -142,7 +150,7 @@ impl Controller {
             }
         }
         let arguments = self.arguments(&step.arguments, scope)?;
-        let mut call = Call::of_step(&node.name, &node.display, step, arguments, frame);
+        let mut call = Call::of_step(&node.name, &node.display, step, arguments, frame, scope);
         if let super::call::Wanted::Named(template) = &mut call.wanted {
             *template = scope.text(template).map_err(|error| format!("template: {error}"))?;
         }
@@ -160,6 +168,14 @@ impl Controller {
         self.set_message(&node.name, message);
         Phase::Skipped
     }
+}
+
+/// Whether a step has failed and its `continueOn` does not excuse that.
+fn is_failure(phase: Phase, step: &Step) -> bool {
+    let continues = step.continue_on.unwrap_or_default();
+    let is_excused =
+        (phase == Phase::Failed && continues.failed) || (phase == Phase::Error && continues.error);
+    phase.is_failed() && !is_excused
 }
 
 pub(super) fn word(phase: Phase) -> &'static str {

@@ -455,6 +455,25 @@ fn deadlines_and_parallelism() {
         assert_eq!(trial.run(echo), Phase::Succeeded);
         assert_eq!((trial.began.len(), trial.most_at_once), (5, most), "{spec}{template}");
     }
+    // One failed: what waits for room does not begin any more.
+    let one = "- - {name: a, template: echo, withItems: [fail, x, y], arguments: {parameters: [{name: text, value: '{{item}}'}]}}";
+    let two = "- - {name: a, template: echo, arguments: {parameters: [{name: text, value: fail}]}}\n      - {name: b, template: echo}";
+    let dag = "dag: {tasks: [{name: a, template: echo, withItems: [fail, x, y], arguments: {parameters: [{name: text, value: '{{item}}'}]}}]}";
+    for (spec, template, parts, began) in [
+        ("", "", format!("steps:\n    {one}"), 3),
+        ("parallelism: 1\n  ", "", format!("steps:\n    {one}"), 3),
+        ("parallelism: 1\n  ", "failFast: true\n    ", format!("steps:\n    {one}"), 1),
+        ("", "failFast: true\n    parallelism: 1\n    ", format!("steps:\n    {one}"), 1),
+        ("parallelism: 1\n  ", "failFast: true\n    ", format!("steps:\n    {two}"), 1),
+        ("parallelism: 1\n  ", "", format!("steps:\n    {two}"), 2),
+        ("parallelism: 1\n  ", "failFast: true\n    ", dag.to_owned(), 1),
+    ] {
+        let yaml =
+            with_echo(&format!("  {spec}entrypoint: m\n  templates:\n  - name: m\n    {template}{parts}\n"));
+        let mut trial = Trial::new(&yaml);
+        assert_eq!(trial.run(echo), Phase::Failed, "{yaml}");
+        assert_eq!(trial.began.len(), began, "{yaml}");
+    }
     let mut trial = Trial::new(
         "  entrypoint: m\n  activeDeadlineSeconds: 60\n  templates:\n  - name: m\n    suspend: {}\n",
     );

@@ -8,10 +8,14 @@ use crate::model::{Arguments, Inputs, Outputs, Parameter, Step, Template};
 use crate::node::{Phase, Time, global_outputs};
 use crate::substitute::Scope;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Letters of `strftime` that `{{workflow.creationTimestamp.X}}` knows.
-const TIME_LETTERS: &str = "aAbBdeHIjmMpSyYZ";
+pub(crate) const TIME_LETTERS: &str = "aAbBdeHIjmMpSyYZ";
+
+/// Labels or annotations.
+type Pairs = BTreeMap<String, String>;
 
 /// A moment as RFC 3339 has it.
 pub fn timestamp(time: Time) -> String {
@@ -59,8 +63,6 @@ impl Controller {
             ("priority", spec.priority.unwrap_or(0).to_string()),
             ("duration", format!("{seconds:.6}")),
             ("status", self.status.phase.name().to_owned()),
-            ("labels.json", json_of(metadata.labels.iter())),
-            ("annotations.json", json_of(metadata.annotations.iter())),
         ] {
             scope.set(format!("workflow.{name}"), value);
         }
@@ -69,11 +71,8 @@ impl Controller {
             scope.set("cronworkflow.name", cron.clone());
             scope.set("workflow.scheduledTime", timestamp(self.identity.created));
         }
-        for (key, value) in &metadata.labels {
-            scope.set(format!("workflow.labels.{key}"), value.clone());
-        }
-        for (key, value) in &metadata.annotations {
-            scope.set(format!("workflow.annotations.{key}"), value.clone());
+        for (kind, pairs) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+            set_pairs(&mut scope, kind, pairs);
         }
         let mut list = Vec::new();
         for parameter in &spec.arguments.parameters {
@@ -85,6 +84,15 @@ impl Controller {
         let list = Value::Array(list).to_string();
         scope.set("workflow.parameters", list.clone());
         scope.set("workflow.parameters.json", list);
+        // What cannot be read here has no value; `whole_arguments` says so.
+        let (labels, annotations, _) = self.given_metadata(&scope);
+        for (kind, own, given) in
+            [("labels", &metadata.labels, labels), ("annotations", &metadata.annotations, annotations)]
+        {
+            let mut pairs = own.clone();
+            pairs.extend(given);
+            set_pairs(&mut scope, kind, &pairs);
+        }
         for artifact in &spec.arguments.artifacts {
             if let Ok(artifact) = located(artifact, &scope) {
                 scope.set_artifact(format!("workflow.artifacts.{}", artifact.name), artifact);
@@ -99,6 +107,31 @@ impl Controller {
             scope.set_artifact(format!("workflow.outputs.artifacts.{}", artifact.name), artifact);
         }
         scope
+    }
+
+    /// The labels and annotations of `workflowMetadata`, all tags replaced, and what is wrong with one that has no value.
+    fn given_metadata(&self, scope: &Scope) -> (Pairs, Pairs, Result<(), String>) {
+        let given = self.definition.workflow.spec.workflow_metadata.clone().unwrap_or_default();
+        let (mut labels, mut annotations, mut whole) = (Pairs::new(), Pairs::new(), Ok(()));
+        for (kind, given, pairs) in
+            [("labels", given.labels, &mut labels), ("annotations", given.annotations, &mut annotations)]
+        {
+            for (key, value) in given {
+                match scope.text(&value) {
+                    Ok(value) => drop(pairs.insert(key, value)),
+                    Err(error) => whole = Err(format!("workflowMetadata.{kind}.{key}: {error}")),
+                }
+            }
+        }
+        for (key, from) in given.labels_from {
+            let wrong = |error| format!("workflowMetadata.labelsFrom.{key}: {error}");
+            match scope.evaluate(&from.expression) {
+                Ok(Value::String(value)) => drop(labels.insert(key, value)),
+                Ok(other) => whole = Err(wrong(format!("it is {}, which is no text", json(&other)))),
+                Err(error) => whole = Err(wrong(error.to_string())),
+            }
+        }
+        (labels, annotations, whole)
     }
 
     /// What a step hands over, all tags replaced.
@@ -128,6 +161,8 @@ impl Controller {
     /// The arguments of the whole, as the entrypoint gets them.
     pub(super) fn whole_arguments(&self) -> Result<Arguments, String> {
         let spec = &self.definition.workflow.spec;
+        let (.., metadata) = self.given_metadata(&self.global);
+        metadata?;
         let mut arguments = self.arguments(&spec.arguments, &Scope::inside(&self.global))?;
         for parameter in arguments.parameters.iter_mut().filter(|parameter| parameter.value.is_none()) {
             parameter.value.clone_from(&parameter.default_value);
@@ -294,6 +329,14 @@ impl Controller {
             }
         }
         Ok(Some(outputs.clone()))
+    }
+}
+
+/// `{{workflow.labels.…}}` or `{{workflow.annotations.…}}`.
+fn set_pairs(scope: &mut Scope, kind: &str, pairs: &Pairs) {
+    scope.set(format!("workflow.{kind}.json"), json_of(pairs.iter()));
+    for (key, value) in pairs {
+        scope.set(format!("workflow.{kind}.{key}"), value.clone());
     }
 }
 

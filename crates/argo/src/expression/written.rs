@@ -11,7 +11,8 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// What Go's `json.Marshal` makes of a value: a whole number has no decimals, however it was computed.
+/// What Go's `json.Marshal` makes of a value: a whole number has no decimals, however it was computed, and the keys of a
+/// map are in order.
 pub(crate) fn json(value: &Value) -> String {
     match value {
         Value::Number(number) if number.is_f64() => decimal(number, -6, 21),
@@ -20,8 +21,10 @@ pub(crate) fn json(value: &Value) -> String {
             format!("[{}]", list.join(","))
         }
         Value::Object(map) => {
-            let pairs =
-                map.iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), json(value)));
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| key.as_str());
+            let pairs = entries.into_iter();
+            let pairs = pairs.map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), json(value)));
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
         }
         other => other.to_string(),

@@ -94,6 +94,12 @@ impl Check<'_, '_> {
             }
         }
         self.hooks(&spec.hooks, &format!("{place}.hooks"));
+        for (key, from) in spec.workflow_metadata.iter().flat_map(|metadata| &metadata.labels_from) {
+            self.expression(
+                &from.expression,
+                &format!("{place}.workflowMetadata.labelsFrom.{key}.expression"),
+            );
+        }
         if let Some(retries) = &spec.retry_strategy {
             self.retries(retries, &format!("{place}.retryStrategy"));
         }
@@ -314,6 +320,8 @@ impl Check<'_, '_> {
         if names.is_empty() {
             self.add(&format!("{path}.dag"), "has no `tasks`", "");
         }
+        // Both forms in one template, even of different tasks, are an error in Argo.
+        let uses_depends = dag.tasks.iter().any(|task| !task.depends.is_empty());
         let mut seen = BTreeSet::new();
         let mut needs: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (index, task) in dag.tasks.iter().enumerate() {
@@ -324,12 +332,18 @@ impl Check<'_, '_> {
             self.step(task, &path);
             let field = if task.depends.is_empty() { "dependencies" } else { "depends" };
             let place = format!("{path}.{field}");
-            if !task.depends.is_empty() && !task.dependencies.is_empty() {
-                self.add(&place, "stands beside `dependencies`", "use one of them");
+            if uses_depends && !task.dependencies.is_empty() {
+                let hint = format!("use one of them: `depends: {}`", task.dependencies.join(" && "));
+                let message = "stands in a DAG that uses `depends`";
+                self.add(&format!("{path}.dependencies"), message, hint);
             }
-            if !task.depends.is_empty() && task.continue_on.is_some() {
-                let hint = "say it in `depends`: `A.Succeeded || A.Failed`";
-                self.add(&format!("{path}.continueOn"), "has no meaning beside `depends`", hint);
+            if uses_depends && task.continue_on.is_some() {
+                let hint = format!(
+                    "say it in the `depends` of what comes behind it: `{0}.Succeeded || {0}.Failed`",
+                    task.name
+                );
+                let message = "has no meaning in a DAG that uses `depends`";
+                self.add(&format!("{path}.continueOn"), message, hint);
             }
             match depends::condition(task, |_, _| false) {
                 Ok(condition) => {

@@ -2,10 +2,11 @@
 
 use super::object::Object;
 use super::{Findings, Purpose};
+use crate::controller::TIME_LETTERS;
 use crate::depends;
 use crate::expression::{Expression, Language};
 use crate::model::{Step, Template, Work};
-use crate::substitute::{Tag, is_unclosed, tags_of};
+use crate::substitute::{Tag, is_unclosed, tags, tags_of};
 use dhow_resources::error::{nearest, quote};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -73,11 +74,20 @@ pub(super) fn check(
     let spec = &object.workflow.spec;
     let is_workflow = object.workflow.kind == "Workflow" && spec.workflow_template_ref.is_none();
     let mut whole = Known::default();
-    for name in WORKFLOW.iter().filter(|name| **name != "parameters") {
+    for name in WORKFLOW {
         whole.add(&format!("workflow.{name}"));
+    }
+    for name in ["outputs", "failures"] {
         whole.add(&format!("workflow.{name}."));
     }
-    whole.add("workflow.parameters");
+    for format in ["RFC3339", "s"] {
+        whole.add(&format!("workflow.creationTimestamp.{format}"));
+    }
+    let is_known = |letter: &char| purpose != Purpose::Run || TIME_LETTERS.contains(*letter);
+    for letter in ('A'..='Z').chain('a'..='z').filter(is_known) {
+        whole.add(&format!("workflow.creationTimestamp.{letter}"));
+    }
+    labels(object, is_workflow, &mut whole);
     whole.add("workflow.parameters.json");
     for parameter in &spec.arguments.parameters {
         whole.add(&format!("workflow.parameters.{}", parameter.name));
@@ -99,6 +109,23 @@ pub(super) fn check(
     }
 }
 
+/// `{{workflow.labels.…}}` and `{{workflow.annotations.…}}`: of a workflow those that it says it has.
+fn labels(object: &Object<'_>, is_workflow: bool, whole: &mut Known) {
+    let metadata = &object.workflow.metadata;
+    let given = object.workflow.spec.workflow_metadata.clone().unwrap_or_default();
+    let labels = metadata.labels.keys().chain(given.labels.keys()).chain(given.labels_from.keys());
+    let annotations = metadata.annotations.keys().chain(given.annotations.keys());
+    for (kind, key) in labels.map(|key| ("labels", key)).chain(annotations.map(|key| ("annotations", key))) {
+        whole.add(&format!("workflow.{kind}.{key}"));
+    }
+    for kind in ["labels", "annotations"] {
+        whole.add(&format!("workflow.{kind}.json"));
+        // Whoever makes a workflow of it may give it more; Argo gives all of them some of its own.
+        let others = if is_workflow { "workflows." } else { "" };
+        whole.add(&format!("workflow.{kind}.{others}"));
+    }
+}
+
 fn collect_called<'a>(template: &'a Template, called: &mut BTreeSet<(&'static str, &'a str)>) {
     for step in template.parts() {
         called.insert((template.kind_of_parts(), &step.template));
@@ -109,13 +136,18 @@ fn collect_called<'a>(template: &'a Template, called: &mut BTreeSet<(&'static st
 fn template(
     template: &Template,
     path: &str,
-    caller: Option<&str>,
+    caller: Option<(&str, &Known)>,
     around: &Around<'_>,
     findings: &mut Findings<'_>,
 ) {
     let mut known = around.whole.clone();
+    // A template that stands in its step sees the item of that.
+    let items = caller.into_iter().flat_map(|(_, known)| known.names());
+    for name in items.filter(|name| *name == "item" || name.starts_with("item.")) {
+        known.add(name);
+    }
     for kind in ["steps", "tasks"] {
-        if caller.map_or_else(|| around.is_called_from(kind, &template.name), |caller| caller == kind) {
+        if caller.map_or_else(|| around.is_called_from(kind, &template.name), |(caller, _)| caller == kind) {
             known.add(&format!("{kind}.name"));
         }
     }
@@ -157,7 +189,7 @@ fn template(
             outputs(template, path, &known, findings);
         }
         Some(Work::Wasm) => {
-            for name in ["pod.name", "node.name", "retries", "lastRetry.", "outputs.", "item", "item."] {
+            for name in ["pod.name", "node.name", "retries", "lastRetry.", "outputs."] {
                 known.add(name);
             }
             let value = serde_json::to_value(template).unwrap_or_default();
@@ -176,13 +208,14 @@ fn step(
     findings: &mut Findings<'_>,
 ) {
     let mut known = known.clone();
+    known.add(&format!("{prefix}.name"));
     if step.is_expanded() {
         known.add("item");
         known.add_items(step);
     }
     let mut value = serde_json::to_value(step).unwrap_or_default();
     if let Some(template) = &step.inline {
-        self::template(template, &format!("{path}.inline"), Some(prefix), around, findings);
+        self::template(template, &format!("{path}.inline"), Some((prefix, &known)), around, findings);
     }
     if let Value::Object(map) = &mut value {
         map.remove("inline");
@@ -229,11 +262,17 @@ fn texts(value: &Value, path: &str, known: &Known, findings: &mut Findings<'_>) 
 fn tag(tag: Tag<'_>, path: &str, known: &Known, findings: &mut Findings<'_>) {
     match tag {
         Tag::Simple(name) if known.has(name) => {}
+        Tag::Simple(name) if tags(name).is_empty() => missing(name, path, known, findings),
+        // What the whole name is, only its tags say: it has to begin as one that is known.
         Tag::Simple(name) => {
-            let names: Vec<&str> = known.names().map(|name| name.trim_end_matches('.')).collect();
-            let hint = nearest(name, &names).map(|name| format!("did you mean `{{{{{name}}}}}`?"));
-            let message = format!("nothing has the name {} here", quote(name));
-            findings.add(path, message, hint.unwrap_or_default());
+            tags(name).into_iter().for_each(|inner| self::tag(inner, path, known, findings));
+            let begin = name.split("{{").next().unwrap_or_default();
+            let may_be = |known: &String| {
+                known.starts_with(begin) || (known.ends_with('.') && begin.starts_with(known.as_str()))
+            };
+            if !known.names().any(may_be) {
+                missing(name, path, known, findings);
+            }
         }
         Tag::Expression(text) => match Expression::parse(text, Language::Expr) {
             Ok(expression) => {
@@ -251,6 +290,13 @@ fn tag(tag: Tag<'_>, path: &str, known: &Known, findings: &mut Findings<'_>) {
             Err(error) => findings.add(path, format!("{}: {error}", quote(text)), ""),
         },
     }
+}
+
+fn missing(name: &str, path: &str, known: &Known, findings: &mut Findings<'_>) {
+    let names: Vec<&str> = known.names().map(|name| name.trim_end_matches('.')).collect();
+    let hint = nearest(name, &names).map(|name| format!("did you mean `{{{{{name}}}}}`?"));
+    let message = format!("nothing has the name {} here", quote(name));
+    findings.add(path, message, hint.unwrap_or_default());
 }
 
 /// All that a task waits for, near or far.

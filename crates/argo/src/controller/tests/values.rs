@@ -161,3 +161,48 @@ spec:
     let result = trial.controller.node("w").unwrap().outputs.result.clone();
     assert_eq!(result.as_deref(), Some("1970-01-01T00:16:40Z nightly a"));
 }
+
+#[test]
+fn an_inline_template_sees_the_item_of_its_step() {
+    let leaf = "wasm: {image: e.wasm, args: ['{{item}} {{steps.name}}']}";
+    let cases = [
+        (leaf.to_owned(), ["x a(0:x)", "z a(1:z)"]),
+        (format!("retryStrategy: {{limit: 1}}, {leaf}"), ["x a(0:x)", "z a(1:z)"]),
+        (format!("steps: [[{{name: b, when: '{{{{item}}}} != 1', inline: {{{leaf}}}}}]]"), ["x b", "z b"]),
+    ];
+    for (inline, expected) in cases {
+        let yaml = format!(
+            "  entrypoint: m\n  templates:\n  - name: m\n    steps: [[{{name: a, withItems: [x, z], inline: {{{inline}}}}}]]\n"
+        );
+        let said = std::cell::RefCell::new(Vec::new());
+        let phase = Trial::new(&yaml).run(|start, began| {
+            said.borrow_mut().push(args(start).join(" "));
+            echo(start, began)
+        });
+        assert_eq!(
+            (phase, said.into_inner()),
+            (Phase::Succeeded, expected.map(str::to_owned).to_vec()),
+            "{inline}"
+        );
+    }
+}
+
+#[test]
+fn a_workflow_has_the_labels_that_it_is_given() {
+    let metadata = "{labels: {team: 'of {{workflow.parameters.who}}'}, annotations: {note: x}, labelsFrom: {who: {expression: EXPRESSION}}}";
+    let names = "{{workflow.labels.team}}, {{workflow.labels.who}}, {{workflow.annotations.note}}, {{workflow.labels.json}}";
+    for (expression, expected) in [
+        ("workflow.parameters.who + '!'", Ok("of Ada, Ada!, x, {\"team\":\"of Ada\",\"who\":\"Ada!\"}")),
+        ("1 + 1", Err("workflowMetadata.labelsFrom.who: it is 2, which is no text")),
+    ] {
+        let mut trial = Trial::new(&format!(
+            "  entrypoint: m\n  arguments: {{parameters: [{{name: who, value: Ada}}]}}\n  workflowMetadata: {}\n  templates:\n  \
+             - {{name: m, wasm: {{image: e.wasm, args: ['{names}']}}}}\n",
+            metadata.replace("EXPRESSION", &format!("\"{expression}\""))
+        ));
+        trial.run(echo);
+        let node = trial.controller.node("w").unwrap();
+        let found = node.outputs.result.as_deref().ok_or(node.message.as_str());
+        assert_eq!(found, expected);
+    }
+}
