@@ -17,30 +17,31 @@ pub(super) async fn by_path(scope: &Scope, invocation: Invocation) -> Result<Rep
     let uri = invocation.request.uri();
     // Taken from the raw path: the callee's part keeps its escapes and slashes.
     let path = uri.path().trim_start_matches('/');
-    let rest =
-        path.strip_prefix("v1.0/").and_then(|rest| rest.trim_start_matches('/').strip_prefix("invoke/"));
-    let target = rest.and_then(|rest| {
-        let rest = rest.trim_start_matches('/');
-        // A URL may stand there as it is, with slashes of its own.
-        let end = match rest.strip_prefix("http://").or_else(|| rest.strip_prefix("https://")) {
-            Some(url) => {
-                let mut ends = url.match_indices("/method").map(|(at, word)| (at, &url[at + word.len()..]));
-                let (at, _) = ends.find(|(_, rest)| rest.is_empty() || rest.starts_with('/'))?;
-                rest.len() - url.len() + at
-            }
-            None => rest.find('/')?,
-        };
-        let (app_id, rest) = rest.split_at(end);
-        let method = rest.trim_start_matches('/').strip_prefix("method")?;
-        (method.is_empty() || method.starts_with('/')).then(|| (decode(app_id), method.to_owned()))
-    });
-    let Some((app_id, method)) = target else { return by_header(scope, invocation).await };
+    let Some((app_id, method)) = target(path) else { return by_header(scope, invocation).await };
     let path = if method.is_empty() { "/".to_owned() } else { method };
     let path = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
     };
     call(scope, &app_id, &path, invocation).await
+}
+
+/// The callee and its method in a path below `v1.0/invoke/`.
+fn target(path: &str) -> Option<(String, String)> {
+    let rest = path.strip_prefix("v1.0/")?.trim_start_matches('/').strip_prefix("invoke/")?;
+    let rest = rest.trim_start_matches('/');
+    // A URL may stand there as it is, with slashes of its own.
+    let end = match rest.strip_prefix("http://").or_else(|| rest.strip_prefix("https://")) {
+        Some(url) => {
+            let mut ends = url.match_indices("/method").map(|(at, word)| (at, &url[at + word.len()..]));
+            let (at, _) = ends.find(|(_, rest)| rest.is_empty() || rest.starts_with('/'))?;
+            rest.len() - url.len() + at
+        }
+        None => rest.find('/')?,
+    };
+    let (app_id, rest) = rest.split_at(end);
+    let method = rest.trim_start_matches('/').strip_prefix("method")?;
+    (method.is_empty() || method.starts_with('/')).then(|| (decode(app_id), method.to_owned()))
 }
 
 /// A bare path, with the target in the header `dapr-app-id` or as the password of the user `dapr-app-id`.
@@ -127,4 +128,28 @@ fn basic_auth(headers: &HeaderMap) -> Option<String> {
     let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
     let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
     decoded.strip_prefix("dapr-app-id:").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+
+    #[test]
+    fn callees_are_names_or_urls() {
+        for (path, expected) in [
+            ("v1.0/invoke/app/method/a/b", Some(("app", "/a/b"))),
+            ("v1.0//invoke//app//method", Some(("app", ""))),
+            ("v1.0/invoke/http%3A%2F%2Fh:1/method/x", Some(("http://h:1", "/x"))),
+            ("v1.0/invoke/http://h:1/method/x%2Fy", Some(("http://h:1", "/x%2Fy"))),
+            ("v1.0/invoke/https://methods.example/a/method", Some(("https://methods.example/a", ""))),
+            ("v1.0/invoke/http://h/methods/method/x", Some(("http://h/methods", "/x"))),
+            ("v1.0/invoke/http://h/methods", None),
+            ("v1.0/invoke/app/methods", None),
+            ("v1.0/state/app/method/a", None),
+        ] {
+            let found = target(path);
+            let found = found.as_ref().map(|(app_id, method)| (app_id.as_str(), method.as_str()));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
 }
