@@ -6,7 +6,7 @@
 //! | [`message`] | what is sent: a step, and its end |
 //! | `results` | ends of steps: the first one counts |
 //! | `contents` | files and folders in the stream, by their digests |
-//! | `idle` | whether anybody takes the steps |
+//! | `idle` | whether the steps are taken, and what to do if not |
 //! | `exchange` | artifacts of a step, in and out |
 //! | [`submit`] | hands steps over and waits for their ends |
 //! | [`awaited`](Awaited) | the same for a server that is not there yet |
