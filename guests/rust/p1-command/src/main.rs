@@ -1,8 +1,9 @@
 //! A command-line program; its first argument says what to do. Invoked by HTTP it answers as a CGI program.
 //!
 //! `args`, `env`, `stdin` (copy to stdout), `stderr TEXT`, `cat FILE`, `write FILE TEXT`, `ls DIR`,
-//! `sleep MILLISECONDS`, `clock`, `exit CODE`, `fail FILE TEXT CODE` (writes, and then exits). With REQUEST_METHOD set and no argument: JSON of the CGI
-//! variables and of the body; PATH_INFO `/status` asks for a status, `/plain` for no header block.
+//! `sleep MILLISECONDS`, `clock`, `exit CODE`, `fail FILE TEXT CODE` (writes, and then exits). With REQUEST_METHOD set
+//! and no argument: JSON of the CGI variables and of the body; PATH_INFO `/status` asks for a status, `/plain` for no
+//! header block.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
