@@ -2,11 +2,13 @@
 //!
 //! Libraries have an error type a subject; here all of them become text for a person, once.
 
+use crate::logging;
 use dhow_blocks::invoke::InvokeError;
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
+use tracing::Level;
 
 /// A command failed.
 pub(crate) const FAILURE: u8 = 1;
@@ -76,7 +78,7 @@ impl Error {
         if self.message.is_empty() && self.is_closed_pipe() {
             return ExitCode::SUCCESS;
         }
-        let _ = writeln!(io::stderr(), "dhow: error: {self}");
+        logging::tell(Level::ERROR, &format_args!("dhow: error: {self}"), self);
         ExitCode::from(self.code)
     }
 

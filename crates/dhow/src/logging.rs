@@ -11,7 +11,7 @@ use dhow_api::functions::actuator::Loggers;
 use dhow_resources::error::nearest;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -41,8 +41,25 @@ const QUIET: &str = "wasmtime_wasi=warn,wasmtime_wasi_http=warn";
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Whether who reads standard error expects one JSON object a line.
-pub(crate) fn is_json() -> bool {
+fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Tells what no filter holds back, on standard error: the text to a person, else the message as JSON.
+pub(crate) fn tell(level: Level, text: &dyn fmt::Display, message: &dyn fmt::Display) {
+    let mut out = std::io::stderr();
+    // With nobody there to read it, the work goes on.
+    let _ = match is_json() {
+        false => writeln!(out, "{text}"),
+        true => {
+            let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+            let message = message.to_string();
+            let line = serde_json::json!({
+                "timestamp": time, "level": level.as_str(), "message": message.trim(), "target": "dhow",
+            });
+            writeln!(out, "{line}")
+        }
+    };
 }
 
 /// What logs: everything; what functions and apps print; what was allowed and denied; calls of the API; spans; and the
@@ -98,6 +115,7 @@ pub(crate) struct Levels {
 /// From here on, events go to standard error.
 pub(crate) fn init(global: &Global) -> Result<Arc<Levels>, Error> {
     let from_environment = || std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    IS_JSON.store(global.log_format == Format::Json, Ordering::Relaxed);
     let begun = global.log.clone().or_else(from_environment).unwrap_or_else(|| "info".to_owned());
     let filter = EnvFilter::builder().parse(format!("{QUIET},{begun}")).map_err(|error| {
         Error::usage(format!(
@@ -107,7 +125,6 @@ pub(crate) fn init(global: &Global) -> Result<Arc<Levels>, Error> {
     let colors =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    IS_JSON.store(global.log_format == Format::Json, Ordering::Relaxed);
     let (result, apply) = match global.log_format {
         Format::Text => {
             let subscriber = subscriber.with_ansi(colors).event_format(Line).with_filter_reloading();

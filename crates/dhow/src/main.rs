@@ -9,7 +9,7 @@
 //! | `wascc` | manifests of waSCC hosts, for `up` |
 //! | `sidecar` | a program outside and the host beside it |
 //! | `elsewhere` | apps that are not on this host |
-//! | `serve`, `watch` | what both have in common |
+//! | `serve` | what both have in common |
 //! | `new`, `build_apps` | from a template to a module |
 //! | `inspect` | what a module is and needs |
 //! | `trust` | which modules a host runs |
@@ -71,7 +71,6 @@ mod up;
 mod update;
 mod verify;
 mod wascc;
-mod watch;
 mod workflow;
 
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +78,7 @@ use error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tracing::Level;
 
 /// A request makes a few hundred small allocations, mostly inside the engine.
 #[global_allocator]
@@ -212,18 +212,7 @@ fn main() -> ExitCode {
 
 /// Tells a person what dhow does, on standard error: standard output is for results.
 pub(crate) fn say(message: impl std::fmt::Display) {
-    // With nobody there to read it, the work goes on.
-    let _ = match logging::is_json() {
-        false => writeln!(std::io::stderr(), "{message}"),
-        true => {
-            let time = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string();
-            let message = message.to_string();
-            let line = serde_json::json!({
-                "timestamp": time, "level": "INFO", "message": message.trim(), "target": "dhow",
-            });
-            writeln!(std::io::stderr(), "{line}")
-        }
-    };
+    logging::tell(Level::INFO, &message, &message);
 }
 
 // === impl Command ===

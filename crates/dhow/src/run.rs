@@ -7,15 +7,16 @@ use crate::registries::FetchingOne;
 use crate::serve::{self, Serving};
 use crate::signals::Signals;
 use crate::trust::{TrustArgs, not_for_programs};
-use crate::watch::Changes;
 use crate::{Error, text};
 use dhow_artifacts::Source;
 use dhow_artifacts::reference::Reference;
+use dhow_artifacts::sniff::sniff;
 use dhow_blocks::grants::HostPattern;
 use dhow_blocks::invoke::InvokeError;
 use dhow_guest::{Directory, Ports, Stdio};
 use dhow_host::service::DRAIN;
 use dhow_host::{App, AppSpec, Components, Fleet, Host, Module, PrepareError};
+use dhow_providers::watch::Changes;
 use dhow_resources::manifest::TrustConfig;
 use dhow_resources::multi_app::{self, MultiApp};
 use dhow_resources::units::{parse_address, parse_duration, parse_size};
@@ -388,14 +389,14 @@ fn harmless(name: &str) -> String {
 
 /// Whether a file is a module by its name or its beginning.
 fn is_wasm(file: &Path) -> bool {
-    let magic = || {
+    let begins = || {
         use std::io::Read;
-        let mut bytes = [0; 4];
-        std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut bytes)).is_ok()
-            && bytes == *b"\0asm"
+        let mut beginning = Vec::new();
+        std::fs::File::open(file).and_then(|file| file.take(1024).read_to_end(&mut beginning)).is_ok()
+            && sniff(&beginning).is_wasm()
     };
     let is_named = file.extension().is_some_and(|end| end == "wasm" || end == "wat");
-    file.is_file() && (is_named || magic())
+    file.is_file() && (is_named || begins())
 }
 
 /// `HOST`, `HOST::GUEST`, either with `:rw` behind.

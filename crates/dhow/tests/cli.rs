@@ -190,6 +190,9 @@ fn inspect_says_what_is_wrong_with_a_file() {
         "{}",
         missing.err
     );
+    let line = json(&run(&home, &["--log-format", "json", "inspect", "pgae.wasm"]).err);
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["message"].as_str().unwrap().contains("\"page.wasm\""), "{line}");
 }
 
 #[test]

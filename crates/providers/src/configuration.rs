@@ -5,7 +5,6 @@
 
 mod edit;
 pub mod local_file;
-mod watch;
 mod yaml;
 
 use dhow_blocks::configuration::ConfigurationStore;

@@ -17,6 +17,7 @@
 //! | [`configuration`] | configuration stores: a file that is watched |
 //! | `jobs` | work that is due later, in SQLite |
 //! | `file` | a small file that is read again when it changes |
+//! | [`watch`] | tells when files change, also for `--watch` |
 //! | [`http_client`] | the client of the providers that speak HTTP |
 //! | `database` | a small SQLite database that a provider keeps beside the state |
 //! | [`pubsub`] | message brokers: in memory, SQLite |
@@ -91,3 +92,4 @@ pub mod task;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod uuid;
+pub mod watch;

@@ -8,11 +8,11 @@
 //! is not one of Dapr's, which has configuration stores on servers only.
 
 use super::edit::edit;
-use super::watch::Watch;
 use super::yaml;
 use crate::file::{self, Reloaded};
 use crate::registry::{ComponentSpec, Open, OpenError, Provider};
 use crate::task::{Stop, Task};
+use crate::watch::Changes;
 use async_trait::async_trait;
 use dhow_blocks::configuration::{ConfigurationItem, ConfigurationStore, Items};
 use dhow_blocks::error::BlockError;
@@ -151,11 +151,11 @@ impl LocalFile {
             Shared::Idle => {}
         }
         // Before the first look at the file, so that nothing happens unseen.
-        let watch = Watch::new(self.file.path());
+        let changes = Changes::watch([self.file.path().to_owned()]);
         let (sender, _) = watch::channel(Arc::default());
         let current = Arc::new(Current { file: Arc::clone(&self.file), sender: Mutex::new(sender) });
         let followed = Arc::clone(&current);
-        let task = Box::new(Task::spawn(|stop| follow(followed, watch, stop)));
+        let task = Box::new(Task::spawn(|stop| follow(followed, changes, stop)));
         *shared = Shared::Following { task, current: Arc::clone(&current) };
         Ok(current)
     }
@@ -171,7 +171,7 @@ impl LocalFile {
         }
         let edited = tokio::task::spawn_blocking(move || edit(&path, set, &delete)).await;
         edited.unwrap_or_else(|error| Err(BlockError::failed(format!("a file was not written: {error}"))))?;
-        // Subscribers need not wait for the file system to tell.
+        // Subscribers need not wait for the next look at the file.
         let current = match &*self.shared.lock().await {
             Shared::Following { current, .. } => Some(Arc::clone(current)),
             Shared::Idle | Shared::Closed => None,
@@ -229,11 +229,11 @@ impl ConfigurationStore for LocalFile {
 }
 
 /// Says what the file holds whenever that may have changed.
-async fn follow(current: Arc<Current>, mut watch: Watch, mut stop: Stop) {
+async fn follow(current: Arc<Current>, mut changes: Changes, mut stop: Stop) {
     loop {
         tokio::select! {
             () = stop.stopped() => return,
-            () = watch.changed() => {}
+            () = changes.changed() => {}
         }
         if let Err(error) = current.look().await {
             tracing::warn!(%error, "a change of the configuration is not seen");

@@ -1,4 +1,4 @@
-//! Files that change while a host runs (`--watch`).
+//! Files that change while a host runs.
 //!
 //! They are looked at again and again: what a system tells of a folder ends when the folder is made anew, and it tells
 //! nothing of the file that a link leads to.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -14,8 +14,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Builds write a file several times; a change is over when nothing happened for this long.
 const SETTLED: Duration = Duration::from_millis(150);
 
+/// A file that is written without a pause is told of when this time has passed.
+const LONGEST: Duration = Duration::from_secs(5);
+
 /// Tells when one of a set of files has changed.
-pub(crate) struct Changes {
+pub struct Changes {
     files: Files,
 }
 
@@ -27,13 +30,13 @@ type Mark = (u64, u64, u64, [i64; 4]);
 
 impl Changes {
     /// Watches these files; they, their folders and what links lead to may be replaced, removed and made again.
-    pub(crate) fn watch(files: impl IntoIterator<Item = PathBuf>) -> Changes {
+    pub fn watch(files: impl IntoIterator<Item = PathBuf>) -> Changes {
         let files = files.into_iter().map(|file| (mark(&file), file)).map(|(mark, file)| (file, mark));
         Changes { files: files.collect() }
     }
 
     /// Watches these files from now on. Changes that were not yet told of are not forgotten.
-    pub(crate) fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    pub fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let mut watched = Changes::watch(files).files;
         for (file, mark) in &mut watched {
             if let Some(known) = self.files.get(file) {
@@ -44,12 +47,13 @@ impl Changes {
     }
 
     /// Waits for a change, and until the writer is done.
-    pub(crate) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         let mut seen = self.look(LOOK).await;
         while seen == self.files {
             seen = self.look(LOOK).await;
         }
-        loop {
+        let end = Instant::now() + LONGEST;
+        while Instant::now() < end {
             let later = self.look(SETTLED).await;
             if later == seen {
                 break;
