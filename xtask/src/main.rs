@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod env;
 mod guests;
+mod install;
 mod process;
 mod setup;
 mod stamp;
@@ -28,10 +29,9 @@ const COMMANDS: &[Command] = &[
     ),
     ("guests", "compiles test guests, example apps and bench guests into <target>/guests", guests::run),
     ("demo", "starts the bookshop example; --once asks it a few questions and stops", demo::run),
+    ("install", "compiles dhow for daily use and puts it into ~/.cargo/bin (--root DIR)", install::run),
     ("test", "everything that continuous integration checks", |_, env| test::run_all(env)),
-    ("bench", "measures dhow against its peers (--quick, --only NAME, --json FILE)", |args, _| {
-        bench::run(args)
-    }),
+    ("bench", "measures dhow against its peers (--quick, --only NAME, --json FILE)", bench::run),
     ("lint", "checks format, clippy and dependencies", |_, env| test::lint(env)),
     ("fmt", "formats all Rust code", |_, env| test::fmt(env)),
     ("help", "prints this list", |_, _| help()),

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 /// Give an app components while it runs, beyond what its manifest grants
 #[derive(Args)]
 #[command(after_help = "\
-The app finds each component under the name before the `=`, from its next invocation on; what runs goes on with what
-it began with. It stays so after a restart of the host. Without a block the bindings are listed.
+The app finds each component under the name before the `=`, from its next invocation on; what runs
+goes on with what it began with. It stays so after a restart of the host. Without a block the
+bindings are listed.
 
 EXAMPLES
   dhow bind orders state cache                 orders may use the state store cache

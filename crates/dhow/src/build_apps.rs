@@ -10,7 +10,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+/// How long the last lines of a command that has ended are waited for. A program that it left in the background may
+/// keep its pipes open for ever.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Compile the apps of a manifest
 ///
@@ -123,14 +128,12 @@ fn run(
         .stderr(Stdio::piped())
         .spawn()
         .context(|| format!("cannot start `sh` to build app {app_id:?}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        scope.spawn(|| stdout.map(|stream| copy(stream, app_id)));
-        if let Some(stream) = stderr {
-            copy(stream, app_id);
-        }
-    });
+    // Closed when both pipes have come to their end.
+    let (open, ended) = mpsc::channel::<()>();
+    pass_on(child.stdout.take(), app_id, open.clone());
+    pass_on(child.stderr.take(), app_id, open);
     let status = child.wait().context(|| format!("cannot wait for the build of app {app_id:?}"))?;
+    let _ = ended.recv_timeout(DRAIN);
     if !status.success() {
         return Ok(Some(status));
     }
@@ -141,6 +144,17 @@ fn run(
         ))),
         _ => Ok(None),
     }
+}
+
+/// Copies a pipe in a thread of its own, which holds `open` until the pipe's end.
+fn pass_on(stream: Option<impl Read + Send + 'static>, app_id: &str, open: mpsc::Sender<()>) {
+    let app_id = app_id.to_owned();
+    std::thread::spawn(move || {
+        if let Some(stream) = stream {
+            copy(stream, &app_id);
+        }
+        drop(open);
+    });
 }
 
 /// Passes lines on as they come, each with the app's name before it.

@@ -26,8 +26,9 @@ mod project;
 /// Check what is missing on this machine and in this project
 #[derive(Args)]
 #[command(after_help = "\
-`ok` is fine. `note` is worth knowing. `missing` is something that dhow or a template cannot do without. The exit
-code is 1 only if something is missing that dhow itself needs; a compiler that you do not use is not.")]
+`ok` is fine. `note` is worth knowing. `missing` is something that dhow or a template cannot do
+without. The exit code is 1 only if something is missing that dhow itself needs; a compiler that you
+do not use is not.")]
 pub(crate) struct Doctor {
     /// Manifest to check, if it is there
     #[arg(default_value = "dhow.toml", value_name = "FILE")]

@@ -23,7 +23,8 @@ mod needs;
 /// Say what a module is: kind, ABI, imports, exports, size, and which grants it may need
 #[derive(Args)]
 #[command(after_help = "\
-Imports show what a module can ask for, not what it does: compilers of interpreted languages import everything.
+Imports show what a module can ask for, not what it does: compilers of interpreted languages import
+everything.
 
 EXAMPLES
   dhow inspect app.wasm

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 /// Send a request to an app of a running host and print the answer
 #[derive(Args)]
 #[command(after_help = "\
-The app needs no route for this, and no port is involved. The exit code is 1 when the answer has a status of
-400 or above.
+The app needs no route for this, and no port is involved. The exit code is 1 when the answer has a
+status of 400 or above.
 
 EXAMPLES
   dhow invoke front

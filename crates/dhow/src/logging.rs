@@ -4,14 +4,19 @@
 //! or that concerns it. Control characters are written as escapes: what a guest prints must not reach the
 //! terminal as a command.
 
+mod output;
+
+pub(crate) use output::Flush;
+
 use crate::error::Error;
 use crate::{Global, text};
 use clap::ValueEnum;
 use dhow_api::functions::actuator::Loggers;
 use dhow_resources::error::nearest;
+use output::Stderr;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -40,26 +45,27 @@ const QUIET: &str = "wasmtime_wasi=warn,wasmtime_wasi_http=warn";
 /// The log is JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Whether who reads standard error expects one JSON object a line.
-fn is_json() -> bool {
-    IS_JSON.load(Ordering::Relaxed)
-}
-
 /// Tells what no filter holds back, on standard error: the text to a person, else the message as JSON.
 pub(crate) fn tell(level: Level, text: &dyn fmt::Display, message: &dyn fmt::Display) {
-    let mut out = std::io::stderr();
-    // With nobody there to read it, the work goes on.
-    let _ = match is_json() {
-        false => writeln!(out, "{text}"),
-        true => {
-            let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
-            let message = message.to_string();
-            let line = serde_json::json!({
-                "timestamp": time, "level": level.as_str(), "message": message.trim(), "target": "dhow",
-            });
-            writeln!(out, "{line}")
-        }
-    };
+    output::stderr().write(line(level, text, message).as_bytes());
+}
+
+fn line(level: Level, text: &dyn fmt::Display, message: &dyn fmt::Display) -> String {
+    if !IS_JSON.load(Ordering::Relaxed) {
+        return format!("{text}\n");
+    }
+    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let message = message.to_string();
+    let line = serde_json::json!({
+        "timestamp": time, "level": level.as_str(), "message": message.trim(), "target": "dhow",
+    });
+    format!("{line}\n")
+}
+
+/// What stands in the place of lines that nobody read in time.
+fn lost(lines: u64) -> String {
+    let message = format!("{lines} lines of the log are lost: who reads it was behind");
+    line(Level::WARN, &format_args!("dhow: warning: {message}"), &message)
 }
 
 /// What logs: everything; what functions and apps print; what was allowed and denied; calls of the API; spans; and the
@@ -124,7 +130,7 @@ pub(crate) fn init(global: &Global) -> Result<Arc<Levels>, Error> {
     })?;
     let colors =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
     let (result, apply) = match global.log_format {
         Format::Text => {
             let subscriber = subscriber.with_ansi(colors).event_format(Line).with_filter_reloading();

@@ -19,8 +19,9 @@ const LONGEST: u64 = 64 << 10;
 /// Log in to a registry
 #[derive(Args)]
 #[command(after_help = "\
-The credentials are tried, and then kept where Docker and Podman look for theirs: in $REGISTRY_AUTH_FILE,
-$DOCKER_CONFIG/config.json or ~/.docker/config.json, or in the program that this file names for the registry.
+The credentials are tried, and then kept where Docker and Podman look for theirs: in
+$REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json or ~/.docker/config.json, or in the program that
+this file names for the registry.
 
 EXAMPLES
   dhow login ghcr.io --username me

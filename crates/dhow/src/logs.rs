@@ -2,7 +2,8 @@
 
 use crate::client;
 use crate::error::Error;
-use crate::{hosts, text};
+use crate::hosts::{self, HostInfo};
+use crate::text;
 use bytes::BytesMut;
 use clap::Args;
 use http_body_util::BodyExt;
@@ -24,7 +25,7 @@ EXAMPLES
 pub(crate) struct Logs {
     /// Only the lines of this app
     app: Option<String>,
-    /// Wait for new lines; Ctrl-C ends it
+    /// Wait for new lines, until the host stops; Ctrl-C ends it
     #[arg(long, short)]
     follow: bool,
     /// How many of the lines so far
@@ -73,20 +74,31 @@ impl Logs {
         if !status.is_success() {
             return Err(client::refused(&host, status, &body.collect().await?.to_bytes()));
         }
+        let HostInfo { name, pid, .. } = &host;
         let mut buffer = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
+            let frame = match frame {
+                Ok(frame) => frame,
+                // A log that is followed has no other end than that of its host.
+                Err(_) if self.follow => break,
+                Err(_) => {
+                    return Err(Error::new(format!(
+                        "the log is cut off: host {name} ({pid}) stopped while it was read"
+                    )));
+                }
+            };
+            if let Ok(data) = frame.into_data() {
                 buffer.extend_from_slice(&data);
             }
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 self.print_line(&buffer.split_to(end + 1))?;
             }
             if buffer.len() > MAX_LINE {
-                return Err(Error::new(format!(
-                    "host {} ({}) sends something that is no log",
-                    host.name, host.pid
-                )));
+                return Err(Error::new(format!("host {name} ({pid}) sends something that is no log")));
             }
+        }
+        if self.follow {
+            crate::say(format_args!("host {name} ({pid}) has stopped"));
         }
         Ok(ExitCode::SUCCESS)
     }

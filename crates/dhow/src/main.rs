@@ -191,15 +191,19 @@ EXIT CODES
 ENVIRONMENT
   DHOW_LOG, RUST_LOG  what is logged, see --log
   DHOW_LOG_FORMAT     text or json, see --log-format
-  DHOW_CACHE_DIR      where compiled code is kept  [default: ~/.cache/dhow/compiled]
-  DHOW_ARTIFACTS_DIR  where downloads from registries are kept  [default: ~/.cache/dhow/artifacts]
-  XDG_STATE_HOME      where running hosts are listed, in its folder dhow/hosts  [default: ~/.local/state]
+  DHOW_CACHE_DIR      where compiled code is kept
+                      [default: dhow/compiled in $XDG_CACHE_HOME, else in ~/.cache]
+  DHOW_ARTIFACTS_DIR  where downloads from registries are kept
+                      [default: dhow/artifacts in $XDG_CACHE_HOME, else in ~/.cache]
+  XDG_STATE_HOME      where running hosts are listed, in its folder dhow/hosts
+                      [default: ~/.local/state]
   NO_COLOR            no colors
 
 `dhow help COMMAND` says more about each command.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let _flush = logging::Flush;
     let mut global = cli.global;
     if let (None, Command::Run(run)) = (&global.log, &cli.command) {
         global.log = run::log_level(run).map(str::to_owned);
@@ -281,5 +285,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// A longer line would be broken once more, at the width of clap.
+    #[test]
+    fn no_line_below_the_options_is_too_long() {
+        let mut commands = vec![super::Cli::command()];
+        let mut lines = 0;
+        while let Some(command) = commands.pop() {
+            let texts = [
+                command.get_before_help(),
+                command.get_before_long_help(),
+                command.get_after_help(),
+                command.get_after_long_help(),
+            ];
+            for text in texts.into_iter().flatten().map(ToString::to_string) {
+                for line in text.lines() {
+                    lines += 1;
+                    assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(lines > 100, "{lines} lines only");
     }
 }

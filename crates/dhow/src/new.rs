@@ -4,7 +4,7 @@
 //! (`build.rs`). `new/name.rs` says what an app may be called.
 
 use crate::error::{Context, Error};
-use crate::toolchain;
+use crate::{text, toolchain};
 use clap::Args;
 use serde_json::json;
 use std::fs;
@@ -16,6 +16,9 @@ mod name;
 
 /// Make a new app from a template
 #[derive(Args)]
+#[command(override_usage = "\
+dhow new [OPTIONS] <NAME>
+       dhow new --list [--json]")]
 #[command(after_help = "\
 EXAMPLES
   dhow new shop --template rust
@@ -85,11 +88,19 @@ pub(crate) fn execute(new: &New) -> Result<ExitCode, Error> {
         writeln!(out, "{json:#}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "Made {} in {}. Next:\n", template.about(), folder.display())?;
+    let about = template.about();
+    let about = about.strip_prefix("A ").map_or(about.to_owned(), |about| format!("a {about}"));
+    writeln!(out, "Made {about} in {}. Next:\n", folder.display())?;
     for (tool, reason) in &missing {
-        writeln!(out, "  {:<36}# {reason}", tool.get)?;
+        match tool.get.strip_prefix("install ") {
+            // For a person, not for a shell.
+            Some(what) => writeln!(out, "  # {reason}: install {what}")?,
+            None => writeln!(out, "  {:<35} # {reason}", tool.get)?,
+        }
     }
-    writeln!(out, "  cd {}", folder.display())?;
+    // `cd` would take a leading hyphen for a flag.
+    let to = if folder.as_os_str().as_encoded_bytes().starts_with(b"-") { "cd --" } else { "cd" };
+    writeln!(out, "  {to} {}", text::shell_word(&folder.to_string_lossy()))?;
     writeln!(out, "  {:<36}# compile it", "dhow build")?;
     writeln!(out, "  {:<36}# serve it at http://127.0.0.1:8080/", "dhow up")?;
     Ok(ExitCode::SUCCESS)

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 /// Add, remove and list components while the host runs
 #[derive(Args)]
 #[command(after_help = "\
-Components are those of Dapr's resource files. Apps that may use one have it from their next invocation on. What is
-removed is closed when the invocations that use it have ended. It stays so after a restart of the host.
+Components are those of Dapr's resource files. Apps that may use one have it from their next
+invocation on. What is removed is closed when the invocations that use it have ended. It stays so
+after a restart of the host.
 
 EXAMPLES
   dhow provider add redis.yaml

@@ -13,10 +13,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// List the running hosts of this user and their apps
 #[derive(Args)]
 #[command(after_help = "\
-STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next request; of a service
-it is `running`, `restarting` or `draining`, and --json tells where it listens and how it ended last. An app is `refused`
-while its token, the trust store or a policy does not let it run; why is told below the table.
-RUNNING counts requests under way.")]
+STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next
+request; of a service it is `running`, `restarting` or `draining`, and --json tells where it listens
+and how it ended last. An app is `refused` while its token, the trust store or a policy does not let
+it run; why is told below the table.
+RUNNING counts requests under way. ROUTES are paths, and the host names that they belong to.")]
 pub(crate) struct Ps {
     /// Print JSON
     #[arg(long)]
@@ -78,7 +79,7 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
                     None if app.loaded => "loaded",
                     None => "idle",
                 };
-                let routes = if app.routes.is_empty() { none() } else { app.routes.join(",") };
+                let routes = text::routes(&app.routes, &app.hosts).unwrap_or_else(none);
                 let rest =
                     [app.app_id.clone(), state.to_owned(), app.running.to_string(), routes, app.abi.clone()];
                 row(text::duration(apps.uptime_seconds), rest)

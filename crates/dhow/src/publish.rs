@@ -6,7 +6,7 @@ use clap::Args;
 use http::Request;
 use http::header::{CONTENT_TYPE, HOST};
 use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -43,6 +43,9 @@ pub(crate) struct Publish {
     /// Which host, by name or pid (see `dhow ps`); needed only if several have the app
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn execute(publish: &Publish) -> Result<ExitCode, Error> {
@@ -87,7 +90,19 @@ impl Publish {
         if !status.is_success() {
             return Err(client::refused(&host, status, &body));
         }
-        writeln!(std::io::stdout().lock(), "Event published successfully")?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let said = json!({
+                "appId": self.publish_app_id,
+                "pubsub": self.pubsub,
+                "topic": self.topic,
+                "host": host.name,
+                "pid": host.pid,
+            });
+            writeln!(out, "{said:#}")?;
+        } else {
+            writeln!(out, "Event published successfully")?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

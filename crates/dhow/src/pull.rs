@@ -17,8 +17,8 @@ use std::process::ExitCode;
 /// Download a module from a registry
 #[derive(Args)]
 #[command(after_help = "\
-What was pulled is kept: `dhow run` of it needs no network (--offline). Without --output, nothing else is written.
-Prints the reference with the digest, which means this content for ever.
+What was pulled is kept: `dhow run` of it needs no network (--offline). Without --output, nothing
+else is written. Prints the reference with the digest, which means this content for ever.
 
 EXAMPLES
   dhow pull oci://ghcr.io/acme/orders:1.4.2

@@ -17,9 +17,9 @@ use std::process::ExitCode;
 /// Upload a module to a registry
 #[derive(Args)]
 #[command(after_help = "\
-It becomes a Wasm artifact (application/wasm) that says what the module imports and exports. Prints the reference with
-the digest, which means this content for ever. SOURCE_DATE_EPOCH sets the time in it, so that the digest is the same
-each time.
+It becomes a Wasm artifact (application/wasm) that says what the module imports and exports. Prints
+the reference with the digest, which means this content for ever. SOURCE_DATE_EPOCH sets the time in
+it, so that the digest is the same each time.
 
 EXAMPLES
   dhow push orders.wasm oci://ghcr.io/acme/orders:1.4.2

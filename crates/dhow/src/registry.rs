@@ -38,7 +38,7 @@ use std::time::Duration;
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES
-  dhow registry serve                          at 127.0.0.1:5000, kept in .dhow/registry, open to this machine
+  dhow registry serve                          at 127.0.0.1:5000 for this machine, in .dhow/registry
   dhow registry user add alice --users users   asks for a password, and writes the file users
   dhow registry serve --addr 0.0.0.0:5000 --users users --tls-cert cert.pem --tls-key key.pem
   dhow registry gc                             removes what nobody refers to any more

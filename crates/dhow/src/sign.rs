@@ -19,15 +19,16 @@ use std::time::Duration;
 #[derive(Args)]
 #[command(after_help = "\
 CAPABILITIES
-  wasmcloud:keyvalue, :messaging, :httpserver, :httpclient, :blobstore, :logging, :eventstreams, :extras
-                        a block as a whole; the older names wascc:... and wascap:... are understood, too
+  wasmcloud:keyvalue, :messaging, :httpserver, :httpclient, :blobstore, :logging, :eventstreams,
+  :extras               a block as a whole; the older names wascc:... and wascap:... will do, too
   dhow:KIND, dhow:KIND=PATTERN
-                        a kind of grants: state, invoke, publish, subscribe, bindings, secrets, configuration,
-                        lock, sequencer, blob, cryption, email, jobs, http, connect, listen; and files (folders),
-                        serve (to be asked by HTTP), log
+                        a kind of grants: state, invoke, publish, subscribe, bindings, secrets,
+                        configuration, lock, sequencer, blob, cryption, email, jobs, http, connect,
+                        listen; and files (folders), serve (to be asked by HTTP), log
   anything:else         kept for other hosts; allows nothing here
 
-What a module may do is what its manifest grants and its token claims. A token that was there is replaced.
+What a module may do is what its manifest grants and its token claims. A token that was there is
+replaced.
 
 EXAMPLES
   dhow sign app.wasm --cap wasmcloud:httpserver --cap dhow:state=orders

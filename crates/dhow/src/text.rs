@@ -54,6 +54,24 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// `/a, /b for shop.test, *.shop.test`: what an app serves, or nothing if it serves no requests from outside.
+pub(crate) fn routes(routes: &[String], hosts: &[String]) -> Option<String> {
+    match (routes, hosts) {
+        ([], _) => None,
+        (routes, []) => Some(routes.join(", ")),
+        (routes, hosts) => Some(format!("{} for {}", routes.join(", "), hosts.join(", "))),
+    }
+}
+
+/// The text as one word of a command line for `sh`, in quotes if it needs them.
+pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+    }
+}
+
 /// Columns as wide as their widest cell, two spaces apart.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
@@ -76,7 +94,7 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, printable, size, table, time_of_day};
+    use super::{duration, printable, routes, shell_word, size, table, time_of_day};
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
@@ -96,10 +114,28 @@ mod tests {
             (printable("plain ü").into_owned(), "plain ü"),
             (printable("\x1b[2J\r\u{9b}x").into_owned(), "\\u{1b}[2J\\r\\u{9b}x"),
             (printable("a\nb\tc").into_owned(), "a\n    b\tc"),
+            (shell_word("apps/my-app_1.2").into_owned(), "apps/my-app_1.2"),
+            (shell_word("my app").into_owned(), "'my app'"),
+            (shell_word("it's $HOME").into_owned(), r"'it'\''s $HOME'"),
+            (shell_word("").into_owned(), "''"),
             (table(&[["A".into(), "BB".into()], ["ccc".into(), String::new()]]), "A    BB\nccc\n"),
         ];
         for (found, expected) in cases {
             assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn routes_are_told_with_the_names_that_they_belong_to() {
+        let cases: [(&[&str], &[&str], Option<&str>); 4] = [
+            (&[], &[], None),
+            (&["/"], &[], Some("/")),
+            (&["/a", "/b"], &[], Some("/a, /b")),
+            (&["/"], &["shop.test", "*.shop.test"], Some("/ for shop.test, *.shop.test")),
+        ];
+        for (paths, names, expected) in cases {
+            let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(routes(&strings(paths), &strings(names)).as_deref(), expected);
         }
     }
 }

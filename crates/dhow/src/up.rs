@@ -30,9 +30,9 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(after_help = "\
 EXAMPLES
   dhow up                          start the apps of ./dhow.toml
-  dhow up shop/dhow.toml --watch   and take over changes of the manifest and the modules while it runs
+  dhow up shop/dhow.toml --watch   and take over changes of manifest and modules while it runs
   dhow up --addr 0.0.0.0:80        serve them to the network
-  dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API beside it
+  dhow up -f dapr.yaml             start the programs of a multi-app file of Dapr, each with its API
   dhow up -f actors.yaml           start the actors of a manifest of waSCC
   dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 

@@ -20,14 +20,14 @@ const WAIT: u64 = 20;
 /// Replace the module of an app while it runs, without losing a request
 #[derive(Args)]
 #[command(after_help = "\
-The new version is read, verified, compiled and started beside the old one. Then it takes over: requests under
-way end on the version that they began with, and state stays. It is there again after a restart of the host, until
-the manifest names another module or that file changes.
+The new version is read, verified, compiled and started beside the old one. Then it takes over:
+requests under way end on the version that they began with, and state stays. It is there again after
+a restart of the host, until the manifest names another module or that file changes.
 
 EXAMPLES
   dhow update orders --from orders-v2.wasm
   dhow update orders --from https://example.com/orders.wasm --window 30s --max-errors 1%
-                                         and back again if more than 1% of its requests fail meanwhile
+                                       and back again if more than 1% of its requests fail meanwhile
   dhow update orders --from oci://registry.example.com/orders:2
   dhow update orders --from v2.wasm --weight 10%             for every tenth request
   dhow update orders --from v2.wasm --header x-canary=1      for requests with this header

@@ -5,8 +5,10 @@
 
 use serde_json::Value;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Standard output and error as text, and the exit code.
@@ -231,6 +233,64 @@ fn every_template_makes_a_whole_app() {
     }
 }
 
+#[test]
+fn what_is_to_be_done_next_can_be_pasted() {
+    let home = home();
+    let tools = home.path().join("no tools");
+    std::fs::create_dir(&tools).unwrap();
+    let made = dhow(&home)
+        .args(["new", "shop", "--template", "go", "--path", "the customer's shop"])
+        .env("PATH", &tools)
+        .output();
+    let made = ended(made.unwrap());
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert!(made.out.starts_with("Made a WASI program in Go"), "{}", made.out);
+    assert!(made.out.contains("\n  # go is not in PATH: install Go "), "{}", made.out);
+    assert!(made.out.contains("\n  cd 'the customer'\\''s shop'\n"), "{}", made.out);
+    // The commands behind the first line, up to those of dhow.
+    let commands: Vec<&str> = made.out.lines().skip(1).take_while(|line| !line.contains("dhow")).collect();
+    let script = format!("{}\ncat dhow.toml", commands.join("\n"));
+    let shell = Command::new("sh").args(["-euc", &script]).current_dir(home.path()).output();
+    let shell = ended(shell.unwrap());
+    assert!(shell.code == Some(0) && shell.out.contains("[apps.shop]"), "{shell:?}");
+
+    let refused = run(&home, &["new", "--list", "x"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("dhow new --list [--json]\n"), "{}", refused.err);
+}
+
+#[test]
+fn a_change_of_requirements_is_installed() {
+    let home = home();
+    assert_eq!(run(&home, &["new", "shop", "--template", "python"]).code, Some(0));
+    let (folder, tools) = (home.path().join("shop"), home.path().join("tools"));
+    std::fs::create_dir(&tools).unwrap();
+    // In the place of Python: an environment whose programs do as little as the build lets them.
+    let python = tools.join("python3");
+    let script = r#"#!/bin/sh
+mkdir -p .venv/bin
+printf '#!/bin/sh\necho installed >> pip.log\n' > .venv/bin/pip
+printf '#!/bin/sh\necho compiled > build/shop.wasm\n' > .venv/bin/componentize-py
+chmod +x .venv/bin/*
+"#;
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let build = || {
+        let built = dhow(&home).args(["build"]).current_dir(&folder).env("PATH", &path).output();
+        let built = ended(built.unwrap());
+        assert_eq!(built.code, Some(0), "{built:?}");
+        std::fs::read_to_string(folder.join("pip.log")).unwrap().lines().count()
+    };
+    let requirements = std::fs::File::options().append(true).open(folder.join("requirements.txt")).unwrap();
+    let now = std::time::SystemTime::now();
+    requirements.set_modified(now - Duration::from_secs(60)).unwrap();
+    assert_eq!([build(), build()], [1, 1]);
+    requirements.set_modified(now + Duration::from_secs(60)).unwrap();
+    assert_eq!(build(), 2);
+}
+
 fn no_placeholder(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -276,6 +336,32 @@ fn build_runs_commands_in_order_and_checks_their_output() {
         assert!(ended.err.contains(expected), "{command}: {}", ended.err);
     }
     assert!(run(&home, &["build", "none.toml"]).err.contains("none.toml"));
+}
+
+#[test]
+fn a_build_is_done_when_its_command_is() {
+    let home = home();
+    // What it leaves in the background holds the pipes until somebody writes into the FIFO.
+    let command = "mkfifo gate && { cat gate & } && echo last && echo x > a.wasm";
+    let manifest = format!("[apps.a]\nmodule = \"a.wasm\"\n[apps.a.build]\ncommand = \"{command}\"\n");
+    std::fs::write(home.path().join("dhow.toml"), manifest).unwrap();
+    let log = std::fs::File::create(home.path().join("log")).unwrap();
+    let mut build = dhow(&home).arg("build").stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let since = Instant::now();
+    let code = loop {
+        match build.try_wait().unwrap() {
+            Some(status) => break status.code(),
+            None if since.elapsed() > Duration::from_secs(60) => {
+                build.kill().unwrap();
+                break build.wait().unwrap().code();
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    // Opened for both, it does not wait for a reader; the other end sees the end of its file when it is closed.
+    drop(std::fs::File::options().read(true).write(true).open(home.path().join("gate")));
+    assert_eq!(code, Some(0));
+    assert!(std::fs::read_to_string(home.path().join("log")).unwrap().contains("a | last\n"));
 }
 
 #[test]

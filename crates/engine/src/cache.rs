@@ -11,7 +11,7 @@
 //!     compiled code, padded to 8 bytes | blake3 of all before (32 bytes) | MAGIC (8 bytes)
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -63,21 +63,30 @@ impl Cache {
     /// Default bound of the folder's size: 4 GiB.
     pub const DEFAULT_MAX_BYTES: u64 = 4 << 30;
 
-    /// Uses `folder`, making it if it is not there. Refuses a folder that other users may write to, since
-    /// its content is run as machine code.
+    /// Uses `folder`, making it if it is not there. Refuses one that other users may write to or exchange, since its
+    /// content is run as machine code.
     pub fn open(folder: &Path, max_bytes: u64) -> Result<Cache, CacheError> {
         let error = |reason: String| CacheError { folder: folder.to_owned(), reason };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(e.to_string()))?;
-        let meta = fs::metadata(folder).map_err(|e| error(e.to_string()))?;
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let user = unsafe { libc::geteuid() };
-        if meta.uid() != user {
-            return Err(error(format!("it belongs to user {}, not to user {user}", meta.uid())));
+        // Links are followed once, and not again: what they lead to is looked at.
+        let real = folder.canonicalize().map_err(|e| error(e.to_string()))?;
+        let meta = fs::metadata(&real).map_err(|e| error(e.to_string()))?;
+        if meta.uid() != user() {
+            return Err(error(format!("it belongs to user {}, not to user {}", meta.uid(), user())));
         }
         if meta.mode() & 0o022 != 0 {
             return Err(error(format!("others may write to it (mode {:o})", meta.mode() & 0o7777)));
         }
-        Ok(Cache { folder: folder.to_owned(), max_bytes })
+        for above in real.ancestors().skip(1) {
+            let meta = fs::metadata(above).map_err(|e| error(format!("{}: {e}", above.display())))?;
+            if can_be_exchanged(&meta) {
+                let (above, uid, mode) = (above.display(), meta.uid(), meta.mode() & 0o7777);
+                return Err(error(format!(
+                    "others may exchange what is in {above} (user {uid}, mode {mode:o})"
+                )));
+            }
+        }
+        Ok(Cache { folder: real, max_bytes })
     }
 
     /// The file of an entry, whether it is there or not.
@@ -92,7 +101,7 @@ impl Cache {
     /// The entry's file if it is there and whole. A damaged one is removed.
     pub fn find(&self, digest: Digest, engine: &wasmtime::Engine) -> Option<PathBuf> {
         let path = self.path(digest, engine);
-        let file = File::open(&path).ok()?;
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
         match is_whole(&file) {
             Ok(true) => {
                 // The time of last use, for eviction. Failing to note it is harmless.
@@ -100,7 +109,10 @@ impl Cache {
                 Some(path)
             }
             Ok(false) => {
-                tracing::warn!("compiled code in {} is damaged; compiling again", path.display());
+                tracing::warn!(
+                    "compiled code in {} is damaged or not yours; compiling again",
+                    path.display()
+                );
                 let _ = fs::remove_file(&path);
                 None
             }
@@ -166,10 +178,29 @@ impl Cache {
     }
 }
 
-/// Reads without mapping, so that checking does not make pages resident.
+fn user() -> u32 {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether somebody but this user and root could put other things in the place of those in a folder. A group of one's
+/// own may write to it: some systems give each user one, and folders that it may write to.
+fn can_be_exchanged(folder: &Metadata) -> bool {
+    // SAFETY: getegid has no preconditions and cannot fail.
+    let group = unsafe { libc::getegid() };
+    let foreign = if [0, group].contains(&folder.gid()) { 0o002 } else { 0o022 };
+    let is_sticky = folder.mode() & libc::S_ISVTX != 0;
+    ![0, user()].contains(&folder.uid()) || (folder.mode() & foreign != 0 && !is_sticky)
+}
+
+/// Whether an entry is this user's own, and nothing is missing. Reads without mapping, so that checking does not make
+/// pages resident.
 fn is_whole(mut file: &File) -> io::Result<bool> {
-    let length = file.metadata()?.len();
-    let Some(mut left) = length.checked_sub(FOOTER as u64) else { return Ok(false) };
+    let meta = file.metadata()?;
+    let is_ours = meta.is_file() && meta.uid() == user() && meta.mode() & 0o022 == 0;
+    let Some(mut left) = meta.len().checked_sub(FOOTER as u64).filter(|_| is_ours) else {
+        return Ok(false);
+    };
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0_u8; 256 << 10];
     while left > 0 {

@@ -8,7 +8,7 @@ use crate::outbound::Outbound;
 use crate::run::Run;
 use crate::setup::{Setup, Stdio};
 use crate::sockets::{self, Ports, Sockets};
-use crate::store::{GuestState, Origin, command, interruptible, new_store};
+use crate::store::{GuestState, Origin, command, interruptible, new_store, preview1};
 use dhow_engine::Limiter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,7 +197,7 @@ impl Command {
                 exit_code(result.await, store.data().limiter.refused())
             }
             CommandKind::Module(_) | CommandKind::Forms(_) => {
-                let state = ModuleState::new(&self.setup, wasi.build_p1(), origin, ports);
+                let state = ModuleState::new(&self.setup, preview1(wasi, &self.setup), origin, ports);
                 let mut store = Store::new(self.kind.engine(), state);
                 store.limiter(|state| &mut state.limiter);
                 interruptible(&mut store);
@@ -250,11 +250,12 @@ impl Forms {
 }
 
 /// Adds `proc_exit`, over that of the library, which takes codes up to 125 only. As a system does, it keeps the last eight
-/// bits: `exit(-1)` is 255.
+/// bits: `exit(-1)` is 255. But 256 is 1: a failure never becomes a success.
 pub(crate) fn add_to_linker(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
-        Err(I32Exit(code & 0xff).into())
+        let kept = code & 0xff;
+        Err(I32Exit(if kept == 0 { i32::from(code != 0) } else { kept }).into())
     })?;
     linker.allow_shadowing(false);
     Ok(())

@@ -3,8 +3,11 @@
 //! A request to the app's own Dapr endpoint is answered in this process, under the app's identity. Any
 //! other goes to the network, if the app's grants name the host.
 
+mod again;
+
 use crate::setup::Setup;
 use crate::store::Origin;
+use again::Again;
 use bytes::Bytes;
 use dhow_blocks::grants::{Ask, Denied};
 use dhow_blocks::invoke::{Body, Invocation, Trigger};
@@ -13,11 +16,13 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -56,6 +61,12 @@ pub(crate) struct Outbound {
     slots: Option<Arc<Semaphore>>,
 }
 
+/// Why a request has no answer.
+enum NoResponse {
+    Late(Error),
+    Failed(legacy::Error),
+}
+
 // === impl Outbound ===
 
 impl Outbound {
@@ -73,20 +84,20 @@ impl Outbound {
         if self.setup.runtime_api.is_some() && self.is_runtime(uri) {
             return true;
         }
-        self.check(uri).is_ok()
+        port(uri).is_some() && self.check(uri).is_ok()
     }
 
     fn check(&self, uri: &Uri) -> Result<(), Denied> {
         let scheme = uri.scheme_str().unwrap_or("https");
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+        let port = port(uri).unwrap_or_default();
         self.setup.scope.check(Ask::Http { scheme, host, port })
     }
 
     fn is_runtime(&self, uri: &Uri) -> bool {
         let Some(host) = uri.host() else { return false };
         let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let port = port(uri);
         self.setup.runtime_authorities.iter().any(|known| {
             let known = match known.strip_prefix("https://") {
                 Some(known) if is_secure => known,
@@ -94,7 +105,7 @@ impl Outbound {
                 _ => return false,
             };
             known.rsplit_once(':').is_some_and(|(known_host, known_port)| {
-                known_host.eq_ignore_ascii_case(host) && known_port.parse() == Ok(port)
+                known_host.eq_ignore_ascii_case(host) && known_port.parse().ok() == port
             })
         })
     }
@@ -137,28 +148,26 @@ impl WasiHttpHooks for Outbound {
         {
             request.headers_mut().insert(traceparent, value);
         }
+        if port(request.uri()).is_none() {
+            return Box::new(std::future::ready(Err(Error::HttpRequestUriInvalid)));
+        }
         if self.check(request.uri()).is_err() {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
         Box::new(async move {
-            let mut connection = connect_timeout.map(|limit| (limit, capture_connection(&mut request)));
-            let mut response = setup.client.get(request.version() == http::Version::HTTP_2).request(request);
-            let mut early = None;
-            if let Some((limit, connection)) = &mut connection {
-                tokio::select! {
-                    // An error: there is no connection then.
-                    reply = &mut response => early = Some(reply),
-                    connected = timeout(*limit, connection.wait_for_connection_metadata()) => {
-                        connected.map_err(|_| Error::ConnectionTimeout)?;
-                    }
-                }
-            }
             let first_byte = first_byte.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
-            let response = match early {
-                Some(response) => response,
-                None => timeout(first_byte, response).await.map_err(|_| Error::HttpResponseTimeout)?,
-            };
-            let response = response.map_err(|error| client_error(&error))?;
+            let (request, again) = Again::prepare(request);
+            let mut response = setup.client.send(request, connect_timeout, first_byte).await;
+            if let Err(NoResponse::Failed(error)) = &response
+                && is_lost(error)
+                && let Some(request) = again.and_then(Again::request)
+            {
+                response = setup.client.send(request, connect_timeout, first_byte).await;
+            }
+            let response = response.map_err(|failure| match failure {
+                NoResponse::Late(error) => error,
+                NoResponse::Failed(error) => client_error(&error),
+            })?;
             Ok(done(response.map(|body| Held::new(Body::stream(body), slot, between_bytes))))
         })
     }
@@ -177,6 +186,19 @@ impl WasiHttpHooks for Outbound {
     }
 }
 
+/// The port that a request goes to; none if what stands there is no port.
+fn port(uri: &Uri) -> Option<u16> {
+    let usual = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    let authority = uri.authority()?.as_str();
+    // Behind the last colon, unless it is within the brackets of an address, or what stands before `@`.
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+        // Nothing behind the colon is the usual one, too (RFC 3986, section 3.2.3).
+        None | Some((_, "")) => Some(usual),
+        Some((_, port)) => port.parse().ok(),
+    }
+}
+
 /// The trace that a guest sends along: one that records spans of its own names the one that asks.
 pub(crate) fn sent_trace(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get("traceparent").and_then(|header| header.to_str().ok()).and_then(TraceContext::parse)
@@ -188,33 +210,57 @@ fn done(
     (response.map(BodyExt::boxed_unsync), Box::new(std::future::ready(Ok(()))))
 }
 
-fn client_error(error: &hyper_util::client::legacy::Error) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+/// The errors in an error, from the outermost to the cause.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        // What an error of the system wraps is not its source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.map(|inner| inner as _).or_else(|| error.source())
+    })
+}
+
+/// Whether the connection ended before anything came back.
+fn is_lost(error: &legacy::Error) -> bool {
+    !error.is_connect()
+        && causes(error).any(|cause| {
+            let is_gone = |error: &hyper::Error| error.is_incomplete_message() || error.is_closed();
+            let is_reset = |error: &io::Error| {
+                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            };
+            cause.downcast_ref().is_some_and(is_gone) || cause.downcast_ref().is_some_and(is_reset)
+        })
+}
+
+fn client_error(error: &legacy::Error) -> Error {
+    let mut is_protocol = false;
+    for cause in causes(error) {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
             match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => return Error::ConnectionRefused,
-                std::io::ErrorKind::TimedOut => return Error::ConnectionTimeout,
-                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => {
+                io::ErrorKind::ConnectionRefused => return Error::ConnectionRefused,
+                io::ErrorKind::TimedOut => return Error::ConnectionTimeout,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                     return Error::ConnectionTerminated;
                 }
                 _ => {}
             }
         }
-        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             return match error {
                 rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
                 _ => Error::TlsProtocolError,
             };
         }
-        // What an error of the system wraps is not its source.
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = wrapped.map(|inner| inner as _).or_else(|| error.source());
+        is_protocol |= cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|error| error.is_parse() || error.is_incomplete_message() || error.is_user());
     }
     let text = chain(error);
     match error.is_connect() {
         true if text.contains("dns error") => Error::DnsError { rcode: None, info_code: None },
         true => Error::DestinationUnavailable,
+        false if is_protocol => Error::HttpProtocolError,
         false => Error::InternalError(Some(text)),
     }
 }
@@ -232,6 +278,35 @@ fn chain(error: &dyn std::error::Error) -> String {
 // === impl HttpClient ===
 
 impl HttpClient {
+    /// Sends a request, and waits for the head of its answer.
+    async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        connect: Option<Duration>,
+        first_byte: Duration,
+    ) -> Result<Response<Incoming>, NoResponse> {
+        let mut connection = connect.map(|limit| (limit, capture_connection(&mut request)));
+        let mut response = self.get(request.version() == http::Version::HTTP_2).request(request);
+        let mut early = None;
+        if let Some((limit, connection)) = &mut connection {
+            tokio::select! {
+                // An error: there is no connection then.
+                reply = &mut response => early = Some(reply),
+                connected = timeout(*limit, connection.wait_for_connection_metadata()) => {
+                    connected.map_err(|_| NoResponse::Late(Error::ConnectionTimeout))?;
+                }
+            }
+        }
+        let response = match early {
+            Some(response) => response,
+            None => {
+                let late = |_| NoResponse::Late(Error::HttpResponseTimeout);
+                timeout(first_byte, response).await.map_err(late)?
+            }
+        };
+        response.map_err(NoResponse::Failed)
+    }
+
     fn get(&self, is_grpc: bool) -> &Client<HttpsConnector<HttpConnector>, WasiBody> {
         let client = if is_grpc { &self.grpc } else { &self.client };
         client.get_or_init(|| {

@@ -11,6 +11,7 @@ use dhow_engine::Limiter;
 use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -73,6 +74,13 @@ pub(crate) fn interruptible<T>(store: &mut Store<T>) {
 /// Lets the guest compute anew for [`UNDISTURBED`] ticks.
 pub(crate) fn undisturbed<T>(store: &mut Store<T>) {
     store.set_epoch_deadline(UNDISTURBED);
+}
+
+/// The system interface of preview 1, with the app's limit of open files in force.
+pub(crate) fn preview1(mut builder: WasiCtxBuilder, setup: &Setup) -> WasiP1Ctx {
+    let mut wasi = builder.build_p1();
+    wasi.ctx().table.set_max_capacity(setup.bounds.handles);
+    wasi
 }
 
 /// The system interface of a service: output by lines, no input.

@@ -46,7 +46,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use peers::Places;
+use crate::env::Env;
+use peers::{Choice, Places};
 use report::Report;
 use server::Cores;
 
@@ -59,7 +60,7 @@ usage: cargo xtask bench [OPTIONS]
   --only NAME     only rows whose name contains NAME (may be repeated)
   --rounds N      rounds under load (default 5; quick 3)
   --seconds S     length of a round under load (default 2; quick 1)
-  --dhow FILE     the dhow program (default: <target>/release/dhow)
+  --dhow FILE     the dhow program (default: as `cargo xtask install` compiles it)
   --peers-only    leave dhow out
   --strict        a missed target is an error
   --json FILE     a copy of the results, which are written to <target>/bench.json
@@ -90,14 +91,14 @@ enum Measure {
 }
 
 /// Runs the benchmarks that `args` ask for and prints what they found.
-pub fn run(args: &[String]) -> Result<(), String> {
-    let mut places = Places::find()?;
+pub fn run(args: &[String], env: &Env) -> Result<(), String> {
+    let mut places = Places::of(env);
     let Some(settings) = parse(args, &mut places)? else { return Ok(()) };
     let rows: Vec<Row> = rows().into_iter().filter(|row| settings.wants(row.name)).collect();
     if rows.is_empty() {
         return Err(format!("no row is called like {}; --list shows the names", settings.only.join(", ")));
     }
-    places.prepare()?;
+    places.prepare(env)?;
     let cores = Cores::choose()?;
     if cores.server == cores.load {
         println!("warning: one core only; load and server disturb each other");
@@ -184,10 +185,11 @@ fn parse(args: &[String], places: &mut Places) -> Result<Option<Settings>, Strin
             "--dhow" => {
                 let path = Path::new(value()?);
                 // Servers run in a folder of their own.
-                places.dhow =
-                    Some(std::path::absolute(path).map_err(|e| format!("--dhow {}: {e}", path.display()))?);
+                let path =
+                    std::path::absolute(path).map_err(|e| format!("--dhow {}: {e}", path.display()))?;
+                places.choice = Choice::Given(path);
             }
-            "--peers-only" => places.dhow = None,
+            "--peers-only" => places.choice = Choice::None,
             "--strict" => settings.strict = true,
             "--json" => settings.copy = Some(PathBuf::from(value()?)),
             "--list" => {

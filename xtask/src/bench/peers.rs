@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::env::Env;
+use crate::install;
+
 /// The version of `wasmtime serve` that the targets are written against.
 const WASMTIME: &str = "48.0.8";
 
@@ -27,9 +30,19 @@ pub enum Contender {
     ServeReuse,
 }
 
+/// Which dhow is measured.
+pub enum Choice {
+    /// The one that users install.
+    Installed,
+    Given(PathBuf),
+    /// The peers alone.
+    None,
+}
+
 /// Where programs, guests and scratch files are.
 pub struct Places {
-    /// The dhow program; none measures the peers alone.
+    pub choice: Choice,
+    /// The dhow program that was chosen.
     pub dhow: Option<PathBuf>,
     /// The wasmtime program.
     pub wasmtime: PathBuf,
@@ -115,35 +128,29 @@ impl Places {
         }
     }
 
-    /// The usual places: `CARGO_TARGET_DIR`, else the user's cache folder.
-    pub fn find() -> Result<Self, String> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let cache = variable("XDG_CACHE_HOME")
-            .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-            .ok_or("no cache folder: set XDG_CACHE_HOME or HOME")?
-            .join("dhow");
-        let target = variable("CARGO_TARGET_DIR").unwrap_or_else(|| cache.join("target"));
-        let target = std::path::absolute(&target).map_err(|e| format!("{}: {e}", target.display()))?;
+    /// The usual places.
+    pub fn of(env: &Env) -> Self {
+        let target = env.target.clone();
         let scratch = target.join("bench").join(format!("run-{}", std::process::id()));
-        Ok(Self {
-            dhow: Some(target.join("release").join("dhow")),
-            wasmtime: cache.join("tools").join("bin").join("wasmtime"),
-            guests: target.join("guests"),
+        Self {
+            choice: Choice::Installed,
+            dhow: None,
+            wasmtime: env.cache.join("tools").join("bin").join("wasmtime"),
+            guests: env.guests(),
             code_cache: target.join("bench").join("code"),
             target,
             scratch,
-        })
+        }
     }
 
-    /// Makes the folders and checks that every program is there; installs the peers that are not.
-    pub fn prepare(&self) -> Result<(), String> {
-        if let Some(dhow) = self.dhow.as_ref().filter(|dhow| !dhow.is_file()) {
-            return Err(format!(
-                "no dhow at {}; build it with `cargo build --release -p dhow`, name it with --dhow, or measure \
-                 the peers alone with --peers-only",
-                dhow.display()
-            ));
-        }
+    /// Makes the folders and checks that every program is there; compiles and installs those that are not.
+    pub fn prepare(&mut self, env: &Env) -> Result<(), String> {
+        self.dhow = match &self.choice {
+            Choice::Installed => Some(install::program(env)?),
+            Choice::Given(dhow) if dhow.is_file() => Some(dhow.clone()),
+            Choice::Given(dhow) => return Err(format!("no dhow at {}", dhow.display())),
+            Choice::None => None,
+        };
         for folder in [&self.code_cache, &self.scratch] {
             std::fs::create_dir_all(folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
         }

@@ -20,14 +20,15 @@ const LEASE_NAMESPACE: &str = "argo";
 #[derive(clap::Args)]
 #[command(after_help = "\
 EXAMPLES
-  dhow argo agent                                in a pod (deploy/argo/agent.yaml): the pod's own namespace
+  dhow argo agent                                in a pod (deploy/argo/agent.yaml), its namespace
   dhow argo agent --all-namespaces --shard 0/3   a third of all workflows of the cluster
   dhow argo agent --kubeconfig ~/.kube/config --namespace argo
                                                  on a laptop, for a cluster elsewhere
 
-Argo's controller (4.1 or later) has to be told to start no agents of its own: `disableAgentPodCreation: true` in the
-ConfigMap workflow-controller-configmap. Of several agents with the same --shard one works at a time, the holder of a
-Lease; the others take over when it is gone.
+Argo's controller (4.1 or later) has to be told to start no agents of its own:
+`disableAgentPodCreation: true` in the ConfigMap workflow-controller-configmap. Of several agents
+with the same --shard one works at a time, the holder of a Lease; the others take over when it is
+gone.
 
 Artifacts are kept in a folder, which all agents have to share (a volume).")]
 pub(super) struct Agent {

@@ -24,15 +24,15 @@ const TOKEN: &str = "/var/run/argo/token";
 #[derive(clap::Args)]
 #[command(after_help = "\
 EXAMPLES
-  dhow argo plugin                          in the agent's pod: the token is where the agent leaves it
+  dhow argo plugin                          in the agent's pod, with the token that is there
   dhow argo plugin --addr 127.0.0.1:17777 --token-file token.txt
   dhow argo plugin --workers nats://queue.argo:4222 --parallel 1000
                                             steps run where `dhow workflow worker` does
+  dhow argo plugin --artifact-repository /etc/dhow/repository.yaml \\
+      --artifact-secrets /etc/dhow/secrets
 
-  dhow argo plugin --artifact-repository /etc/dhow/repository.yaml --artifact-secrets /etc/dhow/secrets
-
-Artifacts are kept in the repository that the files describe, which is to be the controller's; without any, in a folder,
-which every agent of a workflow has to share (a volume).")]
+Artifacts are kept in the repository that the files describe, which is to be the controller's;
+without any, in a folder, which every agent of a workflow has to share (a volume).")]
 pub(super) struct Plugin {
     /// Where the agent finds it; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:17777", env = "DHOW_PLUGIN_ADDR",

@@ -26,17 +26,17 @@ const EXPIRY: Duration = Duration::from_secs(600);
 /// Serve a registry: OCI distribution 1.1, a search, and a page at /
 #[derive(Args)]
 #[command(after_help = "\
-Without --users and --anonymous, everybody on this machine may do everything, and an address that others reach is
-refused. With --users, nobody may do anything without logging in. A user may then do everything, or with
---permissions what its rules say.
+Without --users and --anonymous, everybody on this machine may do everything, and an address that
+others reach is refused. With --users, nobody may do anything without logging in. A user may then do
+everything, or with --permissions what its rules say.
 
 EXAMPLES
   dhow registry serve
-  dhow registry serve --data-dir /srv/registry --addr 0.0.0.0:443 --users users --permissions rules.toml \\
-      --tls-cert cert.pem --tls-key key.pem
+  dhow registry serve --data-dir /srv/registry --addr 0.0.0.0:443 --users users \\
+      --permissions rules.toml --tls-cert cert.pem --tls-key key.pem
   dhow registry serve --users users --anonymous pull     log in to push, not to pull
   dhow registry serve --storage s3://modules/registry --s3-endpoint http://127.0.0.1:9000
-  dhow registry serve --signed refuse --trust trust.txt  only modules that somebody trusted has signed")]
+  dhow registry serve --signed refuse --trust trust.txt  only modules signed by somebody trusted")]
 pub(super) struct Serve {
     #[command(flatten)]
     folder: Folder,

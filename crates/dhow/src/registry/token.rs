@@ -15,9 +15,10 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Print a token with which a program may do some of what a user may do
 #[derive(Args)]
 #[command(after_help = "\
-Whoever has the token shows it as `Authorization: Bearer TOKEN`. It is for the repositories that it names, for as long as
-it says, and never for more than its user may do: who is removed, or loses a rule, loses it for the token, too. It cannot
-be taken back alone; removing token.key in the registry's folder takes back all.
+Whoever has the token shows it as `Authorization: Bearer TOKEN`. It is for the repositories that it
+names, for as long as it says, and never for more than its user may do: who is removed, or loses a
+rule, loses it for the token, too. It cannot be taken back alone; removing token.key in the
+registry's folder takes back all.
 
 EXAMPLES
   dhow registry token --user ci --scope repository:apps/hello:pull,push --life 1h")]

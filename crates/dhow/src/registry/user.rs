@@ -11,7 +11,8 @@ use std::process::ExitCode;
 /// Add, remove and list who may log in
 #[derive(Args)]
 #[command(after_help = "\
-A registry that runs sees a change at once. The file is that of Apache's htpasswd with bcrypt (htpasswd -B).
+A registry that runs sees a change at once. The file is that of Apache's htpasswd with bcrypt
+(htpasswd -B).
 
 EXAMPLES
   dhow registry user add alice --users users

@@ -42,14 +42,18 @@ const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 EXAMPLES
   dhow workflow run hello.yaml
   dhow workflow run report.yaml -p month=5 --artifact data=data.csv --output results
-  dhow workflow run report.yaml --artifact-repository workflow-controller-configmap.yaml,secrets.yaml
+  dhow workflow run report.yaml \\
+      --artifact-repository workflow-controller-configmap.yaml,secrets.yaml
   dhow workflow run report.yaml --image ghcr.io/me/report:1=./report.wasm
                                    a module that was not pushed yet, in the place of an image
   dhow workflow run report.yaml --workers nats://queue:4222
                                    steps run on the machines where `dhow workflow worker` does
 
 EXIT CODES
-  0 it succeeded, 1 it failed, 2 the command line or the workflow is wrong, 130 interrupted: it can be resumed")]
+  0    it succeeded
+  1    it failed
+  2    the command line or the workflow is wrong
+  130  interrupted: it can be resumed")]
 pub(super) struct Run {
     /// The workflow's file; behind it those of the WorkflowTemplates that it refers to
     #[arg(value_name = "FILE", required = true)]
@@ -127,7 +131,8 @@ EXAMPLES
   dhow workflow resume report-x7k2p --node approve -p approved=yes
   dhow workflow resume report-x7k2p --all              whatever waits in it need not wait any more
 
-When another process runs the workflow, that one goes on with it, and with all that waits if no --node is named.")]
+When another process runs the workflow, that one goes on with it, and with all that waits if
+no --node is named.")]
 pub(super) struct Resume {
     /// Name of the workflow
     #[arg(value_name = "NAME")]

@@ -23,7 +23,8 @@ EXAMPLES
 
 A server that is not there is waited for, at the beginning as later.
 
-SIGTERM lets steps under way end, and takes no more. What a worker was doing when it was killed is begun by another one.")]
+SIGTERM lets steps under way end, and takes no more. What a worker was doing when it was killed is
+begun by another one.")]
 pub(super) struct Worker {
     /// The NATS server with JetStream; several with commas
     #[arg(long, value_name = "URL", env = "NATS_URL", hide_env_values = true)]

@@ -1,6 +1,7 @@
 //! The end of a host, and hosts that cannot begin.
 
 use crate::support::{Setting, eventually, guest, http};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
@@ -46,6 +47,29 @@ fn a_second_signal_ends_the_host_at_once() {
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait().code(), Some(0), "{}", host.stderr());
     assert!(hangs.join().unwrap().is_err(), "the client sees that its request was cut off");
+}
+
+#[test]
+fn a_log_that_is_followed_ends_with_its_host() {
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let setting = Setting::with_manifest(
+            "[apps.talks]\nmodule = `p1-command`\nargs = [\"stderr\", \"said aloud\"]\nroutes = [\"/\"]\n",
+        );
+        let mut host = setting.up(&[]);
+        assert_eq!(host.get("/").status, 200);
+        let mut logs = setting.dhow(&["logs", "-f", "talks"]).spawn().unwrap();
+        let mut out = BufReader::new(logs.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert!(line.contains("talks stderr: said aloud"), "{line}");
+        host.signal(signal);
+        host.wait();
+        eventually("the end of the log", || logs.try_wait().unwrap());
+        let ended = logs.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(0), "signal {signal}: {said}");
+        assert!(said.ends_with(&format!("({}) has stopped\n", host.pid())), "signal {signal}: {said}");
+    }
 }
 
 #[test]

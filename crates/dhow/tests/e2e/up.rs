@@ -113,6 +113,9 @@ fn the_command_line_speaks_with_the_host() {
         module = `p1-command`
         args = ["stderr", "said aloud"]
         routes = ["/talks"]
+        [apps.named]
+        module = `http-echo`
+        hosts = ["mis.test", "*.mis.test"]
         "#,
     );
     let mut host = setting.up(&[]);
@@ -123,9 +126,11 @@ fn the_command_line_speaks_with_the_host() {
     let ps: Value = serde_json::from_str(&ps.out).unwrap();
     let listed = &ps["hosts"][0];
     assert_eq!((ps["hosts"].as_array().unwrap().len(), &listed["pid"]), (1, &json!(host.pid())), "{ps}");
-    let apps: Vec<(&Value, &Value)> =
-        listed["apps"].as_array().unwrap().iter().map(|app| (&app["appId"], &app["routes"])).collect();
-    assert_eq!(apps, [(&json!("echo"), &json!([])), (&json!("talks"), &json!(["/talks"]))], "{ps}");
+    let apps: Vec<Value> =
+        listed["apps"].as_array().unwrap().iter().map(|app| json!([app["appId"], app["routes"]])).collect();
+    assert_eq!(json!(apps), json!([["echo", []], ["named", ["/"]], ["talks", ["/talks"]]]), "{ps}");
+    let table = setting.run(&["ps"]);
+    assert!(table.out.contains("/ for mis.test, *.mis.test"), "{table:?}");
 
     let logs = setting.run(&["logs", "talks"]);
     assert!(logs.code == Some(0) && logs.out.contains("talks stderr: said aloud"), "{logs:?}");

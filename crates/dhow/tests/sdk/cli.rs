@@ -184,6 +184,14 @@ fn the_commands_of_dapr() {
         dapr.run("dapr publish --publish-app-id shop --pubsub pubsub --topic orders -d '{\"id\": 7}'");
     assert_eq!(published, "Event published successfully\n");
     app.line("== APP == received {'id': 7}");
+    let published = dapr.run("dapr publish -i shop -p pubsub -t orders -d '{\"id\": 8}' --json");
+    let published: Value = serde_json::from_str(&published).unwrap();
+    assert_eq!(
+        ["appId", "pubsub", "topic"].map(|field| published[field].as_str()),
+        ["shop", "pubsub", "orders"].map(Some),
+        "{published}"
+    );
+    app.line("== APP == received {'id': 8}");
     dapr.run(
         "echo '\"from a file\"' > data.json; dapr publish -i shop -p pubsub -t orders --data-file data.json",
     );

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::outbound::Outbound;
 use crate::setup::Stdio;
 use crate::sockets::Ports;
-use crate::store::{Origin, command, interruptible, undisturbed};
+use crate::store::{Origin, command, interruptible, preview1, undisturbed};
 use bytes::Bytes;
 use dhow_engine::Limiter;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Instance {
     ) -> Result<Instance, Failure> {
         let setup = &room.setup;
         let wasi = command(setup, &setup.args, Stdio::Lines, &Ports::new())
-            .map_err(|error| Failure::Host(format!("{error:#}")))?
-            .build_p1();
+            .map_err(|error| Failure::Host(format!("{error:#}")))?;
+        let wasi = preview1(wasi, setup);
         let outbound = Outbound::new(Arc::clone(setup), origin);
         let limiter = Limiter::new(setup.bounds.engine);
         let mut store =
