@@ -101,6 +101,7 @@ impl Control {
         });
         json!({
             "uptimeSeconds": self.host.uptime().as_secs(),
+            "starting": !self.host.is_ready(),
             "underWay": self.host.under_way(),
             "apps": apps.collect::<Vec<_>>(),
         })

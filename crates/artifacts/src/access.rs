@@ -1,7 +1,8 @@
 //! How registries are spoken with: what a user says with flags and variables.
 
-use std::env;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::{env, fs};
 
 /// How registries are spoken with. The default trusts the system's authorities, speaks HTTPS only, and keeps what it
 /// downloads where [`Places::of_user`] says.
@@ -73,8 +74,13 @@ impl Places {
         };
         let credentials = if named.is_empty() { usual() } else { named };
         Places {
-            // Without a home, the folder is made and looked at as any other: nobody else may write to it.
-            downloads: downloads.unwrap_or_else(|| env::temp_dir().join("dhow-artifacts")),
+            // Without a home: one for each user, since nobody else may write to it.
+            downloads: downloads.unwrap_or_else(|| {
+                // A process in /proc belongs to its user.
+                let user =
+                    fs::metadata("/proc/self").map_or_else(|_| String::new(), |me| me.uid().to_string());
+                env::temp_dir().join(format!("dhow-artifacts-{user}"))
+            }),
             login: credentials.first().cloned(),
             credentials,
         }

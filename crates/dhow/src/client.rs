@@ -27,6 +27,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) struct Apps {
     /// How long the host has been up.
     pub(crate) uptime_seconds: u64,
+    /// Its apps are being prepared.
+    #[serde(default)]
+    pub(crate) starting: bool,
     /// Invocations under way.
     pub(crate) under_way: u64,
     /// The apps, by id.

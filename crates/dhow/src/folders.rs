@@ -20,6 +20,12 @@ pub(crate) fn keys() -> Option<PathBuf> {
     Some(xdg("XDG_CONFIG_HOME", ".config")?.join("dhow/keys"))
 }
 
+/// What can be had again: `$XDG_CACHE_HOME/dhow`, else `~/.cache/dhow`; without a home, this user's own folder below
+/// `/tmp`.
+pub(crate) fn cache() -> PathBuf {
+    xdg("XDG_CACHE_HOME", ".cache").map_or_else(temporary, |cache| cache.join("dhow"))
+}
+
 /// This user's own folder below `/tmp`.
 pub(crate) fn temporary() -> PathBuf {
     PathBuf::from(format!("/tmp/dhow-{}", process::user_id()))

@@ -5,7 +5,7 @@ use crate::logging::Levels;
 use crate::process::Process;
 use crate::serve::{self, Serving};
 use crate::sidecar::{ANSWER, NoPort};
-use crate::signals::Signals;
+use crate::signals::{Hangup, Meaning, Signals};
 use crate::stop::{self, Stop};
 use crate::trust::TrustArgs;
 use crate::{Error, elsewhere};
@@ -31,7 +31,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Between two looks for files that functions wait for, beside what the system tells: a folder may not be there yet.
 const LOOK: Duration = Duration::from_secs(1);
@@ -135,8 +134,7 @@ pub(crate) async fn start(
     let runtime = Arc::new(runtime.with_hellos(configuration.runtime.hellos.clone()));
     let faces = Faces { serving: &mut serving, host: &host, functions: &functions, runtime, loggers };
     let (addr, lines) = faces.listen(&configuration)?;
-    let mut hangup = signal(SignalKind::hangup())
-        .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
+    let mut hangup = Hangup::listen()?;
     let files = specs(&configuration).into_iter().map(|spec| spec.source).filter_map(path);
     let mut changes = Changes::watch(files);
     configure(&functions, &configuration).await?;
@@ -151,7 +149,8 @@ pub(crate) async fn start(
     let name = folder.and_then(|file| Some(file.parent()?.file_name()?.to_string_lossy().into_owned()));
     let mut info = HostInfo::new(COMMAND, name.as_deref().unwrap_or(COMMAND), &data_dir);
     info.addr = addr;
-    let signals = Signals::listen()?;
+    let signals = Signals::listen_but_hangup()?;
+    let stop = serving.stop.clone();
     serving.announce(info);
     tell(&functions, addr, &lines).await;
 
@@ -163,7 +162,11 @@ pub(crate) async fn start(
                 () = changes.changed() => watched.refresh().await,
                 () = watched.changed() => {}
                 () = tokio::time::sleep(LOOK), if waits => watched.refresh().await,
-                _ = hangup.recv() => {
+                meaning = hangup.received() => {
+                    if meaning == Meaning::End {
+                        stop.stop();
+                        return;
+                    }
                     let reloaded = async { configure(&watched, &load(&file)?).await };
                     match reloaded.await {
                         Ok(()) => tracing::info!("reloaded {}", file.display()),

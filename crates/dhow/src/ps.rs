@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// List the running hosts of this user and their apps
 #[derive(Args)]
 #[command(after_help = "\
-STATE is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next
+STATE of a host is `starting` while its apps are prepared; of an app it is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next
 request; of a service it is `running`, `restarting` or `draining`, and --json tells where it listens
 and how it ended last. An app is `refused` while its token, the trust store or a policy does not let
 it run; why is told below the table.
@@ -69,7 +69,8 @@ fn as_rows((host, apps): &Listed) -> Vec<[String; 9]> {
     match apps {
         Err(_) => vec![row(none(), [none(), "no answer".to_owned(), none(), none(), none()])],
         Ok(apps) if apps.apps.is_empty() => {
-            vec![row(text::duration(apps.uptime_seconds), [none(), none(), none(), none(), none()])]
+            let state = if apps.starting { "starting".to_owned() } else { none() };
+            vec![row(text::duration(apps.uptime_seconds), [none(), state, none(), none(), none()])]
         }
         Ok(apps) => {
             let rows = apps.apps.iter().map(|app| {

@@ -1,6 +1,7 @@
 //! What `run` and `up` share: an engine, a host, faces on sockets, signals, draining.
 
 use crate::Error;
+use crate::folders;
 use crate::hosts::{self, Announced, HostInfo};
 use crate::signals::Signals;
 use dhow_api::control::Control;
@@ -52,6 +53,7 @@ pub(crate) struct Serving {
 /// The runtime that everything runs on.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     without_huge_pages();
+    with_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Error::new(format!("cannot start the runtime's threads: {error}")))
 }
@@ -71,6 +73,25 @@ fn without_huge_pages() {
     let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     if result != 0 {
         tracing::debug!("cannot switch huge pages off: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// Connections and the files of guests are open files of this process: it takes as many as the system lets it have.
+/// What a login or a service manager gives at first is often 1024.
+fn with_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers lead to a whole `rlimit`, which the first call writes and the second reads.
+    let result = unsafe {
+        match libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) {
+            0 => {
+                limit.rlim_cur = limit.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+            }
+            failed => failed,
+        }
+    };
+    if result != 0 {
+        tracing::debug!("cannot raise the limit of open files: {}", std::io::Error::last_os_error());
     }
 }
 
@@ -107,13 +128,8 @@ pub(crate) fn token(variable: &str) -> Option<String> {
 
 /// Where compiled code is kept: `DHOW_CACHE_DIR`, or `dhow/compiled` in the user's cache folder.
 pub(crate) fn cache_dir() -> PathBuf {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(dir) = var("DHOW_CACHE_DIR") {
-        return dir;
-    }
-    let cache = var("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
-    let cache = cache.or_else(|| Some(var("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
-    cache.join("dhow").join("compiled")
+    let named = std::env::var_os("DHOW_CACHE_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    named.unwrap_or_else(|| folders::cache().join("compiled"))
 }
 
 // === impl Serving ===

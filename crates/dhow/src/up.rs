@@ -1,12 +1,13 @@
 //! `dhow up`: all apps of a manifest, or of a `dapr.yaml`.
 
+use crate::error::INTERRUPTED;
 use crate::hosts::HostInfo;
 use crate::logging::Levels;
 use crate::registries::Fetching;
 use crate::serve::{self, Serving};
-use crate::signals::Signals;
+use crate::signals::{Hangup, Meaning, Signals};
 use crate::trust::{TrustArgs, not_for_programs};
-use crate::{Error, elsewhere};
+use crate::{Error, elsewhere, text};
 use dhow_api::dapr::{ApiOptions, Dapr};
 use dhow_artifacts::access::Access;
 use dhow_host::{App, AppSpec, Components, Fleet};
@@ -23,7 +24,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Run all apps of a manifest until they are stopped
 #[derive(clap::Args, Debug)]
@@ -36,7 +36,7 @@ EXAMPLES
   dhow up -f actors.yaml           start the actors of a manifest of waSCC
   dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 
-A SIGHUP reloads the manifest, too. Flags win over the manifest's [host] section.")]
+A SIGHUP reloads the manifest, too, unless it says that the terminal is closed. Flags win over the manifest's [host] section.")]
 pub(crate) struct Up {
     /// The manifest
     #[arg(value_name = "FILE", default_value = "dhow.toml")]
@@ -80,7 +80,7 @@ pub(crate) fn optional_address(text: &str) -> Result<Optional, String> {
 }
 
 pub(crate) fn execute(up: Up, loggers: Arc<Levels>) -> Result<ExitCode, Error> {
-    serve::runtime()?.block_on(async {
+    serve::block_on(async {
         match &up.run_file {
             Some(file) if crate::wascc::is_manifest(file) => up.start().await,
             Some(_) if let Some(flag) = up.trust.any() => Err(not_for_programs(flag)),
@@ -123,6 +123,7 @@ impl Up {
         host.serve_runtime_api(Arc::clone(&api) as _);
 
         // Ports first: one that is taken is known before minutes of compiling.
+        let begun = manifest.host.clone();
         let addr = serving.ingress(self.addr.unwrap_or(manifest.host.addr))?;
         let ports = ports
             .into_iter()
@@ -138,8 +139,8 @@ impl Up {
             None => None,
         };
         // Before anything is read: what changes from now on is noticed, if only after the first version is up.
-        let mut hangup = signal(SignalKind::hangup())
-            .map_err(|error| Error::new(format!("cannot listen for signals: {error}")))?;
+        let mut hangup = Hangup::listen()?;
+        let mut signals = Signals::listen_but_hangup()?;
         let trust = self.trust.clone();
         let watched = {
             let (path, trust) = (path.clone(), trust.clone());
@@ -148,34 +149,51 @@ impl Up {
             }
         };
         let mut changes = if self.watch { Some(Changes::watch(watched(&manifest))) } else { None };
-        update(&fleet, &manifest, &access).await?;
-        let app_ids: Vec<String> = manifest.apps.keys().cloned().collect();
-        let names = elsewhere::join(&mut serving, &app_ids, None).await?;
-
         let name = std::path::absolute(&path)
             .ok()
             .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
-        let signals = Signals::listen()?;
         let info = HostInfo::new("up", name.as_deref().unwrap_or("dhow"), &data_dir).with_addr(addr);
         serving.announce(info.with_api_addr(api_addr).with_management_addr(management_addr));
+        let stop = serving.stop.clone();
+        let app_ids: Vec<String> = manifest.apps.keys().cloned().collect();
+        let started = async {
+            update(&fleet, &manifest, &access).await?;
+            elsewhere::join(&mut serving, &app_ids, None).await
+        };
+        let names = tokio::select! {
+            names = started => names?,
+            () = signals.received() => return Ok(ExitCode::from(INTERRUPTED)),
+            () = stop.stopped() => return Ok(ExitCode::SUCCESS),
+        };
         tell(&manifest, addr, api_addr, management_addr);
         for (addr, app_id) in &ports {
             crate::say(format_args!("  app {app_id}: http://{addr}"));
         }
 
         tokio::spawn(async move {
+            let mut is_well = true;
             loop {
-                match &mut changes {
-                    Some(changes) => tokio::select! {
-                        () = changes.changed() => {}
-                        _ = hangup.recv() => {}
-                    },
-                    None => {
-                        hangup.recv().await;
+                let changed = async {
+                    match &mut changes {
+                        Some(changes) => changes.changed().await,
+                        None => std::future::pending().await,
                     }
+                };
+                let meaning = tokio::select! {
+                    () = changed => Meaning::Reload,
+                    meaning = hangup.received() => meaning,
+                };
+                if meaning == Meaning::End {
+                    stop.stop();
+                    return;
                 }
                 let reloaded = async {
                     let manifest = load(&path, &access).await?.manifest;
+                    if manifest.host != begun {
+                        tracing::warn!(
+                            "what [host] says is another now: it takes effect when the host is started anew"
+                        );
+                    }
                     // It may name other files now.
                     if let Some(changes) = &mut changes {
                         changes.follow(watched(&manifest));
@@ -188,9 +206,15 @@ impl Up {
                     update(&fleet, &manifest, &access).await
                 };
                 match reloaded.await {
-                    Ok(0) => {}
-                    Ok(changed) => tracing::info!("reloaded: {changed} apps changed"),
-                    Err(error) => tracing::error!("not reloaded, the apps that run stay: {error}"),
+                    Ok(0) if is_well => {}
+                    Ok(changed) => {
+                        is_well = true;
+                        tracing::info!("reloaded: {changed} apps changed");
+                    }
+                    Err(error) => {
+                        is_well = false;
+                        tracing::error!("not reloaded, the apps that run stay: {error}");
+                    }
                 }
             }
         });
@@ -205,6 +229,13 @@ impl Up {
 /// Makes the host run what the manifest says; the answer is how many apps are new, changed or gone. If one app cannot be
 /// prepared, everything stays as it was.
 async fn update(fleet: &Arc<Fleet>, manifest: &Manifest, access: &Access) -> Result<usize, Error> {
+    let unbuilt = unbuilt(manifest);
+    if !unbuilt.is_empty() {
+        return Err(Error::new(format!(
+            "modules are not there yet; `dhow build {}` makes them",
+            unbuilt.join(" ")
+        )));
+    }
     let progress = progress(manifest.apps.len());
     let specs = manifest.apps.iter().map(|(app_id, app)| {
         let mut spec = AppSpec::from_manifest(app_id, app, &manifest.limits(app_id));
@@ -220,6 +251,13 @@ async fn update(fleet: &Arc<Fleet>, manifest: &Manifest, access: &Access) -> Res
     let changed = fleet.configure(specs.collect(), verify, seen).await;
     progress.finish_and_clear();
     changed.map_err(|failures| Error::new(failures.join("\n")))
+}
+
+/// Apps whose module is not there, while the manifest says how it is made.
+fn unbuilt(manifest: &Manifest) -> Vec<&str> {
+    let is_missing = |module: &ModuleSource| matches!(module, ModuleSource::Path(path) if !path.exists());
+    let apps = manifest.apps.iter().filter(|(_, app)| app.build.is_some() && is_missing(&app.module));
+    apps.map(|(app_id, _)| app_id.as_str()).collect()
 }
 
 /// Apps that are named as filters and are none.
@@ -338,11 +376,8 @@ fn tell(manifest: &Manifest, addr: SocketAddr, api: Option<SocketAddr>, manageme
         if count == 1 { "" } else { "s" }
     ));
     for (app_id, app) in manifest.apps.iter().take(20) {
-        let name = app.hosts.first().map_or(String::new(), |host| format!(" for {host}"));
-        match app.routes.as_slice() {
-            [] => crate::say(format_args!("  {app_id}: reached by invocation")),
-            routes => crate::say(format_args!("  {app_id}: {}{name}", routes.join(", "))),
-        }
+        let routes = text::routes(&app.routes, &app.hosts);
+        crate::say(format_args!("  {app_id}: {}", routes.as_deref().unwrap_or("reached by invocation")));
     }
     if count > 20 {
         crate::say(format_args!("  … `dhow ps` lists all"));

@@ -417,3 +417,25 @@ impl Drop for Accepted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::port;
+
+    #[test]
+    fn what_is_no_port_is_not_the_usual_one() {
+        for (uri, expected) in [
+            ("http://a/", Some(80)),
+            ("https://a/", Some(443)),
+            ("http://a:/", Some(80)),
+            ("http://a:8080/", Some(8080)),
+            ("http://user:1@a/", Some(80)),
+            ("http://[::1]/", Some(80)),
+            ("https://[::1]:8443/", Some(8443)),
+            ("http://a:99999/", None),
+            ("http://a:65616/", None),
+        ] {
+            assert_eq!(port(&uri.parse().unwrap()), expected, "{uri}");
+        }
+    }
+}

@@ -42,7 +42,9 @@ impl Routes {
         if (self.exact.is_empty() && self.wildcard.is_empty()) || host.is_none() {
             return longest(&self.any, path);
         }
-        let host = without_port(host.unwrap_or_default()).to_ascii_lowercase();
+        // With a dot at its end it is the same name (RFC 9110, section 4.2.3, and RFC 1034, section 3.1).
+        let host = without_port(host.unwrap_or_default());
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let exact = self.exact.get(&host).and_then(|prefixes| longest(prefixes, path));
         exact.or_else(|| self.below(&host, path)).or_else(|| longest(&self.any, path))
     }

@@ -4,7 +4,7 @@
 //! `manifest/capability.rs` its bindings, `manifest/limits.rs` limits, and `manifest/fields.rs` the small kinds of values. All paths come out joined
 //! to the manifest's folder, so the caller's current directory never matters.
 
-use crate::error::{ResourceErrors, quote};
+use crate::error::{ResourceError, ResourceErrors, quote};
 use crate::text_file::{check_size, read_text};
 use crate::toml_tree;
 use crate::tree::{Findings, Position};
@@ -211,7 +211,13 @@ struct Claim {
 impl Manifest {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Manifest, ResourceErrors> {
-        Manifest::parse(&read_text(path)?, path)
+        let text = read_text(path)?;
+        // Many editors empty a file before they write it: that is not the wish to have no apps.
+        if text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')) {
+            let expected = "expected apps: [apps.NAME] with module = \"FILE.wasm\"";
+            return Err(ResourceError::whole_file(path, "there is nothing in it", expected).into());
+        }
+        Manifest::parse(&text, path)
     }
 
     /// Checks a text; `file` stands in the errors, and its folder before all paths.

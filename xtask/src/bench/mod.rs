@@ -68,6 +68,7 @@ usage: cargo xtask bench [OPTIONS]
 
 /// How long and how often is measured.
 pub struct Settings {
+    dhow: Choice,
     quick: bool,
     rounds: usize,
     time: Duration,
@@ -92,13 +93,13 @@ enum Measure {
 
 /// Runs the benchmarks that `args` ask for and prints what they found.
 pub fn run(args: &[String], env: &Env) -> Result<(), String> {
-    let mut places = Places::of(env);
-    let Some(settings) = parse(args, &mut places)? else { return Ok(()) };
+    let Some(settings) = parse(args)? else { return Ok(()) };
     let rows: Vec<Row> = rows().into_iter().filter(|row| settings.wants(row.name)).collect();
     if rows.is_empty() {
         return Err(format!("no row is called like {}; --list shows the names", settings.only.join(", ")));
     }
-    places.prepare(env)?;
+    let mut places = Places::of(env);
+    places.prepare(env, &settings.dhow)?;
     let cores = Cores::choose()?;
     if cores.server == cores.load {
         println!("warning: one core only; load and server disturb each other");
@@ -156,9 +157,10 @@ impl Settings {
 }
 
 /// None when the arguments only asked for a text.
-fn parse(args: &[String], places: &mut Places) -> Result<Option<Settings>, String> {
+fn parse(args: &[String]) -> Result<Option<Settings>, String> {
     let quick = args.iter().any(|arg| arg == "--quick");
     let mut settings = Settings {
+        dhow: Choice::Installed,
         quick,
         rounds: if quick { 3 } else { 5 },
         time: Duration::from_secs(if quick { 1 } else { 2 }),
@@ -187,9 +189,9 @@ fn parse(args: &[String], places: &mut Places) -> Result<Option<Settings>, Strin
                 // Servers run in a folder of their own.
                 let path =
                     std::path::absolute(path).map_err(|e| format!("--dhow {}: {e}", path.display()))?;
-                places.choice = Choice::Given(path);
+                settings.dhow = Choice::Given(path);
             }
-            "--peers-only" => places.choice = Choice::None,
+            "--peers-only" => settings.dhow = Choice::None,
             "--strict" => settings.strict = true,
             "--json" => settings.copy = Some(PathBuf::from(value()?)),
             "--list" => {
@@ -230,18 +232,6 @@ fn circumstances(places: &Places, cores: Cores, settings: &Settings) -> Value {
 mod tests {
     use super::*;
 
-    fn places() -> Places {
-        let none = PathBuf::from("/nonexistent");
-        Places {
-            dhow: Some(none.clone()),
-            wasmtime: none.clone(),
-            guests: none.clone(),
-            target: none.clone(),
-            code_cache: none.clone(),
-            scratch: none,
-        }
-    }
-
     fn strings(args: &[&str]) -> Vec<String> {
         args.iter().map(|arg| (*arg).to_owned()).collect()
     }
@@ -254,7 +244,7 @@ mod tests {
             (&["--rounds", "0"], "from 1 to 1000"),
             (&["--seconds", "-1"], "up to 600"),
         ] {
-            let error = parse(&strings(args), &mut places()).err().unwrap();
+            let error = parse(&strings(args)).err().unwrap();
             assert!(error.contains(reason), "{args:?}: {error}");
         }
     }
@@ -266,7 +256,7 @@ mod tests {
             (&["--only", "java", "--only", "density"], &["javascript", "density"]),
             (&["--only", "nothing"], &[]),
         ] {
-            let settings = parse(&strings(args), &mut places()).unwrap().unwrap();
+            let settings = parse(&strings(args)).unwrap().unwrap();
             let names: Vec<_> =
                 rows().iter().map(|row| row.name).filter(|name| settings.wants(name)).collect();
             assert_eq!(names, chosen);

@@ -41,7 +41,6 @@ pub enum Choice {
 
 /// Where programs, guests and scratch files are.
 pub struct Places {
-    pub choice: Choice,
     /// The dhow program that was chosen.
     pub dhow: Option<PathBuf>,
     /// The wasmtime program.
@@ -133,7 +132,6 @@ impl Places {
         let target = env.target.clone();
         let scratch = target.join("bench").join(format!("run-{}", std::process::id()));
         Self {
-            choice: Choice::Installed,
             dhow: None,
             wasmtime: env.cache.join("tools").join("bin").join("wasmtime"),
             guests: env.guests(),
@@ -144,8 +142,8 @@ impl Places {
     }
 
     /// Makes the folders and checks that every program is there; compiles and installs those that are not.
-    pub fn prepare(&mut self, env: &Env) -> Result<(), String> {
-        self.dhow = match &self.choice {
+    pub fn prepare(&mut self, env: &Env, choice: &Choice) -> Result<(), String> {
+        self.dhow = match choice {
             Choice::Installed => Some(install::program(env)?),
             Choice::Given(dhow) if dhow.is_file() => Some(dhow.clone()),
             Choice::Given(dhow) => return Err(format!("no dhow at {}", dhow.display())),

@@ -38,6 +38,11 @@ const MANIFEST: &str = r#"
     [apps.stack]
     module = "stack.wat"
     routes = ["/deep"]
+    [apps.files]
+    module = "files.wat"
+    routes = ["/files"]
+    dirs = [{ host = "files", guest = "/d" }]
+    limits = { handles = 50 }
 "#;
 
 /// An answer of the healthy app that takes longer than this is an app that was harmed.
@@ -56,6 +61,22 @@ fn setting() -> Setting {
             (loop (br_if 0 (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))
             unreachable))"#;
     setting.file("table.wat", table.as_bytes());
+    // Opens one file again and again, and is content with 500.
+    let files = r#"
+        (module
+          (import "wasi_snapshot_preview1" "path_open" (func $open
+            (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (data (i32.const 0) "file")
+          (func (export "_start") (local $left i32)
+            (local.set $left (i32.const 500))
+            (loop
+              (if (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 0)
+                              (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16))
+                (then unreachable))
+              (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))"#;
+    setting.file("files.wat", files.as_bytes());
+    setting.file("files/file", b"");
     setting
 }
 
@@ -111,6 +132,7 @@ fn a_failing_guest_costs_its_caller_an_error() {
         ("/exit", 500, "exited with code"),
         ("/never", 500, "returned without setting a response"),
         ("/handles", 500, "more handles open than it may"),
+        ("/files", 500, "more handles open than it may"),
         ("/ok", 200, "ok\n"),
     ];
     while_others_are_served(&host, || {

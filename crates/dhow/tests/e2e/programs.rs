@@ -106,17 +106,20 @@ fn the_exit_code_says_how_it_ended() {
         (memory (export "memory") 1)
         (func (export "_start") (call $exit (i32.const -1))))"#;
     setting.file("minus.wat", minus_one);
+    setting.file("large-code.wat", String::from_utf8_lossy(minus_one).replace("-1", "256").as_bytes());
     let p1 = guest("p1-command");
     let p1 = p1.to_string_lossy();
     let p2 = guest("p2-command");
     let p2 = p2.to_string_lossy();
     // Command line, exit code, what standard error says.
-    let cases: [(&[&str], i32, &str); 25] = [
+    let cases: [(&[&str], i32, &str); 26] = [
         (&[&p1, "--", "exit", "0"], 0, ""),
         (&[&p1, "--", "exit", "7"], 7, ""),
         (&[&p1, "--", "exit", "137"], 137, ""),
         // The last eight bits, as of any program.
         (&["minus.wat"], 255, ""),
+        // But a failure stays one.
+        (&["large-code.wat"], 1, ""),
         (&[&p2, "--", "exit", "0"], 0, ""),
         (&[&p2, "--", "exit", "7"], 1, ""),
         (&["fine.wat"], 0, ""),

@@ -106,6 +106,22 @@ fn a_module_of_its_own_is_watched_too() {
 }
 
 #[test]
+fn a_manifest_that_is_empty_for_a_moment_takes_no_app_away() {
+    let setting = Setting::with_manifest(MANIFEST);
+    install(&setting, "http-hello");
+    let mut host = setting.up(&["--watch"]);
+    setting.manifest("# soon\n\n");
+    host.line(|line| line.contains("there is nothing in it"));
+    assert_eq!(host.get("/").text(), "hello\n");
+    setting.manifest(MANIFEST);
+    host.line(|line| line.contains("reloaded: 0 apps changed"));
+    setting.manifest(&format!("[host]\naddr = \"127.0.0.1:1\"\n{MANIFEST}"));
+    host.line(|line| line.contains("[host]") && line.contains("started anew"));
+    assert_eq!(host.get("/").text(), "hello\n");
+    host.stop();
+}
+
+#[test]
 fn apps_come_and_go_with_the_manifest() {
     let one = "[apps.one]\nmodule = `http-hello`\nroutes = [\"/one\"]\n";
     let two = "[apps.two]\nmodule = `http-counter`\nroutes = [\"/two\"]\n";

@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -180,6 +181,50 @@ fn a_guest_waits_as_long_as_it_wants_to() {
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(answer.text().contains("HttpResponseTimeout"), "{}", answer.text());
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    host.stop();
+}
+
+/// Reads the head of a request and what stands in its first line.
+fn asked(stream: &mut std::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap().lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_connection_that_is_closed_meanwhile_costs_no_question() {
+    let setting = Setting::new();
+    let host = setting.serve(&guest("outbound"), &["--allow-host", "127.0.0.1"]);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = format!("/fetch?url=http://{}/", server.local_addr().unwrap());
+    let serving = std::thread::spawn(move || {
+        // Each answers one request, and is closed when the next one has come.
+        let seen = (0..2).map(|_| {
+            let (mut stream, _) = server.accept().unwrap();
+            let first = asked(&mut stream);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyes").unwrap();
+            [first, asked(&mut stream)]
+        });
+        let seen = seen.collect::<Vec<_>>().concat();
+        server.set_nonblocking(true).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(server.accept().is_err(), "nothing is sent once more that may have had an effect");
+        seen
+    });
+    let expected = json!({"status": 200, "body": "yes"});
+    assert_eq!(host.get(&path).json(), expected);
+    assert_eq!(host.get(&path).json(), expected, "asked once more");
+    let answer = host.send("POST", &path, &[], b"");
+    assert_eq!(answer.status, 502);
+    // Whether the end of the connection or its reset is seen is up to the system.
+    let said = answer.text();
+    assert!(said.contains("HttpProtocolError") || said.contains("ConnectionTerminated"), "{said}");
+    let get = "GET / HTTP/1.1".to_owned();
+    assert_eq!(serving.join().unwrap(), [get.clone(), get.clone(), get, "POST / HTTP/1.1".to_owned()]);
     host.stop();
 }
 

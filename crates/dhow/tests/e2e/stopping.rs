@@ -34,6 +34,18 @@ fn requests_under_way_are_finished_and_no_new_ones_begun() {
 }
 
 #[test]
+fn a_service_of_one_module_drains_when_its_terminal_is_closed() {
+    let setting = Setting::new();
+    let mut host = setting.serve(&guest("misbehave"), &[]);
+    let addr = host.addr;
+    let slow = thread::spawn(move || http::try_send(addr, "GET", "/hang?ms=1500", &[], b""));
+    thread::sleep(std::time::Duration::from_millis(500));
+    host.signal(libc::SIGHUP);
+    assert_eq!(slow.join().unwrap().expect("a whole answer").text(), "woke up\n");
+    assert_eq!(host.wait().code(), Some(0), "{}", host.stderr());
+}
+
+#[test]
 fn a_second_signal_ends_the_host_at_once() {
     let setting = Setting::with_manifest(SLOW);
     let mut host = setting.up(&[]);
@@ -69,6 +81,27 @@ fn a_log_that_is_followed_ends_with_its_host() {
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!(ended.status.code(), Some(0), "signal {signal}: {said}");
         assert!(said.ends_with(&format!("({}) has stopped\n", host.pid())), "signal {signal}: {said}");
+    }
+}
+
+#[test]
+fn a_host_that_starts_is_seen_and_can_be_stopped() {
+    // Whoever fetches the module waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/app.wasm", silent.local_addr().unwrap());
+    let setting = Setting::with_manifest(&format!("[apps.app]\nmodule = {url:?}\nroutes = [\"/\"]\n"));
+    let ports = ["--addr", "127.0.0.1:0", "--api-addr", "off", "--management-addr", "off"];
+    for (command, code) in [(Some("stop"), 0), (None, 130)] {
+        let mut host = setting.dhow(&[&["up"], &ports[..]].concat()).spawn().unwrap();
+        eventually("it to be listed", || setting.run(&["ps"]).out.contains("starting").then_some(()));
+        match command {
+            Some(command) => assert_eq!(setting.run(&[command]).code, Some(0)),
+            // SAFETY: it is our child and was not waited for.
+            None => assert_eq!(unsafe { libc::kill(host.id().cast_signed(), libc::SIGINT) }, 0),
+        }
+        let ended = eventually("its end", || host.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(code), "{command:?}");
+        assert!(setting.run(&["ps"]).out.contains("No host is running"));
     }
 }
 

@@ -36,6 +36,8 @@ fn requests_find_their_app() {
         ("any", "/hidden", "root"),
         ("a.example.com", "/shop", "exact"),
         ("A.Example.COM:8080", "/x", "exact"),
+        ("a.example.com.", "/x", "exact"),
+        ("b.example.com.:8080", "/x", "wild"),
         ("b.example.com", "/x", "wild"),
         ("c.b.example.com", "/x", "wild"),
         ("example.com", "/x", "root"),

@@ -1,15 +1,16 @@
 //! Requests that are sent once more when the connection that was kept for them turns out to be closed.
 //!
 //! A server may close an idle connection at the moment it is used again. The guest knows of no connections, and would see
-//! a failure that is none of its own. What only asks, and sends no body, is repeated once (RFC 9110, section 9.2.2).
+//! a failure that is none of its own. What only asks is repeated once, if nothing of its body is gone (RFC
+//! 9110, section 9.2.2).
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
+use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -19,14 +20,19 @@ pub(super) struct Again {
     uri: Uri,
     version: Version,
     headers: HeaderMap,
-    is_empty: Arc<AtomicBool>,
+    unread: Unread,
 }
 
-/// A body, and whether it came to its end without anything in it.
-struct Watched {
-    body: WasiBody,
-    has_content: bool,
-    is_empty: Arc<AtomicBool>,
+/// A body that came back because nothing of it was sent.
+type Unread = Arc<Mutex<Option<WasiBody>>>;
+
+/// A body that comes back when it is dropped before anything was read of it.
+struct Lent {
+    /// None when it is at its end.
+    body: Option<WasiBody>,
+    /// Something was in it.
+    is_read: bool,
+    unread: Unread,
 }
 
 // === impl Again ===
@@ -37,24 +43,20 @@ impl Again {
         if !request.method().is_safe() {
             return (request, None);
         }
-        let is_empty = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+        let unread = Unread::default();
         let again = Again {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
             headers: request.headers().clone(),
-            is_empty: Arc::clone(&is_empty),
+            unread: Arc::clone(&unread),
         };
-        let watch = |body| Watched { body, has_content: false, is_empty }.boxed_unsync();
-        (request.map(watch), Some(again))
+        (request.map(|body| Lent { body: Some(body), is_read: false, unread }.boxed_unsync()), Some(again))
     }
 
-    /// The request once more, if all of it is known.
+    /// The request once more, if nothing of its body is gone.
     pub(super) fn request(self) -> Option<Request<WasiBody>> {
-        if !self.is_empty.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let mut request = Request::new(self.unread.lock().take()?);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;
@@ -63,7 +65,9 @@ impl Again {
     }
 }
 
-impl Body for Watched {
+// === impl Lent ===
+
+impl Body for Lent {
     type Data = Bytes;
     type Error = Error;
 
@@ -71,20 +75,31 @@ impl Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
         match &frame {
-            Poll::Ready(None) => self.is_empty.store(!self.has_content, Ordering::Release),
-            Poll::Ready(Some(_)) => self.has_content = true,
+            Poll::Ready(None) => self.body = None,
+            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+            Poll::Ready(Some(_)) => self.is_read = true,
             Poll::Pending => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.is_read {
+            let empty = || Empty::new().map_err(|never| match never {}).boxed_unsync();
+            *self.unread.lock() = Some(self.body.take().unwrap_or_else(empty));
+        }
     }
 }

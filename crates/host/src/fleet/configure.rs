@@ -81,7 +81,8 @@ impl Fleet {
                 Ok(Ok(prepared)) => {
                     next.insert(prepared.slot.base.app_id.clone(), prepared);
                 }
-                Ok(Err(error)) => failures.push(error.to_string()),
+                // That nothing changed goes without saying: it is so for all of them.
+                Ok(Err(error)) => failures.push(error.to_string().replace("; nothing changed", "")),
                 Err(panicked) => failures.push(panicked.to_string()),
             }
         }
