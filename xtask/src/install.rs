@@ -34,7 +34,7 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
         .and_then(|_| fs::rename(&new, &installed));
     if let Err(error) = copied {
         let _ = fs::remove_file(&new);
-        return Err(format!("{}: {error}", installed.display()));
+        return Err(format!("copying {} to {}: {error}", program.display(), installed.display()));
     }
     println!("installed {}", installed.display());
     let is_found =
@@ -53,7 +53,8 @@ pub fn program(env: &Env) -> Result<PathBuf, String> {
     let build = ["build", "--release", "--locked", "--package", "dhow", "--bin", "dhow"];
     let across_crates = ["--config", "profile.release.lto='thin'"];
     let mut cargo = command(env, "cargo");
-    process::run(cargo.args(build).args(across_crates).env("CARGO_TARGET_DIR", &target))?;
+    cargo.args(build).args(across_crates).env("CARGO_TARGET_DIR", &target).env_remove("CARGO_BUILD_TARGET");
+    process::run(&mut cargo)?;
     Ok(target.join("release").join("dhow"))
 }
 

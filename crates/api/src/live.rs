@@ -361,7 +361,8 @@ impl From<FleetError> for Refused {
             FailureKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             FailureKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Refused(status, error.to_string())
+        let unchanged = if error.kind() == FailureKind::Refused { "; nothing changed" } else { "" };
+        Refused(status, format!("{error}{unchanged}"))
     }
 }
 

@@ -18,8 +18,6 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const DEADLINE: u8 = 124;
 /// The guest did not even start; `timeout` and `docker run` use the same.
 pub(crate) const BEFORE_GUEST: u8 = 125;
-/// Ctrl-C came before there was anything to drain; shells tell it of programs that end by it.
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command ends without success. Deliberately no [`StdError`] itself, so that `?` turns every error
 /// of a library into one.

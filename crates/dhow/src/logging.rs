@@ -47,7 +47,7 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Tells what no filter holds back, on standard error: the text to a person, else the message as JSON.
 pub(crate) fn tell(level: Level, text: &dyn fmt::Display, message: &dyn fmt::Display) {
-    output::stderr().write(line(level, text, message).as_bytes());
+    output::told(&line(level, text, message));
 }
 
 fn line(level: Level, text: &dyn fmt::Display, message: &dyn fmt::Display) -> String {

@@ -13,10 +13,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// List the running hosts of this user and their apps
 #[derive(Args)]
 #[command(after_help = "\
-STATE of a host is `starting` while its apps are prepared; of an app it is `loaded` while an app's code is in memory, `idle` when it will be loaded by its next
-request; of a service it is `running`, `restarting` or `draining`, and --json tells where it listens
-and how it ended last. An app is `refused` while its token, the trust store or a policy does not let
-it run; why is told below the table.
+STATE of a host is `starting` while its apps are prepared; of an app it is `loaded` while its code
+is in memory, `idle` when it will be loaded by its next request; of a service it is `running`,
+`restarting` or `draining`, and --json tells where it listens and how it ended last. An app is
+`refused` while its token, the trust store or a policy does not let it run; why is told below the
+table.
 RUNNING counts requests under way. ROUTES are paths, and the host names that they belong to.")]
 pub(crate) struct Ps {
     /// Print JSON

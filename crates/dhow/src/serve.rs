@@ -16,7 +16,7 @@ use dhow_host::{Components, Fleet, Host, HostOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -76,6 +76,24 @@ fn without_huge_pages() {
     }
 }
 
+/// Open files that this process might have when it began.
+static FILES: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// Gives a program that is about to be started the limit of open files that this process began with: some close all
+/// that they might have, and some count on few.
+pub(crate) fn with_few_files(command: &mut tokio::process::Command) {
+    let Some(limit) = FILES.get().copied() else { return };
+    let restore = move || {
+        // SAFETY: the pointer leads to a whole `rlimit`, which the call reads.
+        match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(restore) };
+}
+
 /// Connections and the files of guests are open files of this process: it takes as many as the system lets it have.
 /// What a login or a service manager gives at first is often 1024.
 fn with_many_files() {
@@ -84,6 +102,7 @@ fn with_many_files() {
     let result = unsafe {
         match libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) {
             0 => {
+                FILES.get_or_init(|| limit);
                 limit.rlim_cur = limit.rlim_max;
                 libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
             }

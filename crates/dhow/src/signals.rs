@@ -72,14 +72,20 @@ impl Signals {
 impl Hangup {
     /// From now on it does not end the process by itself.
     pub(crate) fn listen() -> Result<Hangup, Error> {
-        Ok(Hangup { signal: listen(SignalKind::hangup())?, had_terminal: has_terminal() })
+        // Who starts a host with `nohup` wants it to stay.
+        let had_terminal = has_terminal() && !is_hangup_ignored();
+        Ok(Hangup { signal: listen(SignalKind::hangup())?, had_terminal })
     }
 
     /// Waits for one.
     pub(crate) async fn received(&mut self) -> Meaning {
         self.signal.recv().await;
         // One that is closed is no terminal any more, while a signal that somebody sends leaves it as it is.
-        if self.had_terminal && !has_terminal() { Meaning::End } else { Meaning::Reload }
+        if self.had_terminal && !has_terminal() {
+            tracing::info!("the terminal is closed: stopping");
+            return Meaning::End;
+        }
+        Meaning::Reload
     }
 }
 

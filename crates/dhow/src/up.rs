@@ -1,6 +1,5 @@
 //! `dhow up`: all apps of a manifest, or of a `dapr.yaml`.
 
-use crate::error::INTERRUPTED;
 use crate::hosts::HostInfo;
 use crate::logging::Levels;
 use crate::registries::Fetching;
@@ -36,7 +35,8 @@ EXAMPLES
   dhow up -f actors.yaml           start the actors of a manifest of waSCC
   dhow up config.json              the functions of a configuration of Layotto (see `dhow layotto`)
 
-A SIGHUP reloads the manifest, too, unless it says that the terminal is closed. Flags win over the manifest's [host] section.")]
+A SIGHUP reloads the manifest, too, but ends a host whose terminal was closed. Flags win over the
+manifest's [host] section.")]
 pub(crate) struct Up {
     /// The manifest
     #[arg(value_name = "FILE", default_value = "dhow.toml")]
@@ -162,7 +162,7 @@ impl Up {
         };
         let names = tokio::select! {
             names = started => names?,
-            () = signals.received() => return Ok(ExitCode::from(INTERRUPTED)),
+            () = signals.received() => return Ok(ExitCode::SUCCESS),
             () = stop.stopped() => return Ok(ExitCode::SUCCESS),
         };
         tell(&manifest, addr, api_addr, management_addr);

@@ -11,11 +11,13 @@
 //!     compiled code, padded to 8 bytes | blake3 of all before (32 bytes) | MAGIC (8 bytes)
 //! ```
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 const MAGIC: &[u8; 8] = b"dhowcw01";
@@ -28,8 +30,12 @@ pub struct Digest(blake3::Hash);
 /// A folder of compiled code.
 #[derive(Clone, Debug)]
 pub struct Cache {
+    /// As people know it.
+    name: PathBuf,
+    /// The open folder, whatever its path leads to later.
     folder: PathBuf,
     max_bytes: u64,
+    _held: Arc<File>,
 }
 
 /// Why the cache folder cannot be used.
@@ -63,30 +69,27 @@ impl Cache {
     /// Default bound of the folder's size: 4 GiB.
     pub const DEFAULT_MAX_BYTES: u64 = 4 << 30;
 
-    /// Uses `folder`, making it if it is not there. Refuses one that other users may write to or exchange, since its
-    /// content is run as machine code.
+    /// Uses `folder`, making it if it is not there. Refuses one that other users may write to, since its content is run
+    /// as machine code.
     pub fn open(folder: &Path, max_bytes: u64) -> Result<Cache, CacheError> {
         let error = |reason: String| CacheError { folder: folder.to_owned(), reason };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(e.to_string()))?;
-        // Links are followed once, and not again: what they lead to is looked at.
-        let real = folder.canonicalize().map_err(|e| error(e.to_string()))?;
-        let meta = fs::metadata(&real).map_err(|e| error(e.to_string()))?;
+        let held = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder);
+        let held = held.map_err(|e| error(e.to_string()))?;
+        let meta = held.metadata().map_err(|e| error(e.to_string()))?;
         if meta.uid() != user() {
             return Err(error(format!("it belongs to user {}, not to user {}", meta.uid(), user())));
         }
         if meta.mode() & 0o022 != 0 {
             return Err(error(format!("others may write to it (mode {:o})", meta.mode() & 0o7777)));
         }
-        for above in real.ancestors().skip(1) {
-            let meta = fs::metadata(above).map_err(|e| error(format!("{}: {e}", above.display())))?;
-            if can_be_exchanged(&meta) {
-                let (above, uid, mode) = (above.display(), meta.uid(), meta.mode() & 0o7777);
-                return Err(error(format!(
-                    "others may exchange what is in {above} (user {uid}, mode {mode:o})"
-                )));
-            }
+        let name = folder.to_owned();
+        // By its path, others could exchange it where they may write to a folder above.
+        let folder = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        if !folder.is_dir() {
+            return Err(error("it cannot be held open: /proc is not mounted".to_owned()));
         }
-        Ok(Cache { folder: real, max_bytes })
+        Ok(Cache { name, folder, max_bytes, _held: Arc::new(held) })
     }
 
     /// The file of an entry, whether it is there or not.
@@ -111,16 +114,21 @@ impl Cache {
             Ok(false) => {
                 tracing::warn!(
                     "compiled code in {} is damaged or not yours; compiling again",
-                    path.display()
+                    self.named(&path)
                 );
                 let _ = fs::remove_file(&path);
                 None
             }
             Err(error) => {
-                tracing::warn!("cannot read {}: {error}; compiling again", path.display());
+                tracing::warn!("cannot read {}: {error}; compiling again", self.named(&path));
                 None
             }
         }
+    }
+
+    /// An entry, as people know it.
+    fn named(&self, entry: &Path) -> String {
+        self.name.join(entry.file_name().unwrap_or_default()).display().to_string()
     }
 
     /// Forgets an entry that the engine refused.
@@ -181,16 +189,6 @@ impl Cache {
 fn user() -> u32 {
     // SAFETY: geteuid has no preconditions and cannot fail.
     unsafe { libc::geteuid() }
-}
-
-/// Whether somebody but this user and root could put other things in the place of those in a folder. A group of one's
-/// own may write to it: some systems give each user one, and folders that it may write to.
-fn can_be_exchanged(folder: &Metadata) -> bool {
-    // SAFETY: getegid has no preconditions and cannot fail.
-    let group = unsafe { libc::getegid() };
-    let foreign = if [0, group].contains(&folder.gid()) { 0o002 } else { 0o022 };
-    let is_sticky = folder.mode() & libc::S_ISVTX != 0;
-    ![0, user()].contains(&folder.uid()) || (folder.mode() & foreign != 0 && !is_sticky)
 }
 
 /// Whether an entry is this user's own, and nothing is missing. Reads without mapping, so that checking does not make

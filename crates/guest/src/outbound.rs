@@ -26,7 +26,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
@@ -157,12 +157,14 @@ impl WasiHttpHooks for Outbound {
         Box::new(async move {
             let first_byte = first_byte.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
             let (request, again) = Again::prepare(request);
+            let begun = Instant::now();
             let mut response = setup.client.send(request, connect_timeout, first_byte).await;
             if let Err(NoResponse::Failed(error)) = &response
                 && is_lost(error)
                 && let Some(request) = again.and_then(Again::request)
             {
-                response = setup.client.send(request, connect_timeout, first_byte).await;
+                let left = first_byte.saturating_sub(begun.elapsed());
+                response = setup.client.send(request, connect_timeout, left).await;
             }
             let response = response.map_err(|failure| match failure {
                 NoResponse::Late(error) => error,

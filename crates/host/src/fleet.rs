@@ -158,8 +158,7 @@ pub enum FleetError {
     },
     /// The module of a version is another one now.
     #[error(
-        "app {app_id:?}: the module of version {version} is not there any more: {from} is {found}, not {digest}; \
-         nothing changed"
+        "app {app_id:?}: the module of version {version} is not there any more: {from} is {found}, not {digest}"
     )]
     Changed {
         /// The app.
@@ -182,7 +181,7 @@ pub enum FleetError {
         by: String,
     },
     /// The version cannot take over.
-    #[error("{0}; nothing changed")]
+    #[error("{0}")]
     Refused(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
@@ -194,13 +193,13 @@ pub enum FleetError {
     #[error("{0}")]
     Missing(String),
     /// A module cannot be had or run.
-    #[error("{0}; nothing changed")]
+    #[error("{0}")]
     Module(#[from] ModuleError),
     /// A component cannot be opened.
-    #[error("{0}; nothing changed")]
+    #[error("{0}")]
     Component(#[from] ComponentError),
     /// An app cannot be prepared.
-    #[error("{0}; nothing changed")]
+    #[error("{0}")]
     Prepare(#[from] PrepareError),
     /// A component is not there.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! Standard error for threads that serve requests: they do not wait for who reads it.
+//! Standard error, without waiting for who reads it.
 //!
 //! A terminal that is held with Ctrl-S, a pager, or a log shipper that hangs would make everybody wait who has something
 //! to say, and a host whose threads wait answers nothing. What is said goes into a buffer, and a thread of its own
@@ -18,6 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a reader gets before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Between two attempts to write where nobody waits for the reader.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// What [`told`] waits for at most.
+const ORDERLY: Duration = Duration::from_millis(500);
 
 /// A buffer beyond this is given back to the system when it was written.
 const KEPT: usize = 64 << 10;
@@ -51,8 +57,14 @@ pub(crate) struct Flush;
 static STDERR: OnceLock<Arc<Output>> = OnceLock::new();
 
 /// Standard error; begins to write with the first line.
-pub(super) fn stderr() -> &'static Output {
+fn stderr() -> &'static Output {
     STDERR.get_or_init(|| Output::start(io::stderr(), super::lost, MOST))
+}
+
+/// Writes what is for a person, and is to stand before what the caller writes next by itself.
+pub(super) fn told(text: &str) {
+    stderr().write(text.as_bytes());
+    stderr().flush(ORDERLY);
 }
 
 // === impl Output ===
@@ -75,12 +87,10 @@ impl Output {
         let has_room =
             |state: &State| state.waiting.is_empty() || state.waiting.len() + lines.len() <= self.most;
         if !has_room(&state) && !state.is_behind {
-            let waited = self.changed.wait_while_for(
-                &mut state,
-                |state| !has_room(state) && !state.is_behind,
-                PATIENCE,
-            );
-            state.is_behind |= waited.timed_out();
+            let is_full = |state: &mut State| !has_room(state) && !state.is_behind;
+            self.changed.wait_while_for(&mut state, is_full, PATIENCE);
+            // Looked at again: time may be up at the moment when there is room.
+            state.is_behind |= !has_room(&state);
         }
         if state.is_behind {
             state.lost += 1;
@@ -109,13 +119,26 @@ impl Output {
             state.is_behind = false;
             drop(state);
             self.changed.notify_all();
-            // With nobody there to read it, the work goes on.
-            let _ = to.write_all(&batch);
+            write_all(&mut to, &batch);
             if missing > 0 {
-                let _ = to.write_all(lost(missing).as_bytes());
+                write_all(&mut to, lost(missing).as_bytes());
             }
             batch.clear();
             batch.shrink_to(KEPT);
+        }
+    }
+}
+
+/// Writes all of it, also where another process has made the terminal one that does not wait. With nobody there to read
+/// it, the work goes on.
+fn write_all(to: &mut impl Write, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
+            Err(_) => return,
         }
     }
 }

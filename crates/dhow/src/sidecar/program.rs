@@ -1,7 +1,7 @@
 //! The program beside a sidecar: its environment, its output, its signals, its exit code.
 
 use super::ports::Ports;
-use crate::Error;
+use crate::{Error, serve};
 use dhow_resources::multi_app::{App, AppProtocol, LogDestination};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -55,6 +55,7 @@ impl Program {
         // Shells, package managers and watchers start the program proper: what ends one of them has to end all. The
         // terminal's Ctrl-C goes to the host alone, which tells the group; to read the terminal would stop it.
         command.process_group(0);
+        serve::with_few_files(&mut command);
         if std::io::stdin().is_terminal() {
             command.stdin(Stdio::null());
         }

@@ -81,8 +81,7 @@ impl Fleet {
                 Ok(Ok(prepared)) => {
                     next.insert(prepared.slot.base.app_id.clone(), prepared);
                 }
-                // That nothing changed goes without saying: it is so for all of them.
-                Ok(Err(error)) => failures.push(error.to_string().replace("; nothing changed", "")),
+                Ok(Err(error)) => failures.push(error.to_string()),
                 Err(panicked) => failures.push(panicked.to_string()),
             }
         }
