@@ -47,7 +47,7 @@ pub fn run(args: &[String], env: &Env) -> Result<(), String> {
 
 /// The program, compiled if it is not.
 pub fn program(env: &Env) -> Result<PathBuf, String> {
-    println!("compiling dhow as it is installed (a quarter of an hour the first time)");
+    println!("compiling dhow as it is installed (up to half an hour the first time)");
     // A folder of its own: the program that tests use has the same name.
     let target = env.target.join("install");
     let build = ["build", "--release", "--locked", "--package", "dhow", "--bin", "dhow"];
