@@ -39,7 +39,9 @@ fn a_service_of_one_module_drains_when_its_terminal_is_closed() {
     let mut host = setting.serve(&guest("misbehave"), &[]);
     let addr = host.addr;
     let slow = thread::spawn(move || http::try_send(addr, "GET", "/hang?ms=1500", &[], b""));
-    thread::sleep(std::time::Duration::from_millis(500));
+    eventually("the request to run", || {
+        setting.run(&["ps", "--json"]).out.contains("\"running\": 1").then_some(())
+    });
     host.signal(libc::SIGHUP);
     assert_eq!(slow.join().unwrap().expect("a whole answer").text(), "woke up\n");
     assert_eq!(host.wait().code(), Some(0), "{}", host.stderr());
